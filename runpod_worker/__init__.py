@@ -1,0 +1,1 @@
+"""GPU inference workers, the job service they take jobs from, and a client."""

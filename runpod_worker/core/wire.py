@@ -1,0 +1,22 @@
+"""The few constants of the wire that more than one room needs: header names, limits, URL shapes.
+
+Limits are the platform's (protocol A.10); header names of our own are explained in docs/extensions.md.
+"""
+
+from __future__ import annotations
+
+MIB = 2**20
+RUN_LIMIT = 10 * MIB
+RUNSYNC_LIMIT = 20 * MIB
+RESULT_LIMIT = 20 * MIB
+CHUNK_LIMIT = 1 * MIB
+
+X_EXTENSIONS = "X-Worker-Extensions"
+X_ATTEMPT = "X-Attempt"
+X_STALE = "X-Stale"
+X_TAKE = "X-Take"
+X_TAKE_ID = "X-Take-Id"
+X_FILES_URL = "X-Files-Url"
+
+EXTENSIONS = frozenset({"attempt", "chunks", "files", "return", "stop", "take", "timings"})
+"""What both ends of this version know; a worker uses what the service named, and names it back."""
