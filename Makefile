@@ -1,0 +1,39 @@
+# Two commands do all the set-up: `make demo` and `make test`.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+
+.PHONY: help demo test check format bench clean
+
+help:            ## this list
+	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(f"runpod_worker needs Python 3.11 or newer, this is {sys.version.split()[0]}; try: make PYTHON=python3.12") if sys.version_info < (3, 11) else None'
+	@test -x $(BIN)/python || { echo "making $(VENV)"; $(PYTHON) -m venv $(VENV); }
+	@echo "installing (torch is large: about a minute the first time)"
+	$(BIN)/pip install --disable-pip-version-check --progress-bar on -q -c constraints.txt -e '.[diffusion,dev]'
+	@touch $@
+
+demo: $(STAMP)   ## service + worker + Stable Diffusion: draws your prompts, writes demo-output/contact-sheet.png
+	$(BIN)/python examples/stable_diffusion/demo.py
+
+test: $(STAMP)   ## the whole test suite
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+check: $(STAMP)  ## ruff, format, mypy strict, import directions
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(STAMP) ## let ruff mend what it can
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+bench: $(STAMP)  ## our worker and the reference SDK through the same scenarios; writes docs/benchmarks.md
+	$(BIN)/python -m benchmarks
+
+clean:           ## remove what make made
+	rm -rf $(VENV) demo-output .pytest_cache .mypy_cache .ruff_cache .hypothesis
