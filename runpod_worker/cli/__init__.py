@@ -1,0 +1,17 @@
+"""The `runpod-worker` command: one module per command; `border` is where errors become one line."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit status: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
+    from runpod_worker.cli.app import app
+
+    try:
+        app(args=list(sys.argv[1:] if argv is None else argv), prog_name="runpod-worker")
+    except SystemExit as leaving:
+        return leaving.code if isinstance(leaving.code, int) else 1 if leaving.code else 0
+    return 0

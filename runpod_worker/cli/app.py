@@ -1,0 +1,42 @@
+"""The tree of commands, and what `--help` says about each."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from runpod_worker import __version__
+from runpod_worker.cli import border, call, dev, keys, run, serve
+from runpod_worker.cli import test as test_command
+
+HELP = """GPU inference workers: run a handler file anywhere, and the job service it takes jobs from.
+
+Start here:  runpod-worker dev handler.py   (service and worker on this machine, prints a curl line to try)
+"""
+
+app = typer.Typer(help=HELP, no_args_is_help=True, add_completion=False, rich_markup_mode=None)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    border.DEBUG["on"] = debug
+
+
+app.command("run")(run.run)
+app.command("test")(test_command.test)
+app.command("dev")(dev.dev)
+app.command("serve")(serve.serve)
+app.command("call")(call.call)
+app.add_typer(keys.app, name="keys")

@@ -1,0 +1,65 @@
+"""Where a setting's value comes from, and what a wrong one says."""
+
+import pytest
+
+from runpod_worker.config import WorkerSettings, client_settings, load, resolve, worker_settings
+from runpod_worker.core.errors import SettingsError
+
+
+def test_command_line_beats_environment_beats_file_beats_default() -> None:
+    env, file = {"RUNPOD_WORKER_GRACE": "2"}, {"timeouts": {"grace": 3}}
+
+    assert load(WorkerSettings, {"grace_s": 1}, env=env, file=file).grace_s == 1
+    assert load(WorkerSettings, env=env, file=file).grace_s == 2
+    assert load(WorkerSettings, env={}, file=file).grace_s == 3
+    assert load(WorkerSettings, env={}).grace_s == 30
+
+
+def test_each_value_knows_where_it_came_from() -> None:
+    found = {one.name: one.origin for one in resolve(WorkerSettings, {"device": "cpu"}, env={"RUNPOD_POD_ID": "p"})}
+
+    assert found["device"] == "command line"
+    assert found["worker_id"] == "environment RUNPOD_POD_ID"
+    assert found["grace_s"] == "default"
+
+
+def test_milliseconds_of_the_platform_become_seconds() -> None:
+    assert load(WorkerSettings, env={"RUNPOD_PING_INTERVAL": "2500"}).ping_interval_s == 2.5
+
+
+def test_a_wrong_value_is_named_with_its_type_and_what_was_expected() -> None:
+    with pytest.raises(SettingsError, match=r"RUNPOD_WORKER_GRACE: expected float, got 'soon' \(str\)"):
+        load(WorkerSettings, env={"RUNPOD_WORKER_GRACE": "soon"})
+
+
+def test_an_unknown_setting_is_refused_by_name() -> None:
+    with pytest.raises(SettingsError, match="graze_s is not a setting"):
+        load(WorkerSettings, {"graze_s": 1}, env={})
+
+
+def test_one_url_gives_all_worker_urls() -> None:
+    settings = worker_settings({"url": "http://h:1/v2/ep/", "worker_id": "w 1", "gpu": "RTX 4090"}, env={})
+
+    assert settings.take_url == "http://h:1/v2/ep/job-take/w%201?gpu=RTX+4090"
+    assert settings.done_url == "http://h:1/v2/ep/job-done/w%201/$ID?gpu=RTX+4090"
+    assert settings.stream_url == "http://h:1/v2/ep/job-stream/w%201/$ID?gpu=RTX+4090"
+    assert settings.ping_url == "http://h:1/v2/ep/ping/w%201?gpu=RTX+4090"
+
+
+@pytest.mark.parametrize("url", ["h:1/v2/ep", "ftp://h/v2/ep", "http://h/v2", "http://h/v2/ep/run"])
+def test_a_url_that_names_no_endpoint_is_refused(url: str) -> None:
+    with pytest.raises(SettingsError, match=r"expected http\(s\)://host"):
+        worker_settings({"url": url}, env={})
+
+
+def test_without_a_service_the_worker_is_local() -> None:
+    assert not worker_settings(env={}).deployed
+    assert worker_settings(env={"RUNPOD_WEBHOOK_GET_JOB": "http://h/job-take/x?gpu="}).deployed
+
+
+def test_two_workers_never_share_an_id() -> None:
+    assert worker_settings(env={}).worker_id != worker_settings(env={}).worker_id
+
+
+def test_the_client_finds_the_platform_by_default() -> None:
+    assert client_settings(env={}).base_url == "https://api.runpod.ai/v2"
