@@ -9,6 +9,7 @@ A job is IN_PROGRESS exactly while a worker holds a lease on it. A final status 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
@@ -120,6 +121,16 @@ class Job:
     def expires_at(self) -> float:
         """When the ttl, counted from submission, is over."""
         return self.created_at + self.policy.ttl_ms / 1000
+
+    @property
+    def due_at(self) -> float | None:
+        """The earliest time at which `due` has an event for this job, None once it is final."""
+        if self.final:
+            return None
+        lapse = math.inf if self.lease is None else math.nextafter(self.lease.until, math.inf)
+        if self.stop is not None:
+            return lapse
+        return min(lapse, self.expires_at, math.inf if self.deadline is None else self.deadline)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -255,13 +266,28 @@ def apply(job: Job, event: Event) -> Job:
     return new
 
 
+def due(job: Job, now: float) -> Event | None:
+    """The event that the passing of time means for the job at `now`, None while there is none.
+
+    A job that is being stopped waits for its worker's answer or the end of its lease, for nothing else.
+    At `lease.until` the lease still holds.
+    """
+    if job.due_at is None or now < job.due_at:
+        return None
+    if job.stop is None and job.expires_at <= now:
+        return Expired(at=now)
+    if job.stop is None and job.deadline is not None and job.deadline <= now:
+        return ExecutionTimedOut(at=now)
+    return LeaseExpired(at=now)
+
+
 def _check_lease(job: Job, event: FromWorker) -> None:
     held = job.lease is not None and job.lease.worker == event.worker
     if not held or event.attempt not in (None, job.attempt):
         raise StaleAttempt(f"worker {event.worker} does not hold attempt {event.attempt or job.attempt} of {job.id}")
 
 
-def _next(job: Job, event: Event) -> Job:
+def _next(job: Job, event: Event) -> Job:  # noqa: C901 - one case an event reads best in one place
     match event:
         case Taken():
             return _taken(job, event)
