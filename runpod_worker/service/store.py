@@ -1,4 +1,6 @@
-"""The port to persistence. The docstrings are the contract; `tests/service/test_store_contract.py` holds every store to it.
+"""The port to persistence. The docstrings are the contract.
+
+`tests/service/test_store_contract.py` holds every store to it.
 
 A store holds no rule about a job's status: it keeps what `core.lifecycle.apply` made. Bodies are opaque bytes.
 Every method that writes returns only once the write survives `kill -9` of the process and a power cut; what one method
@@ -50,10 +52,11 @@ class Store(Protocol):
 
         Raises:
             StoreUnavailable: nothing was written.
+            ValueError: a job of this id exists.
         """
 
     def get(self, job_id: str) -> Job | None:
-        """The newest version of the job, from memory, even if its write is still under way. For rules, not for callers."""
+        """The newest version of the job, at once, even if its write is still under way. For rules, not for callers."""
 
     async def settled(self, job_id: str) -> Job | None:
         """The job as it is safely stored: what a caller may be told. Waits for a write that is under way."""
@@ -67,23 +70,24 @@ class Store(Protocol):
     async def swap(self, old: Job, new: Job, *, output: bytes | None = None, drop_output: bool = False) -> bool:
         """Replace `old` by `new` if the newest version is still `old.version`.
 
-        `output` is kept beside the job (`drop_output` forgets what was there). When `new` is final and has a webhook, its
-        Delivery row (tries 0, due at once) is written with it; when `new` has left a final status, the row is removed and
-        the chunks are dropped. The decision is made at once, in memory, before the first await, so two swaps of one
-        version never both win; True is returned once it is on disk. False: somebody was faster; nothing was written.
+        `output` is kept beside the job (`drop_output` forgets what was there). When `new` is final and has a webhook,
+        its Delivery row (tries 0, due at once) is written with it; when `new` has left a final status, the row is
+        removed and the chunks are dropped. The decision is made at once, in memory, before the first await, so two
+        swaps of one version never both win; True is returned once it is on disk. False: somebody was faster; nothing
+        was written.
 
         Not durable against a power cut (only against the process's death) when neither `old` nor `new` is final and no
         output is given: a lost take or beat is repaired by the lease.
         """
 
     def head(self, endpoint: str, limit: int) -> list[Job]:
-        """The next jobs IN_QUEUE: normal priority before low, then by `created_at`, then in the order they were added."""
+        """The next jobs IN_QUEUE: normal priority before low, then by `created_at`, then in the order of adding."""
 
     def counts(self, endpoint: str) -> Counts:
         """How many jobs the endpoint has, by state."""
 
     def endpoints(self) -> set[str]:
-        """Every endpoint that has a job."""
+        """Every endpoint that has, or ever had, a job."""
 
     def queued(self, endpoint: str) -> list[Job]:
         """All jobs IN_QUEUE of the endpoint, in the order of `head`."""
@@ -92,8 +96,8 @@ class Store(Protocol):
         """All jobs this worker holds a lease on."""
 
     def overdue(self, now: float) -> list[Job]:
-        """Jobs that time has something to say about: lease over (`until < now`; at `until` it is still held), deadline
-        passed, ttl passed while not final. Each job once."""
+        """Jobs that time has something to say about: their `due_at` is not after `now` (`core.lifecycle.due` tells the
+        event). Each job once, earliest first."""
 
     def next_due(self) -> float | None:
         """The earliest time at which `overdue` could have something, None when nothing can become due."""
@@ -107,6 +111,7 @@ class Store(Protocol):
 
         Raises:
             ValueError: `index` would leave a gap.
+            JobNotFound: there is no such job.
         """
 
     def chunks(self, job_id: str, start: int) -> list[bytes]:
@@ -129,7 +134,7 @@ class Store(Protocol):
 
 
 class KeyStore(Protocol):
-    """Accounts, their endpoints and their keys. Keys are kept as SHA-256 (they are 256 random bits; no salt is needed)."""
+    """Accounts, their endpoints and their keys. Keys are kept as SHA-256: they are 256 random bits and need no salt."""
 
     async def add_account(self, name: str) -> Account:
         """Create an account. Raises ValueError if the name is taken."""
