@@ -15,6 +15,8 @@ RunpodWorkerError
 ├── OutputError                the handler's output cannot travel (not JSON, too large)
 ├── JobStopped                 (BaseException) raised inside a handler whose job was stopped
 ├── LinkDown                   the job service cannot be reached, or answers garbage
+├── ChannelClosed              the other process, agent or executor, is gone
+├── ChannelGarbled             the other process sent what is not a frame
 ├── SettingsError              a setting is missing or wrong; the message names it
 └── JobError                   what a client raises for a job that did not complete; carries the job's view
     ├── JobFailed
@@ -59,19 +61,19 @@ class TooLarge(BadRequest):
 
 
 class Unauthorized(ServiceRefusal):
-    """no token provided"""  # noqa: D403 - the platform's own words
+    """no token provided"""
 
     status = 401
 
 
 class JobNotFound(ServiceRefusal):
-    """job not found"""  # noqa: D403 - the platform's own words
+    """job not found"""
 
     status = 404
 
 
 class EndpointNotFound(ServiceRefusal):
-    """endpoint not found"""  # noqa: D403
+    """endpoint not found"""
 
     status = 404
 
@@ -112,12 +114,20 @@ class OutputError(RunpodWorkerError):
     """The handler's output cannot be sent."""
 
 
-class JobStopped(BaseException):  # noqa: N818 - named for what happened; `except Exception` must not swallow it
+class JobStopped(BaseException):
     """The job was stopped: cancelled, out of time, or taken away from this worker."""
 
 
 class LinkDown(RunpodWorkerError):
     """The job service cannot be reached."""
+
+
+class ChannelClosed(RunpodWorkerError):
+    """The other process is gone."""
+
+
+class ChannelGarbled(RunpodWorkerError):
+    """The other process sent what is not a frame."""
 
 
 class SettingsError(RunpodWorkerError):
