@@ -15,6 +15,8 @@ RunpodWorkerError
 ├── OutputError                the handler's output cannot travel (not JSON, too large)
 ├── JobStopped                 (BaseException) raised inside a handler whose job was stopped
 ├── LinkDown                   the job service cannot be reached, or answers garbage
+│   └── LinkBusy               it asks to be left alone for a while (429)
+├── LinkRefused                the job service refuses a request; to repeat it is of no use (4xx)
 ├── ChannelClosed              the other process, agent or executor, is gone
 ├── ChannelGarbled             the other process sent what is not a frame
 ├── SettingsError              a setting is missing or wrong; the message names it
@@ -120,6 +122,22 @@ class JobStopped(BaseException):
 
 class LinkDown(RunpodWorkerError):
     """The job service cannot be reached."""
+
+
+class LinkBusy(LinkDown):
+    """The job service asks to be left alone for a while."""
+
+    def __init__(self, message: str = "", retry_after_s: float = 0.0) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class LinkRefused(RunpodWorkerError):
+    """The job service refuses the request."""
+
+    def __init__(self, message: str = "", status: int = 400) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class ChannelClosed(RunpodWorkerError):
