@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import math
 import random
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -35,14 +36,14 @@ SHAPES: dict[str, tuple[int, float, float, float]] = {
     "triangle": (3, 0.5, 0.0, 1.25),
     "star": (5, 0.45, 0.0, 1.22),
 }
-WORDS = "a an the on of in picture photo drawing shape background please draw me"
-
 FORMS = (
     "a {colour} {shape} on a {ground} background",
     "{colour} {shape} on a {ground} background",
     "a {colour} {shape} on {ground}",
     "{colour} {shape}, {ground} background",
     "a picture of a {colour} {shape} on a {ground} background",
+    "the {colour} {shape} in front of the {ground} background",
+    "drawing of one big {colour} {shape}, plain {ground} background, no text",
     "a photo of a {colour} {shape} on a {ground} background",
     "a {ground} background with a {colour} {shape}",
     "a {colour} {shape}",
@@ -68,35 +69,27 @@ class Scene:
         return text.replace("a orange", "an orange")
 
 
-def all_scenes() -> list[Scene]:
-    """Every colour, shape and background that can be told apart, in a fixed order."""
-    return [
-        Scene(colour, shape, ground)
-        for shape in SHAPES
-        for colour in SHAPE_COLOURS
-        for ground in GROUND_COLOURS
-        if colour != ground
-    ]
+# Every shape, colour and background that can be told apart.
+SCENES = tuple(
+    Scene(colour, shape, ground)
+    for shape in SHAPES
+    for colour in SHAPE_COLOURS
+    for ground in GROUND_COLOURS
+    if colour != ground
+)
 
 
 def random_scene(rng: random.Random) -> Scene:
     """A scene somewhere near the middle of the picture."""
-    scene = rng.choice(all_scenes_cached)
-    middle = SIZE / 2
-    return Scene(
-        scene.colour,
-        scene.shape,
-        scene.ground,
-        x=middle + rng.uniform(-0.07, 0.07) * SIZE,
-        y=middle + rng.uniform(-0.07, 0.07) * SIZE,
-        radius=rng.uniform(0.26, 0.34) * SIZE,
+    return replace(
+        rng.choice(SCENES),
+        x=SIZE * rng.uniform(0.45, 0.55),
+        y=SIZE * rng.uniform(0.45, 0.55),
+        radius=SIZE * rng.uniform(0.28, 0.35),
     )
 
 
-all_scenes_cached = all_scenes()
-
-
-def draw(scenes: list[Scene], size: int = SIZE) -> torch.Tensor:
+def draw(scenes: Sequence[Scene], size: int = SIZE) -> torch.Tensor:
     """Pictures of the scenes, (n, 3, size, size) in -1..1, with smooth edges one pixel wide."""
     alpha = torch.stack([_cover(scene, size) for scene in scenes])[:, None]
     colour = torch.tensor([COLOURS[scene.colour] for scene in scenes])[:, :, None, None]
