@@ -20,6 +20,7 @@ RunpodWorkerError
 ├── ChannelClosed              the other process, agent or executor, is gone
 ├── ChannelGarbled             the other process sent what is not a frame
 ├── SettingsError              a setting is missing or wrong; the message names it
+├── WaitTimedOut               (TimeoutError) the caller's time-out is over; carries the job's last view, if any
 └── JobError                   what a client raises for a job that did not complete; carries the job's view
     ├── JobFailed
     ├── JobCancelled
@@ -150,6 +151,14 @@ class ChannelGarbled(RunpodWorkerError):
 
 class SettingsError(RunpodWorkerError):
     """A setting is missing or wrong."""
+
+
+class WaitTimedOut(RunpodWorkerError, TimeoutError):
+    """There was no answer in time."""
+
+    def __init__(self, message: str = "", job: dict[str, Any] | None = None) -> None:
+        super().__init__(message)
+        self.job: dict[str, Any] = job or {}
 
 
 class JobError(RunpodWorkerError):
