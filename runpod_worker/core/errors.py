@@ -17,6 +17,7 @@ RunpodWorkerError
 ├── LinkDown                   the job service cannot be reached, or answers garbage
 │   └── LinkBusy               it asks to be left alone for a while (429)
 ├── LinkRefused                the job service refuses a request; to repeat it is of no use (4xx)
+├── SpoolFull                  the spool has no room for one more outcome
 ├── ChannelClosed              the other process, agent or executor, is gone
 ├── ChannelGarbled             the other process sent what is not a frame
 ├── SettingsError              a setting is missing or wrong; the message names it
@@ -139,6 +140,10 @@ class LinkRefused(RunpodWorkerError):
     def __init__(self, message: str = "", status: int = 400) -> None:
         super().__init__(message)
         self.status = status
+
+
+class SpoolFull(RunpodWorkerError):
+    """The spool has no room for one more outcome."""
 
 
 class ChannelClosed(RunpodWorkerError):
