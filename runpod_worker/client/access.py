@@ -1,0 +1,70 @@
+"""Where requests go, and with which key: `runpod_worker.api_key` and `runpod_worker.endpoint_url_base`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from ipaddress import ip_address
+from urllib.parse import urlsplit
+
+import runpod_worker
+from runpod_worker.core.errors import SettingsError
+
+KEY_MISSING = (
+    "no API key: set runpod_worker.api_key = '...' or the environment variable RUNPOD_API_KEY, or pass api_key='...'"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """The base URL (`https://host/v2`, no slash at the end) and the headers of every request."""
+
+    base_url: str
+    headers: dict[str, str]
+
+
+def access(api_key: str | None = None) -> Access:
+    """Return how to reach the job service, with `api_key` or else the module's.
+
+    Raises:
+        SettingsError: there is no key though the service is not on this machine, or the key or URL is malformed.
+    """
+    base_url = checked_url(runpod_worker.endpoint_url_base)
+    headers = {"Content-Type": "application/json", "User-Agent": "runpod-worker"}
+    key = api_key if api_key is not None else runpod_worker.api_key
+    if key:
+        headers["Authorization"] = f"Bearer {_checked_key(key)}"
+    elif not _loopback(base_url):  # our own service runs without keys, on loopback only
+        raise SettingsError(KEY_MISSING)
+    return Access(base_url, headers)
+
+
+def checked_url(url: object) -> str:
+    """Return the base URL without a slash at its end."""
+    parts = urlsplit(url) if isinstance(url, str) else None
+    if parts is None or parts.scheme not in ("http", "https") or not parts.hostname:
+        raise SettingsError(f"endpoint_url_base: expected http(s)://host[:port]/v2, got {url!r} ({type(url).__name__})")
+    return parts.geturl().rstrip("/")
+
+
+def checked_id(value: object, what: str) -> str:
+    """Return an endpoint's or job's id."""
+    if not isinstance(value, str) or not value:
+        raise SettingsError(f"{what}: expected a non-empty string, got {value!r} ({type(value).__name__})")
+    return value
+
+
+def _checked_key(key: object) -> str:
+    if not isinstance(key, str):
+        raise SettingsError(f"api_key: expected a string, got {type(key).__name__}")
+    key = key.strip()
+    if not key.isascii() or not key.isprintable() or " " in key:  # the key itself is not shown
+        raise SettingsError("api_key: expected printable ASCII without spaces; is it copied whole?")
+    return key
+
+
+def _loopback(base_url: str) -> bool:
+    host = urlsplit(base_url).hostname or ""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

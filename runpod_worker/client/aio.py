@@ -1,0 +1,192 @@
+"""The asyncio face: `AsyncioEndpoint` and `AsyncioJob`, what `Endpoint` and `Job` do with `await`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from types import TracebackType
+from typing import TypeVar
+
+import aiohttp
+from yarl import URL
+
+import runpod_worker
+from runpod_worker.core.errors import LinkDown
+
+from .access import access, checked_id, checked_url
+from .calls import Calls, View
+from .exchange import Flow, Json, NoReply, NotSent, Pause, Reply, Request, Step
+from .handles import JobHandle
+
+T = TypeVar("T")
+
+
+class AsyncioClient:
+    """Carries calls out over an aiohttp session; makes its own when it is given none."""
+
+    def __init__(self, base_url: str, headers: Mapping[str, str], session: aiohttp.ClientSession | None = None) -> None:
+        self.calls = Calls()
+        self._base_url = base_url
+        self._headers = dict(headers)
+        self._session = session
+        self._own = session is None
+
+    async def perform(self, flow: Flow[T]) -> T:
+        """Carry out the steps of one call and return its result."""
+        result: Reply | Exception | None = None
+        while True:
+            try:
+                step = flow.throw(result) if isinstance(result, Exception) else flow.send(result)
+            except StopIteration as end:
+                return end.value  # type: ignore[no-any-return]
+            result = await self._carried_out(step)
+
+    async def _carried_out(self, step: Step) -> Reply | Exception | None:
+        if isinstance(step, Pause):
+            await asyncio.sleep(step.seconds)
+            return None
+        try:
+            return await self._exchange(step)
+        except (NotSent, NoReply) as error:  # for the logic to decide
+            return error
+
+    async def _exchange(self, request: Request) -> Reply:
+        try:
+            return await self._sent(request)
+        except aiohttp.ClientConnectorCertificateError as error:
+            raise LinkDown(f"{error.host}:{error.port} cannot be trusted: {error.certificate_error}") from error
+        except aiohttp.ConnectionTimeoutError as error:
+            raise NotSent(f"{self._base_url} did not take the connection in time") from error
+        except aiohttp.ClientConnectorError as error:
+            raise NotSent(str(error)) from error
+        except TimeoutError as error:
+            raise NoReply(f"no reply within {request.timeout_s:.3g} s", timed_out=True) from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise NoReply(f"the connection broke ({error!r})") from error
+
+    async def _sent(self, request: Request) -> Reply:
+        async with self._opened().request(
+            request.method,
+            URL(f"{self._base_url}/{request.path}", encoded=True),
+            data=request.body,
+            headers=self._headers,
+            timeout=aiohttp.ClientTimeout(total=request.timeout_s),
+            allow_redirects=False,
+        ) as response:
+            body = await response.read()
+            return Reply(response.status, body, {name.lower(): value for name, value in response.headers.items()})
+
+    def _opened(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
+        return self._session
+
+    async def close(self) -> None:
+        """Close the session, unless it is the caller's."""
+        if self._own and self._session is not None:
+            await self._session.close()
+            self._session = None
+
+
+class AsyncioJob(JobHandle):
+    """One job of an endpoint. Each method does what `Job`'s does.
+
+    `session` and `headers` (with `Authorization`) are what requests are made with.
+    """
+
+    def __init__(
+        self,
+        endpoint_id: str,
+        job_id: str,
+        session: aiohttp.ClientSession | None,
+        headers: Mapping[str, str] | None = None,
+        *,
+        client: AsyncioClient | None = None,
+    ) -> None:
+        if client is None:
+            sent = access().headers if headers is None else headers
+            client = AsyncioClient(checked_url(runpod_worker.endpoint_url_base), sent, session)
+        super().__init__(endpoint_id, job_id, client.calls)
+        self._client = client
+
+    async def status(self) -> str:
+        """Return the job's status."""
+        return await self._client.perform(self._status())
+
+    async def view(self) -> View:
+        """Return the service's whole view of the job."""
+        return await self._client.perform(self._view())
+
+    async def output(self, timeout: float | None = 0) -> Json:
+        """Return the job's output, waiting up to `timeout` seconds for its end; None waits for as long as it takes."""
+        return await self._client.perform(self._output(timeout))
+
+    async def stream(self) -> AsyncIterator[Json]:
+        """Yield what the handler yields, as it comes, until the job has completed."""
+        early = 0
+        while True:
+            chunks, early = await self._client.perform(self._chunks(early))
+            if not chunks:
+                return
+            for chunk in chunks:
+                yield chunk
+
+    async def cancel(self, timeout: float = 3) -> View:
+        """Ask that the job be given up, and return the service's reply."""
+        return await self._client.perform(self._cancel(timeout))
+
+    async def retry(self, timeout: float = 3) -> View:
+        """Ask for one more run of a job that failed or timed out, and return the service's reply."""
+        return await self._client.perform(self._retry(timeout))
+
+
+class AsyncioEndpoint:
+    """A place to send jobs to. Each method does what `Endpoint`'s does.
+
+    Uses the aiohttp session it is given; without one it makes its own, to be closed by `async with` or `close()`.
+
+    Example:
+        >>> async with runpod_worker.AsyncioEndpoint("ENDPOINT_ID") as endpoint:
+        ...     await endpoint.run_sync({"prompt": "a red circle"})
+    """
+
+    def __init__(
+        self, endpoint_id: str, session: aiohttp.ClientSession | None = None, api_key: str | None = None
+    ) -> None:
+        self.endpoint_id = checked_id(endpoint_id, "endpoint_id")
+        reach = access(api_key)
+        self.session = session
+        self.headers = reach.headers
+        self._client = AsyncioClient(reach.base_url, reach.headers, session)
+
+    async def __aenter__(self) -> AsyncioEndpoint:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the session, unless it is the caller's."""
+        await self._client.close()
+
+    async def run(self, endpoint_input: Json) -> AsyncioJob:
+        """Send a job and return it without waiting; what `endpoint_input` may be is told at `Endpoint.run`."""
+        return self.job(await self._client.perform(self._client.calls.submit(self.endpoint_id, endpoint_input)))
+
+    async def run_sync(self, endpoint_input: Json, timeout: float = 86400) -> Json:
+        """Send a job, wait for it and return its output."""
+        return await self._client.perform(self._client.calls.run_sync(self.endpoint_id, endpoint_input, timeout))
+
+    def job(self, job_id: str) -> AsyncioJob:
+        """Return the job with this id; asks nobody."""
+        return AsyncioJob(self.endpoint_id, job_id, self.session, self.headers, client=self._client)
+
+    async def health(self, timeout: float = 3) -> View:
+        """Return the numbers of jobs and workers."""
+        return await self._client.perform(self._client.calls.health(self.endpoint_id, timeout))
+
+    async def purge_queue(self, timeout: float = 3) -> View:
+        """Drop the jobs that are still queued; the reply says how many."""
+        return await self._client.perform(self._client.calls.purge_queue(self.endpoint_id, timeout))

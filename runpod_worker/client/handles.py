@@ -1,0 +1,65 @@
+"""What the two faces' jobs and endpoints have in common: what they know, and their calls as steps."""
+
+from __future__ import annotations
+
+import math
+
+from .access import checked_id
+from .calls import Calls, View, completed
+from .exchange import Flow, Json
+from .replies import final
+
+
+class JobHandle:
+    """A job by its id, and what is known of its end."""
+
+    def __init__(self, endpoint_id: str, job_id: str, calls: Calls) -> None:
+        self.endpoint_id = checked_id(endpoint_id, "endpoint_id")
+        self.job_id = checked_id(job_id, "job_id")
+        self._calls = calls
+        self._last: View | None = None
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(endpoint_id={self.endpoint_id!r}, job_id={self.job_id!r})"
+
+    @property
+    def job_status(self) -> str | None:
+        """The final status once this handle has seen it, else None."""
+        return None if self._last is None else str(self._last["status"])
+
+    @property
+    def job_output(self) -> Json:
+        """The output once this handle has seen the job's end, else None."""
+        return None if self._last is None else self._last.get("output")
+
+    def _view(self) -> Flow[View]:
+        if self._last is not None:
+            return self._last
+        view = yield from self._calls.view(self.endpoint_id, self.job_id)
+        return self._seen(view)
+
+    def _seen(self, view: View) -> View:
+        if final(view):
+            self._last = view
+        return view
+
+    def _status(self) -> Flow[str]:
+        view = yield from self._view()
+        return str(view["status"])
+
+    def _output(self, timeout: float | None) -> Flow[Json]:
+        if timeout == 0 or self._last is not None:
+            return completed((yield from self._view()))
+        limit = math.inf if timeout is None else timeout
+        return completed(self._seen((yield from self._calls.wait(self.endpoint_id, self.job_id, limit))))
+
+    def _chunks(self, early: int) -> Flow[tuple[list[Json], int]]:
+        return self._calls.chunks(self.endpoint_id, self.job_id, early)
+
+    def _cancel(self, timeout: float) -> Flow[View]:
+        return self._calls.cancel(self.endpoint_id, self.job_id, timeout)
+
+    def _retry(self, timeout: float) -> Flow[View]:
+        view = yield from self._calls.retry(self.endpoint_id, self.job_id, timeout)
+        self._last = None
+        return view

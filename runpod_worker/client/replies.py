@@ -1,0 +1,169 @@
+"""What a reply of the job service means: a view, or one of the project's errors."""
+
+from __future__ import annotations
+
+import json
+from email.utils import parsedate_to_datetime
+
+import msgspec
+
+from runpod_worker.core.errors import (
+    BacklogFull,
+    BadRequest,
+    EndpointNotFound,
+    IllegalTransition,
+    JobCancelled,
+    JobError,
+    JobFailed,
+    JobNotFound,
+    JobTimedOut,
+    LinkDown,
+    ServiceRefusal,
+    StoreUnavailable,
+    TooLarge,
+    Unauthorized,
+)
+from runpod_worker.core.lifecycle import FINAL, Status
+
+from .exchange import Json, Reply
+
+KEY_ADVICE = "set runpod_worker.api_key or RUNPOD_API_KEY to a key of the account that owns the endpoint"
+
+NOT_DONE = frozenset({408, 429, 503})
+"""Refusals that say that nothing was done: any request may be sent again."""
+
+_REFUSALS: dict[int, type[ServiceRefusal]] = {
+    400: BadRequest,
+    401: Unauthorized,
+    403: Unauthorized,
+    409: IllegalTransition,
+    413: TooLarge,
+    422: BadRequest,
+    429: BacklogFull,
+    503: StoreUnavailable,
+}
+
+_JOB_ERRORS: dict[str, type[JobError]] = {
+    Status.FAILED: JobFailed,
+    Status.CANCELLED: JobCancelled,
+    Status.TIMED_OUT: JobTimedOut,
+}
+
+
+def decoded(reply: Reply, where: str) -> Json:
+    """Return the JSON of a reply.
+
+    Raises:
+        LinkDown: it is not JSON.
+    """
+    try:
+        return msgspec.json.decode(reply.body)
+    except msgspec.DecodeError:
+        pass
+    try:
+        return json.loads(reply.body)  # takes the bare NaN that old workers send
+    except ValueError as error:
+        raise LinkDown(f"{where}: expected JSON from the job service, got {_excerpt(reply)}") from error
+
+
+def view_in(reply: Reply, where: str) -> dict[str, Json]:
+    """Return the view of a job in a reply.
+
+    Raises:
+        LinkDown: it holds none.
+    """
+    view = decoded(reply, where)
+    if not isinstance(view, dict) or not isinstance(view.get("status"), str):
+        raise LinkDown(f"{where}: expected a job with a status from the job service, got {_excerpt(reply)}")
+    return view
+
+
+def final(view: dict[str, Json]) -> bool:
+    """Whether the job has ended."""
+    return view.get("status") in FINAL
+
+
+def job_error(view: dict[str, Json]) -> JobError | None:
+    """The error of a job that ended without completing, None for any other."""
+    kind = _JOB_ERRORS.get(view["status"])
+    if kind is None:
+        return None
+    words = {JobFailed: "failed", JobCancelled: "was cancelled", JobTimedOut: "timed out"}[kind]
+    reason = _reason(view.get("error"))
+    return kind(f"job {view.get('id', '?')} {words}{': ' + reason if reason else ''}", view)
+
+
+def _reason(error: Json) -> str:
+    """One readable line of a job's error. Workers pack an exception as JSON into the string (protocol B.6)."""
+    if not error:
+        return ""
+    try:
+        packed = json.loads(error) if isinstance(error, str) else error
+    except ValueError:
+        return str(error)
+    if not isinstance(packed, dict) or "error_message" not in packed:
+        return str(error)
+    kind = str(packed.get("error_type", "")).removeprefix("<class '").removesuffix("'>")
+    return f"{kind}: {packed['error_message']}" if kind else str(packed["error_message"])
+
+
+def refusal(reply: Reply, where: str, job_id: str | None) -> ServiceRefusal:
+    """The error for a reply that is not a success."""
+    detail = _detail(reply)
+    error = _refusal_class(reply.status, detail, job_id)(f"{where}: {_explained(reply, detail, job_id)}")
+    error.status = reply.status
+    return error
+
+
+def _refusal_class(status: int, detail: str, job_id: str | None) -> type[ServiceRefusal]:
+    if status == 404:
+        return EndpointNotFound if job_id is None or "endpoint" in detail.lower() else JobNotFound
+    if status == 400 and "exceeded max body size" in detail:
+        return TooLarge
+    return _REFUSALS.get(status, ServiceRefusal)
+
+
+def _explained(reply: Reply, detail: str, job_id: str | None) -> str:
+    said = f"{reply.status} {detail}"
+    if reply.status in (401, 403):
+        return f"the job service does not accept the API key ({said}); {KEY_ADVICE}"
+    if reply.status == 404 and job_id is not None and "endpoint" not in detail.lower():
+        return f"no job {job_id} there, or its retention is over ({said})"
+    if reply.status == 404:
+        return f"no such endpoint ({said}); check the endpoint id and runpod_worker.endpoint_url_base"
+    if 300 <= reply.status < 400:
+        target = reply.headers.get("location", "elsewhere")
+        return f"redirected to {target} ({reply.status}); check runpod_worker.endpoint_url_base"
+    return f"the job service refuses ({said})"
+
+
+def _detail(reply: Reply) -> str:
+    """The service's own words: `detail` or `error` of the envelope (protocol A.1), or the start of the body."""
+    try:
+        body = msgspec.json.decode(reply.body)
+    except msgspec.DecodeError:
+        return _excerpt(reply)
+    if isinstance(body, dict):
+        for key in ("detail", "error", "title", "message"):
+            if body.get(key):
+                return str(body[key])[:500]
+    return _excerpt(reply)
+
+
+def _excerpt(reply: Reply) -> str:
+    text = reply.body[:200].decode(errors="replace").strip()
+    return repr(text) if text else "an empty body"
+
+
+def retry_after(reply: Reply) -> float:
+    """Seconds the service asks to wait before the next try; 0 when it does not say."""
+    asked = reply.headers.get("retry-after", "").strip()
+    try:
+        return max(0.0, float(asked))
+    except ValueError:
+        pass
+    try:  # a date: measured against the service's own clock
+        until, at = parsedate_to_datetime(asked), parsedate_to_datetime(reply.headers.get("date", ""))
+        return max(0.0, (until - at).total_seconds())
+    except (ValueError, TypeError):
+        return 0.0

@@ -1,0 +1,22 @@
+"""Sessions for the asyncio client, where RunPod's SDK has them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aiohttp import ClientSession, ClientTimeout, TCPConnector
+
+__all__ = ["AsyncClientSession", "ClientSession"]
+
+TIMEOUT = ClientTimeout(600)
+
+
+def AsyncClientSession(**options: Any) -> ClientSession:  # noqa: N802 - the SDK's name
+    """Return aiohttp's `ClientSession(**options)`, by default without a bound on connections.
+
+    It carries no key: `AsyncioEndpoint` adds its own to each request.
+    """
+    options.setdefault("timeout", TIMEOUT)
+    if "connector" not in options:
+        options["connector"] = TCPConnector(limit=0)
+    return ClientSession(**options)
