@@ -16,7 +16,7 @@ class Frame(msgspec.Struct, tag=True, array_like=True, frozen=True):
 # ------------------------------------------------------------------ agent -> executor
 
 
-class Run(Frame):
+class Run(Frame, frozen=True):
     """Run this job as soon as a slot is free. `body` is the job object as received (JSON)."""
 
     key: str
@@ -28,14 +28,14 @@ class Run(Frame):
     """Where saved files will be readable, without the token; None: no file store was agreed."""
 
 
-class Stop(Frame):
+class Stop(Frame, frozen=True):
     """Give the job up: `reason` is what the handler's JobStopped says. Answered by Done(stopped=True)."""
 
     key: str
     reason: str
 
 
-class Unrun(Frame):
+class Unrun(Frame, frozen=True):
     """Forget the job if its handler was not entered yet. Answered by Done(unrun=True), or by the job's own Done."""
 
     key: str
@@ -44,7 +44,7 @@ class Unrun(Frame):
 # ------------------------------------------------------------------ executor -> agent
 
 
-class Ready(Frame):
+class Ready(Frame, frozen=True):
     """The model is loaded; jobs may come. Sent once."""
 
     kind: str
@@ -58,20 +58,20 @@ class Ready(Frame):
     refresh: bool = False
 
 
-class LoadFailed(Frame):
+class LoadFailed(Frame, frozen=True):
     """The model could not be loaded; the executor exits after this."""
 
     error: str
 
 
-class Started(Frame):
+class Started(Frame, frozen=True):
     """The handler was entered."""
 
     key: str
     at: float
 
 
-class Chunks(Frame):
+class Chunks(Frame, frozen=True):
     """Consecutive chunks of a job, each its JSON; the first has this index."""
 
     key: str
@@ -79,14 +79,14 @@ class Chunks(Frame):
     outputs: list[bytes]
 
 
-class Progress(Frame):
+class Progress(Frame, frozen=True):
     """The handler's latest progress value (JSON)."""
 
     key: str
     value: bytes
 
 
-class File(Frame):
+class File(Frame, frozen=True):
     """One file the handler saved. The job's result must not be posted before it is stored."""
 
     key: str
@@ -96,7 +96,7 @@ class File(Frame):
     body: bytes
 
 
-class FileFailed(Frame):
+class FileFailed(Frame, frozen=True):
     """A file could not be encoded: the job fails with this error."""
 
     key: str
@@ -114,7 +114,7 @@ class Timings(msgspec.Struct, frozen=True, array_like=True):
     first_chunk: float | None = None
 
 
-class Done(Frame):
+class Done(Frame, frozen=True):
     """The job's slot is free. Exactly one per Run.
 
     output None: the key is left out of the result (protocol C.2, the handler returned `{}`).
