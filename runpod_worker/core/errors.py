@@ -12,6 +12,7 @@ RunpodWorkerError
 ├── StoreUnavailable      503  the store cannot be reached or cannot write
 ├── HandlerError               the user's handler or model raised
 │   └── InputError             the job's input is not what the handler asked for
+├── DeclarationError           the worker is declared wrongly: no handler, two handlers, wrong arguments
 ├── OutputError                the handler's output cannot travel (not JSON, too large)
 ├── JobStopped                 (BaseException) raised inside a handler whose job was stopped
 ├── LinkDown                   the job service cannot be reached, or answers garbage
@@ -112,6 +113,10 @@ class HandlerError(RunpodWorkerError):
 
 class InputError(HandlerError):
     """The job's input is not what the handler asked for."""
+
+
+class DeclarationError(RunpodWorkerError):
+    """The worker is declared wrongly."""
 
 
 class OutputError(RunpodWorkerError):

@@ -1,0 +1,107 @@
+"""The job as a handler sees it: the mapping that was received, with what it may do on top."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, Generic, Protocol, TypeVar, cast
+
+from runpod_worker.log import log
+
+Input = TypeVar("Input")
+
+
+class Behind(Protocol):
+    """What stands behind a job that runs: the attempt. Every method may be called from any thread of the handler."""
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the job was told to stop."""
+
+    @property
+    def deadline(self) -> float | None:
+        """When the job is out of time, by `time.monotonic()`."""
+
+    @property
+    def input(self) -> Any:
+        """The validated input."""
+
+    def progress(self, value: Any) -> None:
+        """Make `value` the job's latest progress."""
+
+    def save(self, content: Any, name: str) -> str:
+        """Keep a file, return its URL."""
+
+    def metric(self, name: str, value: float) -> None:
+        """Note a number about this job."""
+
+
+class Job(dict[str, Any], Generic[Input]):
+    """The job as received: `job["id"]`, `job["input"]` and whatever else the service sent; a dict, yours to change.
+
+    `Job[MyInput]` as the annotation of a handler's first argument has the input checked before the handler is called;
+    `job.input` is then a `MyInput`.
+    """
+
+    __slots__ = ("_behind",)
+
+    _behind: Behind | None
+
+    def __init__(self, received: dict[str, Any], behind: Behind | None = None) -> None:
+        super().__init__(received)
+        self._behind = behind
+
+    @property
+    def id(self) -> str:
+        """The job's id."""
+        return str(self["id"])
+
+    @property
+    def input(self) -> Input:
+        """The input: of the type the handler asked for, else as received."""
+        return cast(Input, self["input"] if self._behind is None else self._behind.input)
+
+    def progress(self, value: Any) -> None:
+        """Tell callers how far the job is: any JSON value, seen as `output` while the job is IN_PROGRESS.
+
+        Costs a few microseconds: values are sent in order behind the handler's back, and only the latest one counts.
+
+        Raises:
+            OutputError: the value is not JSON.
+        """
+        if self._behind is not None:
+            self._behind.progress(value)
+
+    def save(self, content: Any, name: str) -> str:
+        """Store a file and return its URL, to be put into the output.
+
+        Pictures are encoded and everything is uploaded after this call; the result waits for it. Where there is no
+        file store the URL is a `data:` URL, in local test mode it is a path under ./output.
+
+        Args:
+            content: bytes, the path of a file (str or Path; it is read at once), a PIL image (it is copied, go on
+                drawing), or anything with `.save(file, format=...)` (encoded at once).
+            name: a plain file name; its suffix decides the format and the content type.
+        """
+        if self._behind is None:
+            raise RuntimeError("job.save works inside a handler that a worker runs")
+        return self._behind.save(content, name)
+
+    def metric(self, name: str, value: float) -> None:
+        """Note a number about this job; it goes into the line the log gets when the job ends."""
+        if self._behind is not None:
+            self._behind.metric(name, value)
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the job was told to stop; a handler that looks can leave in its own order."""
+        return self._behind is not None and self._behind.cancelled
+
+    @property
+    def deadline(self) -> float | None:
+        """When the job is out of time, by `time.monotonic()`; None when it may run on."""
+        return None if self._behind is None else self._behind.deadline
+
+    @property
+    def log(self) -> logging.Logger:
+        """The package's logger; its lines carry the job's id."""
+        return log
