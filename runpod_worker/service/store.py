@@ -123,11 +123,11 @@ class Store(Protocol):
     def next_delivery(self) -> float | None:
         """When the earliest owed webhook is due."""
 
-    async def settle(self, job_id: str) -> None:
-        """The webhook was delivered, or given up: remove its row."""
+    async def settle(self, delivery: Delivery) -> None:
+        """The webhook was delivered, or given up: remove its row, unless the job has ended anew since."""
 
     async def postpone(self, delivery: Delivery, next_at: float) -> None:
-        """One more try was made and failed: tries + 1, due at `next_at`."""
+        """One more try was made and failed: tries + 1, due at `next_at`; nothing if the row has changed since."""
 
     async def close(self) -> None:
         """Finish what is under way and release files."""

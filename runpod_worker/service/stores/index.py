@@ -140,6 +140,10 @@ class JobIndex:
             return Counts()
         return Counts(in_queue=place.in_queue, in_progress=place.in_progress, **place.total._asdict())
 
+    def knows(self, endpoint: str) -> bool:
+        """Whether the endpoint has, or ever had, a job."""
+        return endpoint in self._endpoints
+
     def endpoints(self) -> set[str]:
         """As `Store.endpoints`."""
         return set(self._endpoints)

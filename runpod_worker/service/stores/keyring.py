@@ -52,6 +52,14 @@ class KeyRing:
         """Remember whose key it is."""
         self._keys.setdefault(digest[:8], {})[digest] = account_id
 
+    def drop_account(self, account_id: str) -> None:
+        """Forget an account."""
+        del self._accounts[account_id]
+
+    def drop_endpoint(self, endpoint: str) -> None:
+        """Forget whose endpoint it is."""
+        del self._owners[endpoint]
+
     def drop_key(self, digest: bytes) -> bool:
         """Forget the key. False: there was none."""
         shelf = self._keys.get(digest[:8], {})

@@ -99,8 +99,9 @@ class MemoryStore:
     def next_delivery(self) -> float | None:
         return self._outbox.next_at()
 
-    async def settle(self, job_id: str) -> None:
-        self._outbox.drop(job_id)
+    async def settle(self, delivery: Delivery) -> None:
+        if self._outbox.get(delivery.job_id) == delivery:
+            self._outbox.drop(delivery.job_id)
 
     async def postpone(self, delivery: Delivery, next_at: float) -> None:
         if self._outbox.get(delivery.job_id) == delivery:
