@@ -1,0 +1,214 @@
+"""The blocking face's connections: kept open, shared by threads, never used half."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import Any
+
+import pytest
+
+from runpod_worker.client.connections import KEEP_S, Connections
+from runpod_worker.client.exchange import NoReply, NotSent, Request
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
+GET = Request(method="GET", path="ep/health", timeout_s=20)
+Talk = Callable[[socket.socket], None]
+
+
+def read_request(peer: socket.socket) -> bytes:
+    data = b""
+    while b"\r\n\r\n" not in data:
+        part = peer.recv(65536)
+        if not part:
+            return data
+        data += part
+    return data
+
+
+def answers(*replies: bytes) -> Talk:
+    """Answer one request after the other, then close."""
+
+    def talk(peer: socket.socket) -> None:
+        for reply in replies:
+            if read_request(peer):
+                peer.sendall(reply)
+
+    return talk
+
+
+class Peer:
+    """A raw TCP server: the n-th connection is handled by the n-th talk, each in its own thread."""
+
+    def __init__(self) -> None:
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self.listener.getsockname()[1]}/v2"
+        self.accepted = 0
+        self.closed = threading.Semaphore(0)
+        self._threads: list[threading.Thread] = []
+
+    def expect(self, *talks: Talk) -> None:
+        thread = threading.Thread(target=self._accept, args=(talks,))
+        thread.start()
+        self._threads.append(thread)
+
+    def _accept(self, talks: tuple[Talk, ...]) -> None:
+        for talk in talks:
+            peer, _ = self.listener.accept()
+            self.accepted += 1
+            with peer, suppress(ConnectionError):
+                talk(peer)
+            self.closed.release()
+
+    def finish(self) -> None:
+        for thread in self._threads:
+            thread.join(20)
+        self.listener.close()
+
+
+@pytest.fixture
+def peer() -> Iterator[Peer]:
+    made = Peer()
+    yield made
+    made.finish()
+
+
+@pytest.fixture
+def connect(peer: Peer) -> Iterator[Callable[..., Connections]]:
+    made: list[Connections] = []
+
+    def make(**options: Any) -> Connections:
+        made.append(Connections(peer.url, {}, **options))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
+
+
+def test_one_connection_serves_many_requests(peer: Peer, connect: Any) -> None:
+    peer.expect(answers(OK, OK, OK))
+    connections = connect()
+
+    for _ in range(3):
+        assert connections.exchange(GET).body == b"{}"
+
+    assert peer.accepted == 1
+
+
+def test_a_connection_that_the_service_closed_is_not_used_again(peer: Peer, connect: Any) -> None:
+    peer.expect(answers(OK), answers(OK))
+    connections = connect()
+    connections.exchange(GET)
+    assert peer.closed.acquire(timeout=20)
+
+    assert connections.exchange(GET).status == 200
+    assert peer.accepted == 2
+
+
+def test_a_connection_that_was_idle_for_long_is_not_used_again(peer: Peer, connect: Any) -> None:
+    peer.expect(answers(OK, OK), answers(OK))
+    time = [0.0]
+    connections = connect(now=lambda: time[0])
+    connections.exchange(GET)
+    time[0] += KEEP_S
+
+    connections.exchange(GET)
+
+    assert peer.accepted == 2
+
+
+def test_threads_use_a_connection_each(service: Any, base_url: str) -> None:
+    gate = threading.Event()
+    service.on("GET ep/health", service.answer(json={}, gate=gate))
+    connections = Connections(base_url, {})
+
+    with ThreadPoolExecutor(8) as pool:
+        replies = [pool.submit(connections.exchange, GET) for _ in range(8)]
+        service.await_requests(8)
+        gate.set()
+        assert [one.result(20).status for one in replies] == [200] * 8
+
+    assert len(connections._idle) == 8
+    connections.close()
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        b"",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\n{}",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n20\r\n{}",
+        b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 2\r\n\r\n{}",
+        b"SSH-2.0-OpenSSH_9.9\r\n",
+    ],
+)
+def test_a_reply_that_breaks_off_or_is_garbage_is_no_reply(peer: Peer, connect: Any, reply: bytes) -> None:
+    peer.expect(answers(reply))
+    connections = connect()
+
+    with pytest.raises(NoReply):
+        connections.exchange(GET)
+
+    assert not connections._idle
+
+
+def test_a_dripping_reply_is_cut_at_the_time_out(peer: Peer, connect: Any) -> None:
+    over = threading.Event()
+
+    def drip(client: socket.socket) -> None:
+        read_request(client)
+        client.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
+        while not over.wait(0.02):
+            client.sendall(b" ")
+
+    peer.expect(drip)
+
+    with pytest.raises(NoReply, match=r"no reply within 0\.3 s") as caught:
+        connect().exchange(Request(method="GET", path="x", timeout_s=0.3))
+
+    assert caught.value.timed_out
+    over.set()
+
+
+def test_a_refusal_before_the_body_was_read_is_heard(peer: Peer, connect: Any) -> None:
+    def refuse(client: socket.socket) -> None:
+        client.recv(1024)
+        client.sendall(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}")
+        client.shutdown(socket.SHUT_WR)
+        while client.recv(1 << 20):
+            pass
+
+    peer.expect(refuse)
+    big = Request(method="POST", path="ep/run", timeout_s=20, body=b"x" * (8 << 20))
+
+    assert connect().exchange(big).status == 400
+
+
+def test_a_body_that_could_not_leave_counts_as_not_sent(peer: Peer, connect: Any) -> None:
+    peer.expect(lambda client: None)
+    big = Request(method="POST", path="ep/run", timeout_s=20, body=b"x" * (32 << 20))
+
+    with pytest.raises(NotSent):
+        connect().exchange(big)
+
+
+def test_connection_close_is_obeyed(peer: Peer, connect: Any) -> None:
+    closing = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}"
+    peer.expect(answers(closing), answers(OK))
+    connections = connect()
+
+    connections.exchange(GET)
+    assert not connections._idle
+    connections.exchange(GET)
+
+
+def test_nobody_listening_is_not_sent() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+
+    with pytest.raises(NotSent, match=f"127.0.0.1:{port}"):
+        Connections(f"http://127.0.0.1:{port}/v2", {}).exchange(GET)

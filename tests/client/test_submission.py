@@ -1,0 +1,68 @@
+"""What `run(x)` sends."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from runpod_worker.client.submission import encoded, whole_request
+from runpod_worker.core.errors import BadRequest
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"input": {"prompt": "a cat"}},
+        {"input": {}},
+        {"input": None},
+        {"input": 0},
+        {"input": {}, "webhook": "https://example.com", "policy": {"ttl": 10_000}, "s3Config": {}, "webhookV2": "x"},
+    ],
+)
+def test_input_with_known_keys_only_is_a_whole_request(value: Any) -> None:
+    assert whole_request(value) is value
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {},
+        {"prompt": "a cat"},
+        {"input": "read this aloud", "voice": "low"},
+        {"webhook": "https://example.com"},
+        {"policy": {"ttl": 10_000}, "prompt": "a cat"},
+        ["input"],
+        "input",
+        7,
+        None,
+    ],
+)
+def test_anything_else_is_the_input(value: Any) -> None:
+    assert whole_request(value) == {"input": value}
+
+
+def test_request_is_sent_as_compact_utf8_json() -> None:
+    assert encoded({"input": {"prompt": "bøøm", "raw": b"abc"}}) == '{"input":{"prompt":"bøøm","raw":"YWJj"}}'.encode()
+
+
+def test_dataclasses_can_be_inputs() -> None:
+    @dataclass
+    class Prompt:
+        text: str
+
+    assert encoded({"input": Prompt("a cat")}) == b'{"input":{"text":"a cat"}}'
+
+
+def test_what_is_not_json_is_named_by_its_place() -> None:
+    with pytest.raises(BadRequest, match=r"^input\.pictures\[1\]: object cannot be sent as JSON"):
+        encoded({"input": {"pictures": ["a", object()]}})
+
+
+def test_an_input_that_contains_itself_is_refused() -> None:
+    loop: dict[str, Any] = {}
+    loop["self"] = loop
+
+    with pytest.raises(BadRequest, match="dict cannot be sent as JSON"):
+        encoded({"input": loop})
