@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 from collections.abc import AsyncIterator, Mapping
 from types import TracebackType
 from typing import TypeVar
@@ -19,6 +20,8 @@ from .exchange import Flow, Json, NoReply, NotSent, Pause, Reply, Request, Step
 from .handles import JobHandle
 
 T = TypeVar("T")
+
+LARGE_BYTES = 1 << 20
 
 
 class AsyncioClient:
@@ -68,7 +71,7 @@ class AsyncioClient:
         async with self._opened().request(
             request.method,
             URL(f"{self._base_url}/{request.path}", encoded=True),
-            data=request.body,
+            data=_in_pieces(request.body),
             headers=self._headers,
             timeout=aiohttp.ClientTimeout(total=request.timeout_s),
             allow_redirects=False,
@@ -86,6 +89,11 @@ class AsyncioClient:
         if self._own and self._session is not None:
             await self._session.close()
             self._session = None
+
+
+def _in_pieces(body: bytes | None) -> bytes | io.BytesIO | None:
+    """A large body as a file, which aiohttp sends piece by piece; one write of it would hold up the event loop."""
+    return body if body is None or len(body) < LARGE_BYTES else io.BytesIO(body)
 
 
 class AsyncioJob(JobHandle):
