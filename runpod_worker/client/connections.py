@@ -8,8 +8,10 @@ import selectors
 import socket
 import ssl
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from urllib.parse import urlsplit
@@ -40,10 +42,11 @@ class Connections:
         parts = urlsplit(base_url)
         self._now = now
         self._host, self._port, self._prefix = parts.hostname or "", parts.port, parts.path
-        self._tls = ssl.create_default_context() if parts.scheme == "https" else None
+        self._tls = _tls_context() if parts.scheme == "https" else None
         self._headers = {**headers, "Accept-Encoding": "gzip"}
         self._idle: deque[_Idle] = deque()
         self._process = os.getpid()
+        weakref.finalize(self, _close, self._idle)  # an endpoint may be dropped without being closed
 
     def exchange(self, request: Request) -> Reply:
         """Send one request and return the whole reply.
@@ -68,12 +71,12 @@ class Connections:
 
     def close(self) -> None:
         """Close the connections that are idle."""
-        while self._idle:
-            self._idle.pop().connection.close()
+        _close(self._idle)
 
     def _reused(self) -> HTTPConnection | None:
-        if self._process != os.getpid():  # after a fork the sockets are the parent's
-            self._idle, self._process = deque(), os.getpid()
+        if self._process != os.getpid():  # after a fork the sockets are the parent's; closing these copies does not
+            self._process = os.getpid()  # touch its connections
+            self.close()
         while True:
             try:
                 idle = self._idle.pop()
@@ -147,6 +150,18 @@ class Connections:
         if left <= 0:
             raise TimeoutError
         return left
+
+
+def _close(idle: deque[_Idle]) -> None:
+    with suppress(IndexError):  # another thread may take the last one
+        while True:
+            idle.pop().connection.close()
+
+
+def _tls_context() -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    context.set_alpn_protocols(["http/1.1"])
+    return context
 
 
 def _readable(connection: HTTPConnection) -> bool:

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import gc
+import os
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+import runpod_worker
 from runpod_worker.client.connections import KEEP_S, Connections
 from runpod_worker.client.exchange import NoReply, NotSent, Request
+from runpod_worker.core.errors import LinkDown
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
+CERTIFICATE = Path(__file__).parent.parent / "data" / "localhost.pem"
+"""A key and a self-signed certificate for localhost, made for these tests."""
+
 GET = Request(method="GET", path="ep/health", timeout_s=20)
 Talk = Callable[[socket.socket], None]
 
@@ -204,6 +213,63 @@ def test_connection_close_is_obeyed(peer: Peer, connect: Any) -> None:
     connections.exchange(GET)
     assert not connections._idle
     connections.exchange(GET)
+
+
+def test_a_dropped_client_closes_its_connections(peer: Peer) -> None:
+    peer.expect(lambda client: (answers(OK)(client), client.recv(1)))
+    connections = Connections(peer.url, {})
+    connections.exchange(GET)
+
+    del connections
+    gc.collect()
+
+    assert peer.closed.acquire(timeout=20)
+
+
+def test_a_forked_child_uses_connections_of_its_own(peer: Peer, connect: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    peer.expect(answers(OK, OK), answers(OK))
+    connections = connect()
+    connections.exchange(GET)
+    monkeypatch.setattr(os, "getpid", lambda: -1)  # what a child sees; a real fork of pytest with its threads is unsafe
+
+    connections.exchange(GET)
+
+    assert peer.accepted == 2
+
+
+def serve_tls(peer: Peer) -> str:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(CERTIFICATE)
+
+    def talk(client: socket.socket) -> None:
+        with suppress(ssl.SSLError), context.wrap_socket(client, server_side=True) as wrapped:
+            answers(OK, OK)(wrapped)
+
+    peer.expect(talk)
+    return peer.url.replace("http://127.0.0.1", "https://localhost")
+
+
+def test_https_is_spoken_to_a_trusted_service(peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(CERTIFICATE))
+    connections = Connections(serve_tls(peer), {})
+
+    assert [connections.exchange(GET).status for _ in range(2)] == [200, 200]
+
+    assert peer.accepted == 1
+    connections.close()
+
+
+def test_a_certificate_that_cannot_be_trusted_is_final(peer: Peer) -> None:
+    with pytest.raises(LinkDown, match=r"localhost:\d+ cannot be trusted: self-signed certificate"):
+        Connections(serve_tls(peer), {}).exchange(GET)
+
+
+async def test_the_asyncio_face_trusts_no_more(peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(vars(runpod_worker), "endpoint_url_base", serve_tls(peer))
+
+    async with runpod_worker.AsyncioEndpoint("ep", api_key="k") as endpoint:
+        with pytest.raises(LinkDown, match=r"localhost:\d+ cannot be trusted"):
+            await endpoint.health()
 
 
 def test_nobody_listening_is_not_sent() -> None:
