@@ -54,6 +54,12 @@ def environment() -> Mapping[str, str]:
     return os.environ
 
 
+def fill_environment(values: Mapping[str, str]) -> None:
+    """Set those of `values` that the environment does not set: worker.yaml's `env`, for us and for the handler."""
+    for name, value in values.items():
+        os.environ.setdefault(name, value)
+
+
 def load(
     cls: type[T],
     given: Mapping[str, object] | None = None,
@@ -227,10 +233,13 @@ class WorkerSettings:
 
 
 def worker_settings(
-    given: Mapping[str, object] | None = None, *, env: Mapping[str, str] | None = None
+    given: Mapping[str, object] | None = None,
+    *,
+    env: Mapping[str, str] | None = None,
+    file: Mapping[str, object] | None = None,
 ) -> WorkerSettings:
     """The worker's settings, with the URL templates derived from `url` when that is given."""
-    settings = load(WorkerSettings, given, env=env)
+    settings = load(WorkerSettings, given, env=env, file=file)
     if settings.url is None:
         return settings
     return _with_urls(settings, settings.url, given or {})

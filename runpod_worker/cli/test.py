@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from runpod_worker.cli.border import bordered
-from runpod_worker.cli.run import Handler
+from runpod_worker.cli.options import Handler
 
 
 @bordered

@@ -1,0 +1,137 @@
+"""`runpod-worker config`: what is set, and where from."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+
+from runpod_worker.cli.border import bordered
+from runpod_worker.cli.options import Concurrency, Device, Grace, Key, LogLevel, Url, WorkerId, as_mapping
+from runpod_worker.config import ClientSettings, Loaded, WorkerSettings, environment, resolve, worker_settings
+from runpod_worker.workerfile import FILE_NAME, WorkerFile, in_folder
+from runpod_worker.workerfile.schema import as_text
+
+SECRET = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD)$", re.IGNORECASE)
+HIDDEN = "(set, hidden)"
+
+app = typer.Typer(help="Settings: what they are here and where they came from.", no_args_is_help=True)
+
+
+@app.command("show")
+@bordered
+def show(
+    folder: Annotated[Path, typer.Argument(help="The folder of the handler and its worker.yaml.")] = Path(),
+    url: Url = None,
+    key: Key = None,
+    worker_id: WorkerId = None,
+    device: Device = None,
+    concurrency: Concurrency = None,
+    grace: Grace = None,
+    log_level: LogLevel = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of the table.")] = False,
+) -> int:
+    """Print every setting with its value and where that came from: command line, environment, worker.yaml or default.
+
+    Takes the options of `run` and prints what `run` would use with them. Secrets are hidden.
+    """
+    given = {
+        "url": url,
+        "api_key": key,
+        "worker_id": worker_id,
+        "device": device,
+        "concurrency": concurrency,
+        "grace_s": grace,
+        "log_level": log_level,
+    }
+    found = merged(in_folder(folder if folder.is_dir() else folder.parent), given, environment())
+    typer.echo(_as_json(found) if as_json else _as_table(found))
+    return 0
+
+
+@app.command("schema")
+@bordered
+def schema() -> int:
+    """Print the JSON Schema of worker.yaml, for editors that complete and check YAML."""
+    typer.echo(as_text(), nl=False)
+    return 0
+
+
+def merged(file: WorkerFile, given: Mapping[str, object], env: Mapping[str, str]) -> dict[str, list[Loaded]]:
+    """Worker, client and image settings as they stand here, secrets hidden."""
+    all_env = file.env | dict(env)
+    worker = resolve(WorkerSettings, given, env=all_env, file=as_mapping(file))
+    drawn = next(one.value for one in worker if one.name == "worker_id")
+    used = worker_settings({**given, "worker_id": drawn}, env=all_env, file=as_mapping(file))
+    groups = {
+        "worker": [_derived(one, getattr(used, one.name)) for one in worker],
+        "client": resolve(ClientSettings, env=all_env),
+    }
+    secret = {one.name for cls in (WorkerSettings, ClientSettings) for one in dataclasses.fields(cls) if _secret(one)}
+    shown = {group: [_shown(one, secret, env) for one in found] for group, found in groups.items()}
+    return shown | {"image": list(_image(file))}
+
+
+def _secret(field: dataclasses.Field[object]) -> bool:
+    return bool(field.metadata.get("secret"))
+
+
+def _derived(one: Loaded, used: object) -> Loaded:
+    """With `url` given, the four URLs come from it."""
+    return one if used == one.value else Loaded(one.name, used, "url")
+
+
+def _shown(one: Loaded, secret: set[str], env: Mapping[str, str]) -> Loaded:
+    value = HIDDEN if one.name in secret and one.value else one.value
+    variable = one.origin.removeprefix("environment ")
+    from_file = variable != one.origin and not env.get(variable)
+    return Loaded(one.name, value, f"{FILE_NAME} env.{variable}" if from_file else one.origin)
+
+
+def _image(file: WorkerFile) -> Iterator[Loaded]:
+    """The keys of worker.yaml that no running worker reads: they are about the image and the tests."""
+    settings = {str(one.metadata.get("file")).partition(".")[0] for one in dataclasses.fields(WorkerSettings)}
+    empty = WorkerFile()
+    for name in WorkerFile.__struct_fields__:
+        value = getattr(file, name)
+        if name not in settings:
+            origin = "default" if value == getattr(empty, name) else f"{FILE_NAME} {name}"
+            yield Loaded(name, _masked(value) if name == "env" else msgspec.to_builtins(value), origin)
+
+
+def _masked(env: Mapping[str, str]) -> dict[str, str]:
+    return {name: HIDDEN if SECRET.search(name) else value for name, value in env.items()}
+
+
+def _as_json(found: dict[str, list[Loaded]]) -> str:
+    groups = {
+        group: {one.name: {"value": one.value, "from": one.origin} for one in rows} for group, rows in found.items()
+    }
+    return json.dumps(groups, indent=2, default=str)
+
+
+def _as_table(found: dict[str, list[Loaded]]) -> str:
+    rows = [(group, one.name, _text(one.value), one.origin) for group, ones in found.items() for one in ones]
+    name_width = max(len(row[1]) for row in rows)
+    value_width = min(60, max(len(row[2]) for row in rows))
+    lines: list[str] = []
+    for group in found:
+        lines += ["", group]
+        lines += [
+            f"  {name:<{name_width}}  {value:<{value_width}}  {origin}"
+            for at, name, value, origin in rows
+            if at == group
+        ]
+    return "\n".join(lines[1:])
+
+
+def _text(value: object) -> str:
+    if value is None:
+        return "-"
+    return str(value) if isinstance(value, str | Path) else json.dumps(value, default=str)
