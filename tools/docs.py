@@ -1,0 +1,128 @@
+"""Writes the pages that are made from the code: docs/settings.md and docs/worker.schema.json. `make docs` runs it."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import inspect
+import textwrap
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from runpod_worker.config import ClientSettings, WorkerSettings, rows
+from runpod_worker.service.settings import ServiceSettings
+from runpod_worker.workerfile import Case, Model, Spool, Timeouts, WorkerFile
+from runpod_worker.workerfile.schema import as_text
+
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+
+HEAD = """# Settings
+
+Made from the code by `make docs`; do not edit.
+
+For each setting the first of these that gives a value wins: command line or code, environment, `worker.yaml`, default.
+`runpod-worker config show` prints what they are here and where each came from.
+"""
+
+PARTS = ((WorkerSettings, "Worker"), (ClientSettings, "Client"))
+
+STRUCTS: tuple[tuple[type[msgspec.Struct], str], ...] = (
+    (WorkerFile, ""),
+    (Model, "models[]."),
+    (Timeouts, "timeouts."),
+    (Spool, "spool."),
+    (Case, "tests[]."),
+)
+
+
+def settings_page() -> str:
+    """docs/settings.md as the code has it now."""
+    parts = [HEAD]
+    for cls, title in PARTS:
+        parts += [
+            f"## {title}\n",
+            _table(("setting", "environment", "worker.yaml", "default", "what it is"), _settings(cls)),
+        ]
+    parts += [
+        "## Job service\n",
+        "Given to `runpod-worker serve` or to `ServiceSettings` in code.\n",
+        _table(("setting", "default", "what it is"), _fields(ServiceSettings)),
+        "## worker.yaml\n",
+        "One optional file beside the handler. `runpod-worker config schema` prints its JSON Schema for editors.\n",
+        _table(("key", "type", "default", "what it is"), _keys()),
+    ]
+    return "\n".join(parts)
+
+
+def _settings(cls: type) -> Iterator[tuple[str, ...]]:
+    for name, env, file, default, text in rows(cls):
+        variables = ", ".join(f"`{one}`" for one in env.split(", ") if one)
+        yield f"`{name}`", variables, _code(file), _code(default.replace(str(Path.home()), "~")), text
+
+
+def _fields(cls: type) -> Iterator[tuple[str, ...]]:
+    docs = _field_docs(cls)
+    for one in dataclasses.fields(cls):
+        default = "" if one.default in (None, dataclasses.MISSING) else str(one.default)
+        yield f"`{one.name}`", _code(default), docs.get(one.name, "")
+
+
+def _field_docs(cls: type) -> dict[str, str]:
+    """The texts that stand under fields, which no running program can see."""
+    found: dict[str, str] = {}
+    field = None
+    for node in ast.walk(ast.parse(textwrap.dedent(inspect.getsource(cls)))):
+        match node:
+            case ast.AnnAssign(target=ast.Name(id=name)):
+                field = name
+            case ast.Expr(value=ast.Constant(value=str(text))) if field:
+                found[field] = " ".join(text.split())
+    return found
+
+
+def _keys() -> Iterator[tuple[str, ...]]:
+    defs = msgspec.json.schema(WorkerFile)["$defs"]
+    for struct, prefix in STRUCTS:
+        for name, about in defs[struct.__name__]["properties"].items():
+            default = about.get("default")
+            shown = str(default).lower() if isinstance(default, bool) else str(default)
+            shown = shown if isinstance(default, bool | int | float | str) else ""
+            yield f"`{prefix}{name}`", _type(about), _code(shown), about["description"]
+
+
+def _type(about: dict[str, Any]) -> str:
+    if "anyOf" in about:
+        return " or ".join(_type(one) for one in about["anyOf"] if one != {"type": "null"})
+    if "$ref" in about or "allOf" in about:
+        return "keys with values"
+    words = {
+        "string": "text",
+        "integer": "whole number",
+        "boolean": "true, false",
+        "array": "list",
+        "object": "keys with values",
+    }
+    kind = str(about.get("type", "any JSON"))
+    return words.get(kind, kind)
+
+
+def _code(text: str) -> str:
+    return f"`{text}`" if text else ""
+
+
+def _table(head: tuple[str, ...], lines: Iterable[tuple[str, ...]]) -> str:
+    marked = [head, ("---",) * len(head), *lines]
+    return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in marked)
+
+
+def main() -> None:
+    """Write both files."""
+    (DOCS / "settings.md").write_text(settings_page(), encoding="utf-8")
+    (DOCS / "worker.schema.json").write_text(as_text(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
