@@ -14,6 +14,9 @@ from typing import Protocol
 
 from runpod_worker.core.lifecycle import Job
 
+HOLD_S = 300.0
+"""A webhook that was handed out comes again after this time if nothing was heard of it."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counts:
@@ -117,11 +120,12 @@ class Store(Protocol):
     def chunks(self, job_id: str, start: int) -> list[bytes]:
         """The chunks from number `start` on, in order."""
 
-    async def deliveries(self, now: float, limit: int) -> list[Delivery]:
-        """The webhooks due at `now`, oldest first."""
+    async def deliveries(self, now: float, limit: int, hold_s: float = HOLD_S) -> list[Delivery]:
+        """The webhooks due at `now`, oldest first, handed out: none of them comes again before `now + hold_s`, unless its
+        row changes. Only this process remembers the hold; after a restart they are due as they were."""
 
     def next_delivery(self) -> float | None:
-        """When the earliest owed webhook is due."""
+        """When `deliveries` will have something next."""
 
     async def settle(self, delivery: Delivery) -> None:
         """The webhook was delivered, or given up: remove its row, unless the job has ended anew since."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections.abc import Iterable
+import math
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -266,50 +266,51 @@ class JobIndex:
 
 
 class Outbox:
-    """The webhooks still owed, by job and by time."""
+    """The webhooks still owed, by job and by the time at which each is next handed out."""
 
-    def __init__(self, owed: Iterable[Delivery] = ()) -> None:
-        self._rows: dict[str, Delivery] = {}
+    def __init__(self) -> None:
+        self._rows: dict[str, tuple[Delivery, float]] = {}
         self._times: list[tuple[float, str]] = []
-        for delivery in owed:
-            self.put(delivery)
 
     def __contains__(self, job_id: str) -> bool:
         return job_id in self._rows
 
     def get(self, job_id: str) -> Delivery | None:
         """The row of this job."""
-        return self._rows.get(job_id)
+        row = self._rows.get(job_id)
+        return None if row is None else row[0]
 
     def put(self, delivery: Delivery) -> None:
         """Add or replace the row of the job."""
-        self._rows[delivery.job_id] = delivery
-        heapq.heappush(self._times, (delivery.next_at, delivery.job_id))
+        self._put(delivery, delivery.next_at)
 
     def drop(self, job_id: str) -> None:
         """Remove the row of the job, if there is one."""
         self._rows.pop(job_id, None)
 
-    def due(self, now: float, limit: int) -> list[Delivery]:
+    def take(self, now: float, limit: int, hold_s: float) -> list[Delivery]:
         """As `Store.deliveries`."""
-        taken: dict[str, tuple[float, str]] = {}
+        taken: list[Delivery] = []
         while len(taken) < limit and (top := self._top()) is not None and top[0] <= now:
-            heapq.heappop(self._times)
-            taken[top[1]] = top
-        for item in taken.values():
-            heapq.heappush(self._times, item)
-        return [self._rows[job_id] for job_id in taken]
+            delivery, _ = self._rows[top[1]]
+            taken.append(delivery)
+            self._put(delivery, max(math.nextafter(now, math.inf), now + hold_s))
+        return taken
 
     def next_at(self) -> float | None:
         """As `Store.next_delivery`."""
         top = self._top()
         return None if top is None else top[0]
 
+    def _put(self, delivery: Delivery, at: float) -> None:
+        self._rows[delivery.job_id] = (delivery, at)
+        heapq.heappush(self._times, (at, delivery.job_id))
+
     def _top(self) -> tuple[float, str] | None:
         while self._times:
             at, job_id = self._times[0]
             row = self._rows.get(job_id)
-            if row is not None and row.next_at == at:
+            if row is not None and row[1] == at:
                 return self._times[0]
             heapq.heappop(self._times)
         return None

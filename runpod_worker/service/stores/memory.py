@@ -6,7 +6,7 @@ import heapq
 
 from runpod_worker.core.errors import JobNotFound
 from runpod_worker.core.lifecycle import Job
-from runpod_worker.service.store import Account, Counts, Delivery
+from runpod_worker.service.store import HOLD_S, Account, Counts, Delivery
 
 from .index import JobIndex, Outbox, check_gap, first_delivery, postponed, tally
 from .keyring import KeyRing
@@ -93,8 +93,8 @@ class MemoryStore:
     def chunks(self, job_id: str, start: int) -> list[bytes]:
         return self._chunks.get(job_id, [])[start:]
 
-    async def deliveries(self, now: float, limit: int) -> list[Delivery]:
-        return self._outbox.due(now, limit)
+    async def deliveries(self, now: float, limit: int, hold_s: float = HOLD_S) -> list[Delivery]:
+        return self._outbox.take(now, limit, hold_s)
 
     def next_delivery(self) -> float | None:
         return self._outbox.next_at()

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from runpod_worker.core.errors import JobNotFound, StoreUnavailable
 from runpod_worker.core.lifecycle import Job
-from runpod_worker.service.store import Counts, Delivery
+from runpod_worker.service.store import HOLD_S, Counts, Delivery
 
 from .database import Batch, DatabaseSink, Value, decode_job, open_file
 from .hot import HotBodies, Stream, Streams
@@ -210,8 +210,8 @@ class SqliteStore:
             found = [body for (body,) in self._glance.execute(cold, (seq, start, stream.first))]
         return found + stream.hot[max(0, start - stream.first) : stream.safe - stream.first]
 
-    async def deliveries(self, now: float, limit: int) -> list[Delivery]:
-        return self._outbox.due(now, limit)
+    async def deliveries(self, now: float, limit: int, hold_s: float = HOLD_S) -> list[Delivery]:
+        return self._outbox.take(now, limit, hold_s)
 
     def next_delivery(self) -> float | None:
         return self._outbox.next_at()

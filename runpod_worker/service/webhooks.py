@@ -1,0 +1,248 @@
+"""Delivering webhooks: the outbox rows that the store wrote together with the final state of a job.
+
+1. A row leaves the store only when the receiver answered 2xx or the last try failed; so a restart loses nothing, and a
+   receiver may be called twice (it tells by the job's id).
+2. Each receiver (scheme, host, port) has a lane of its own: one that is slow or dead keeps nobody else waiting.
+3. Of what a receiver sends back only the status is looked at; redirects are not followed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import hashlib
+import hmac
+import secrets
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+import aiohttp
+from yarl import URL
+
+from runpod_worker.core.backoff import Schedule
+from runpod_worker.log import log
+
+from . import net
+from .store import Delivery, Store
+
+DELAYS_S = (5, 15, 60, 300, 900, 1_800, 3_600, 7_200, 14_400, 28_800)
+"""The first two waits are the platform's (protocol A.8), which gives up then; these go on for 16 hours."""
+
+SECRET_PREFIX = "whsec_"  # noqa: S105 - the prefix that Standard Webhooks gives to secrets
+_PULL = 256
+_HEADERS = {"Content-Type": "application/json", "User-Agent": "runpod-worker"}
+
+Body = Callable[[str], Awaitable[bytes | None]]
+"""Builds what a receiver gets from the job's id (protocol A.8); None: there is nothing to tell (any more)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WebhookSettings:
+    """How webhooks are sent."""
+
+    schedule: Schedule = field(default_factory=lambda: Schedule(DELAYS_S))
+    """The waits after failed tries; after the last one the webhook is given up, with a line in the log."""
+    timeout_s: float = 15.0
+    """How long a receiver may take for connection, request and answer together."""
+    at_once: int = 64
+    at_once_per_receiver: int = 4
+    private: bool = False
+    """Whether private and loopback addresses may be called."""
+    secret: str | None = None
+    """A Standard-Webhooks secret (`whsec_` and base64): bodies are signed with it. None: no signature."""
+
+
+class Signer:
+    """Signs bodies as standardwebhooks.com says, version v1 (HMAC-SHA256).
+
+    Raises:
+        ValueError: the secret is not base64, or has fewer than 24 bytes.
+    """
+
+    def __init__(self, secret: str) -> None:
+        try:
+            self._key = base64.b64decode(secret.removeprefix(SECRET_PREFIX), validate=True)
+        except binascii.Error:
+            raise ValueError("secret: expected whsec_ and base64 (Standard Webhooks), got something else") from None
+        if len(self._key) < 24:
+            raise ValueError(f"secret: expected at least 24 bytes in base64, got {len(self._key)}")
+
+    def headers(self, job_id: str, body: bytes, now: float) -> dict[str, str]:
+        """The three headers. The message id is the same on each try, and another one when a retried job ends anew."""
+        message = f"{job_id}-{hashlib.sha256(body).hexdigest()[:12]}"
+        stamp = str(int(now))
+        digest = hmac.digest(self._key, f"{message}.{stamp}.".encode() + body, "sha256")
+        signature = "v1," + base64.b64encode(digest).decode()
+        return {"webhook-id": message, "webhook-timestamp": stamp, "webhook-signature": signature}
+
+
+@dataclass(slots=True)
+class _Lane:
+    waiting: deque[str] = field(default_factory=deque)
+    active: int = 0
+
+
+class _Refused(Exception):
+    """No later try can succeed."""
+
+
+class Webhooks:
+    """The delivery loop. `run` it as a task; cancel the task to stop.
+
+    Args:
+        body: builds what is sent.
+        now: seconds since the epoch, the clock of the store's times.
+        random: floats from 0 to 1, to spread retries.
+
+    Raises:
+        ValueError: the secret in the settings is not one.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        body: Body,
+        *,
+        now: Callable[[], float],
+        random: Callable[[], float],
+        settings: WebhookSettings | None = None,
+    ) -> None:
+        self._store = store
+        self._body = body
+        self._now = now
+        self._random = random
+        self._settings = settings or WebhookSettings()
+        self._signer = Signer(self._settings.secret) if self._settings.secret else None
+        self._lanes: dict[str, _Lane] = {}
+        self._known: dict[str, Delivery] = {}
+        self._active = 0
+        self._woken = asyncio.Event()
+
+    def notify(self) -> None:
+        """A final job with a webhook was written."""
+        self._woken.set()
+
+    async def run(self) -> None:
+        """Deliver until cancelled; what is under way then stays owed."""
+        connector = net.connector(private=self._settings.private, limit=self._settings.at_once)
+        timeout = aiohttp.ClientTimeout(total=self._settings.timeout_s)
+        session = aiohttp.ClientSession(
+            connector=connector, timeout=timeout, cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False
+        )
+        async with session, asyncio.TaskGroup() as deliveries:
+            while True:
+                self._woken.clear()
+                await self._pull()
+                for delivery in self._startable():
+                    deliveries.create_task(self._deliver(session, delivery), name=f"webhook-{delivery.job_id}")
+                await self._sleep()
+
+    async def _pull(self) -> None:
+        """Sort everything that is due into the lanes."""
+        while True:
+            due = await self._store.deliveries(self._now(), _PULL)
+            for delivery in due:
+                if delivery.job_id not in self._known:
+                    self._lanes.setdefault(_origin(delivery.url), _Lane()).waiting.append(delivery.job_id)
+                self._known[delivery.job_id] = delivery  # a job that was retried may have ended anew
+            if len(due) < _PULL:
+                return
+
+    def _startable(self) -> list[Delivery]:
+        """The deliveries that may start now; lanes that got something go to the end."""
+        chosen: list[Delivery] = []
+        for origin, lane in list(self._lanes.items()):
+            while lane.waiting and lane.active < self._settings.at_once_per_receiver:
+                if self._active >= self._settings.at_once:
+                    return chosen
+                lane.active += 1
+                self._active += 1
+                chosen.append(self._known[lane.waiting.popleft()])
+                self._lanes[origin] = self._lanes.pop(origin)
+        return chosen
+
+    async def _sleep(self) -> None:
+        next_at = self._store.next_delivery()
+        try:
+            async with asyncio.timeout(None if next_at is None else max(0.0, next_at - self._now())):
+                await self._woken.wait()
+        except TimeoutError:
+            return
+
+    async def _deliver(self, session: aiohttp.ClientSession, delivery: Delivery) -> None:
+        try:
+            await self._try(session, delivery)
+        except Exception:  # the row is still owed: it is handed out again when its hold is over
+            log.exception("webhook.broken", extra={"job": delivery.job_id, "receiver": _origin(delivery.url)})
+        finally:
+            self._leave(delivery)
+
+    def _leave(self, delivery: Delivery) -> None:
+        origin = _origin(delivery.url)
+        lane = self._lanes[origin]
+        lane.active -= 1
+        self._active -= 1
+        if self._known[delivery.job_id] == delivery:
+            del self._known[delivery.job_id]
+        else:
+            lane.waiting.append(delivery.job_id)
+        if not lane.active and not lane.waiting:
+            del self._lanes[origin]
+        self._woken.set()
+
+    async def _try(self, session: aiohttp.ClientSession, delivery: Delivery) -> None:
+        body = await self._body(delivery.job_id)
+        if body is None:
+            await self._store.settle(delivery)
+            return
+        try:
+            status = await self._post(session, delivery, body)
+        except _Refused as exc:
+            await self._give_up(delivery, str(exc))
+        except (aiohttp.ClientError, TimeoutError, OSError) as exc:
+            await self._fail(delivery, type(exc).__name__)
+        else:
+            if 200 <= status < 300:
+                await self._store.settle(delivery)
+                log.debug("webhook.delivered", extra={"job": delivery.job_id, "receiver": _origin(delivery.url)})
+            else:
+                await self._fail(delivery, f"HTTP {status}")
+
+    async def _post(self, session: aiohttp.ClientSession, delivery: Delivery, body: bytes) -> int:
+        headers = _HEADERS | {"traceparent": f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-00"}
+        if self._signer is not None:
+            headers |= self._signer.headers(delivery.job_id, body, self._now())
+        try:
+            url = net.check_url(delivery.url)
+            async with session.post(url, data=body, headers=headers, allow_redirects=False) as reply:
+                return reply.status  # the body is not read: what came with the head is dropped with it
+        except ValueError as exc:
+            raise _Refused(str(exc)) from exc
+        except aiohttp.ClientConnectorError as exc:
+            if net.refused(exc):
+                raise _Refused("the address is not a public one") from exc
+            raise
+
+    async def _fail(self, delivery: Delivery, reason: str) -> None:
+        delay = self._settings.schedule.delay(delivery.tries + 1, self._random)
+        if delay is None:
+            await self._give_up(delivery, reason)
+            return
+        fields = {"receiver": _origin(delivery.url), "reason": reason, "tries": delivery.tries + 1, "next_s": delay}
+        log.info("webhook.failed", extra={"job": delivery.job_id, **fields})
+        await self._store.postpone(delivery, self._now() + delay)
+
+    async def _give_up(self, delivery: Delivery, reason: str) -> None:
+        fields = {"receiver": _origin(delivery.url), "reason": reason, "tries": delivery.tries + 1}
+        log.error("webhook.given_up", extra={"job": delivery.job_id, **fields})
+        await self._store.settle(delivery)
+
+
+def _origin(url: str) -> str:
+    """Scheme, host and port: all of a URL that may appear in a log."""
+    try:
+        return str(URL(url).origin())
+    except ValueError:
+        return "unusable"
