@@ -1,0 +1,219 @@
+"""Output files of jobs: what a worker saves, and callers fetch by a URL that nobody can guess."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import secrets
+import shutil
+from collections.abc import AsyncIterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+from runpod_worker.core.errors import BadRequest, StoreUnavailable, TooLarge
+
+SERVE_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; sandbox",
+    "Cache-Control": "private, max-age=31536000, immutable",
+}
+"""Go with every file that is served: what a worker wrote must not run as a page of this service."""
+
+DEFAULT_TYPE = "application/octet-stream"
+
+_JOB = re.compile(r"[A-Za-z0-9_-]{1,128}", re.ASCII)
+_TOKEN = re.compile(r"[A-Za-z0-9_-]{22,128}", re.ASCII)
+_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}", re.ASCII)
+_TYPE = re.compile(
+    r"[A-Za-z0-9!#$&^_.+-]{1,100}/[A-Za-z0-9!#$&^_.+-]{1,100}(; ?charset=[A-Za-z0-9_-]{1,40})?", re.ASCII
+)
+_WRITE_BYTES = 2**20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileName:
+    """Which file. The token is the capability: who knows it may read the file."""
+
+    job_id: str
+    token: str
+    name: str
+
+    def __post_init__(self) -> None:
+        _check("job", _JOB, self.job_id, "1 to 128 characters of A-Z a-z 0-9 _ -")
+        _check("token", _TOKEN, self.token, "22 to 128 characters of A-Z a-z 0-9 _ -")
+        _check("name", _NAME, self.name, "1 to 128 characters of A-Z a-z 0-9 . _ -, not starting with a dot")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredFile:
+    """A file as it lies on this machine."""
+
+    path: Path
+    content_type: str
+    size: int
+
+
+class FileStore(Protocol):
+    """Where output files are kept."""
+
+    async def put(self, name: FileName, content_type: str, data: AsyncIterable[bytes], *, limit: int) -> int:
+        """Keep the file, replacing one of the same name as a whole; returns its size. It is on disk when this returns.
+
+        Raises:
+            TooLarge: more than `limit` bytes came; nothing is kept.
+            StoreUnavailable: it cannot be written; nothing is kept.
+        """
+
+    async def open(self, name: FileName) -> StoredFile | None:
+        """The file, None when there is none."""
+
+    async def delete(self, job_id: str) -> None:
+        """Delete every file of the job; nothing happens when it has none."""
+
+    async def sweep(self, written_before: float) -> int:
+        """Delete the files last written before this time (seconds since the epoch); returns how many."""
+
+
+class FolderFiles:
+    """`FileStore` in a folder: `job/token/name`, and beside it `.name.type` with the content type."""
+
+    def __init__(self, root: Path | str) -> None:
+        self._root = Path(root)
+
+    async def put(self, name: FileName, content_type: str, data: AsyncIterable[bytes], *, limit: int) -> int:
+        target = self._path(name)
+        try:
+            part, out = await asyncio.to_thread(_create, target)
+            try:
+                size = await _copy(data, out, limit)
+                await asyncio.to_thread(_publish, out, part, target, clean_type(content_type))
+            except BaseException:
+                out.close()
+                part.unlink(missing_ok=True)
+                raise
+        except OSError as exc:
+            raise StoreUnavailable(f"the file {name.name} cannot be written: {exc.strerror}") from exc
+        return size
+
+    async def open(self, name: FileName) -> StoredFile | None:
+        return await asyncio.to_thread(_look, self._path(name))
+
+    async def delete(self, job_id: str) -> None:
+        _check("job", _JOB, job_id, "1 to 128 characters of A-Z a-z 0-9 _ -")
+        await asyncio.to_thread(_remove_folder, self._root / job_id)
+
+    async def sweep(self, written_before: float) -> int:
+        return await asyncio.to_thread(_sweep, self._root, written_before)
+
+    def _path(self, name: FileName) -> Path:
+        return self._root / name.job_id / name.token / name.name
+
+
+def clean_type(content_type: str) -> str:
+    """The content type if it is one that may be sent as a header, else that of unknown bytes."""
+    return content_type if _TYPE.fullmatch(content_type) else DEFAULT_TYPE
+
+
+def _check(field: str, pattern: re.Pattern[str], value: str, expected: str) -> None:
+    if not pattern.fullmatch(value):
+        raise BadRequest(f"{field}: expected {expected}, got {value[:40]!r}")
+
+
+def _beside(target: Path) -> Path:
+    return target.with_name(f".{target.name}.type")
+
+
+async def _copy(data: AsyncIterable[bytes], out: BinaryIO, limit: int) -> int:
+    """Write what comes, in large pieces: each costs a hop to a thread."""
+    size, held = 0, bytearray()
+    async for piece in data:
+        size += len(piece)
+        if size > limit:
+            raise TooLarge.over(limit)
+        held += piece
+        if len(held) >= _WRITE_BYTES:
+            await asyncio.to_thread(out.write, held)
+            held = bytearray()
+    await asyncio.to_thread(out.write, held)
+    return size
+
+
+def _create(target: Path) -> tuple[Path, BinaryIO]:
+    part = target.with_name(f".{target.name}.{secrets.token_hex(8)}.part")
+    while True:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            return part, part.open("xb")
+        except FileNotFoundError:  # a sweep removed the empty folder in between
+            continue
+
+
+def _publish(out: BinaryIO, part: Path, target: Path, content_type: str) -> None:
+    out.flush()
+    os.fsync(out.fileno())
+    out.close()
+    kind = part.with_suffix(".kind")
+    kind.write_text(content_type, encoding="ascii")
+    kind.replace(_beside(target))
+    part.replace(target)
+    for folder in (target.parent, target.parent.parent, target.parent.parent.parent):
+        _sync_folder(folder)
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _look(path: Path) -> StoredFile | None:
+    try:
+        size = path.stat().st_size
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    try:
+        content_type = clean_type(_beside(path).read_text(encoding="ascii"))
+    except FileNotFoundError:
+        content_type = DEFAULT_TYPE
+    return StoredFile(path=path, content_type=content_type, size=size)
+
+
+def _remove_folder(folder: Path) -> None:
+    if folder.is_dir():
+        shutil.rmtree(folder)
+
+
+def _sweep(root: Path, written_before: float) -> int:
+    removed = 0
+    for job in _folders(root):
+        for token in _folders(job):
+            removed += sum(_remove_if_old(path, written_before) for path in list(token.iterdir()))
+            _remove_if_empty(token)
+        _remove_if_empty(job)
+    return removed
+
+
+def _folders(folder: Path) -> Iterator[Path]:
+    return (path for path in list(folder.iterdir()) if path.is_dir()) if folder.is_dir() else iter(())
+
+
+def _remove_if_old(path: Path, written_before: float) -> bool:
+    """True when an output file was removed; a content type goes with its file, left-overs of a crash go uncounted."""
+    try:
+        if path.stat().st_mtime >= written_before:
+            return False
+        path.unlink()
+    except FileNotFoundError:  # it was renamed or deleted since the folder was listed
+        return False
+    return not path.name.startswith(".")
+
+
+def _remove_if_empty(folder: Path) -> None:
+    try:
+        folder.rmdir()
+    except OSError:  # not empty, or a worker just began to write into it
+        return
