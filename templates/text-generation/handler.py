@@ -1,0 +1,73 @@
+"""Chat with a language model: messages in, the answer streamed piece by piece while it is written."""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event
+from typing import Annotated, Literal
+
+import demo_model
+import msgspec
+from msgspec import Meta
+from transformers import AutoModelForCausalLM, AutoTokenizer, TextIteratorStreamer
+
+from runpod_worker import Worker
+
+MODEL = os.environ.get("MODEL")  # a hub id or a folder; without it the small demo model answers
+
+worker = Worker()
+
+
+class Message(msgspec.Struct):
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+class Request(msgspec.Struct, forbid_unknown_fields=True):
+    messages: Annotated[list[Message], Meta(min_length=1)]
+    max_tokens: Annotated[int, Meta(ge=1, le=4096)] = 256
+    temperature: Annotated[float, Meta(ge=0, le=2)] = 0.0  # 0: always the likeliest word
+    top_p: Annotated[float, Meta(gt=0, le=1)] = 1.0
+
+
+@worker.model
+def load(device):
+    model = MODEL or demo_model.folder()
+    return AutoTokenizer.from_pretrained(model), AutoModelForCausalLM.from_pretrained(model, dtype="auto").to(device)
+
+
+@worker.handler(input=Request, aggregate=True)
+def handler(job, loaded):
+    tokenizer, model = loaded
+    request = job.input
+    messages = msgspec.to_builtins(request.messages)
+    prompt = tokenizer.apply_chat_template(
+        messages, add_generation_prompt=True, return_tensors="pt", return_dict=True
+    ).to(model.device)
+    sampling = {"temperature": request.temperature, "top_p": request.top_p} if request.temperature else {}
+    yield from stream(
+        tokenizer, model, **prompt, max_new_tokens=request.max_tokens, do_sample=bool(sampling), **sampling
+    )
+
+
+def stream(tokenizer, model, **asked):
+    """Yield the answer's text as it is generated. When the caller stops listening, the generation stops too."""
+    pieces = TextIteratorStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
+    stop = Event()
+
+    def generate():
+        try:
+            model.generate(**asked, streamer=pieces, stopping_criteria=[lambda *_: stop.is_set()])
+        finally:
+            pieces.end()  # also when it failed, or the loop below would wait for ever
+
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        generation = pool.submit(generate)
+        try:
+            yield from (piece for piece in pieces if piece)
+        finally:
+            stop.set()
+        generation.result()  # raises what went wrong in there
+
+
+if __name__ == "__main__":
+    worker.start()
