@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from runpod_worker import __version__
-from runpod_worker.cli import border, call, config, dev, keys, run, serve
+from runpod_worker.cli import border, call, config, dev, init, keys, run, serve
 from runpod_worker.cli import test as test_command
 
 HELP = """GPU inference workers: run a handler file anywhere, and the job service it takes jobs from.
@@ -34,6 +34,7 @@ def _options(
     border.DEBUG["on"] = debug
 
 
+app.command("init")(init.init)
 app.command("run")(run.run)
 app.command("test")(test_command.test)
 app.command("dev")(dev.dev)
