@@ -1,0 +1,113 @@
+"""HTTP: which request goes to which route, who may send it, and how errors are answered.
+
+This sits on aiohttp's low-level server: a path is split once and looked up in one table, which costs a fifth of a
+request less than a router of patterns.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Awaitable, Callable, Mapping
+
+from aiohttp import web
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.http_parser import RawRequestMessage
+from aiohttp.streams import StreamReader
+from aiohttp.web_protocol import RequestHandler
+
+from runpod_worker.core.errors import ServiceRefusal
+from runpod_worker.log import log
+
+from . import auth
+from .calls import Call, MethodNotAllowed, Route, RouteNotFound, error, parse, refusal
+from .store import KeyStore
+
+Page = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+"""Answers a GET of one exact path outside /v2."""
+
+
+class App:
+    """Answers requests.
+
+    Args:
+        routes: what follows `/v2/{endpoint}/`, by verb.
+        keys: who may call.
+        locked: nobody may while there is no key; otherwise everybody may then.
+        pages: other paths, for people.
+        body_limit: no request body is read further than this.
+    """
+
+    def __init__(
+        self,
+        routes: Mapping[str, Route],
+        keys: KeyStore,
+        *,
+        locked: bool = False,
+        pages: Mapping[str, Page] | None = None,
+        body_limit: int,
+    ) -> None:
+        self._routes = routes
+        self._keys = keys
+        self._locked = locked
+        self._pages = pages or {}
+        self._body_limit = body_limit
+
+    def server(self) -> web.Server:
+        """An aiohttp server of this app, for a runner."""
+        return web.Server(self.handle, request_factory=self._request, access_log=None)
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        """The reply, whatever happens: no traceback ever leaves the service."""
+        try:
+            return await self._answer(request)
+        except ServiceRefusal as exc:
+            _check_unsent(request)
+            return refusal(exc)
+        except ConnectionError:
+            raise  # the caller is gone; aiohttp closes what is left
+        except Exception:
+            error_id = uuid.uuid4().hex[:12]
+            log.exception("request.failed", extra={"error_id": error_id, "path": request.path})
+            _check_unsent(request)
+            return error(500, f"an unexpected error; the service's log has it as {error_id}")
+
+    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        call = parse(request)
+        if call is None:
+            return await self._page(request)
+        route = self._routes.get(call.verb)
+        if route is None or len(call.rest) != route.segments or not call.endpoint:
+            raise RouteNotFound
+        if request.method not in route.methods:
+            raise MethodNotAllowed(f"{call.verb}: expected {' or '.join(sorted(route.methods))}, got {request.method}")
+        self._authorize(call, route)
+        return await route.handle(call)
+
+    def _authorize(self, call: Call, route: Route) -> None:
+        if call.request.method not in route.public:
+            auth.check(self._keys, call.header("Authorization"), call.endpoint, locked=self._locked)
+
+    async def _page(self, request: web.BaseRequest) -> web.StreamResponse:
+        page = self._pages.get(request.path)
+        if page is None:
+            raise RouteNotFound
+        if request.method not in ("GET", "HEAD"):
+            raise MethodNotAllowed(f"{request.path}: expected GET, got {request.method}")
+        return await page(request)
+
+    def _request(
+        self,
+        message: RawRequestMessage,
+        payload: StreamReader,
+        protocol: RequestHandler,
+        writer: AbstractStreamWriter,
+        task: asyncio.Task[None],
+    ) -> web.BaseRequest:
+        loop = asyncio.get_running_loop()
+        return web.BaseRequest(message, payload, protocol, writer, task, loop, client_max_size=self._body_limit)
+
+
+def _check_unsent(request: web.BaseRequest) -> None:
+    if request.writer.output_size > 0:
+        raise ConnectionResetError("the reply has begun already; closing is the only honest end")

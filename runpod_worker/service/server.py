@@ -1,0 +1,241 @@
+"""The job service as something that runs: opened, bound to a port, drained and closed, in that order."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import signal
+import time
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from aiohttp import web
+
+from runpod_worker.core.errors import SettingsError
+from runpod_worker.core.wire import EXTENSIONS
+from runpod_worker.log import log
+
+from .app import App, Page
+from .client_routes import ClientRoutes
+from .file_routes import FileRoutes
+from .files import FileStore, FolderFiles
+from .service import Service
+from .settings import ServiceSettings
+from .store import KeyStore, Store
+from .stores.memory import MemoryKeyStore, MemoryStore
+from .worker_routes import WorkerRoutes
+
+BACKLOG = 4096
+"""Connections that may wait to be accepted: a fleet of workers comes back all at once."""
+
+FILE_SWEEP_S = 600.0
+
+Ready = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stores:
+    """Where the service keeps things. `files` None: workers cannot leave output files here."""
+
+    jobs: Store
+    keys: KeyStore
+    files: FileStore | None = None
+
+
+def open_stores(settings: ServiceSettings) -> Stores:
+    """The stores that the settings ask for: SQLite and files in the folder `data`, memory without one.
+
+    Raises:
+        StoreUnavailable: another process has the folder, or it cannot be read.
+    """
+    if settings.data is None:
+        return Stores(jobs=MemoryStore(), keys=MemoryKeyStore())
+    from .stores.sqlite import SqliteStore  # a service in memory needs no sqlite3
+
+    settings.data.mkdir(parents=True, exist_ok=True)
+    store = SqliteStore(settings.data / "jobs.sqlite")
+    return Stores(jobs=store, keys=store.keys, files=FolderFiles(settings.data / "files"))
+
+
+class Server:
+    """One job service on one port. `start` it, `close` it; in between `failed` tells when a part of it has died.
+
+    Args:
+        settings: what can be set.
+        stores: where things are kept; closed with the server.
+        pages: answers to GETs of paths outside /v2.
+        now: the clock, in seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        settings: ServiceSettings,
+        stores: Stores,
+        *,
+        pages: Mapping[str, Page] | None = None,
+        now: Callable[[], float] = time.time,  # noqa: TID251 - a server is where the real clock comes in
+    ) -> None:
+        self._settings = settings
+        self._stores = stores
+        self._now = now
+        self._tasks: list[asyncio.Task[None]] = []
+        self._runner: web.ServerRunner | None = None
+        self.failed = asyncio.Event()
+        self.service = Service(stores.jobs, settings, now=now)
+        self._app = App(
+            self._routes(),
+            stores.keys,
+            locked=not is_loopback(settings.host),
+            pages=pages,
+            body_limit=self._body_limit(),
+        )
+        self.url = ""
+        """Where the service listens, once it does."""
+
+    async def start(self) -> None:
+        """Listen. Returns when requests are answered.
+
+        Raises:
+            SettingsError: there are no keys, and the host is not this machine only; or the port cannot be had.
+        """
+        self._check_host()
+        await self.service.sweep.start()
+        self._runner = web.ServerRunner(
+            self._app.server(), access_log=None, shutdown_timeout=self._settings.drain_s, handle_signals=False
+        )
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, self._settings.host, self._settings.port, backlog=BACKLOG)
+        try:
+            await site.start()
+        except OSError as exc:
+            raise SettingsError(f"port: cannot listen on {site.name}: {exc.strerror}") from exc
+        self.url = self._bound()
+        self._begin("sweep", self.service.sweep.run())
+        if self._stores.files is not None:
+            self._begin("file-sweep", self._sweep_files(self._stores.files))
+        log.info("service.listening", extra={"url": self.url})
+
+    async def close(self) -> None:
+        """Answer everyone who waits, let the other requests finish, write what is under way."""
+        self.service.drain()
+        if self._runner is not None:
+            await self._runner.cleanup()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._stores.jobs.close()
+        log.info("service.closed")
+
+    def _routes(self) -> dict[str, Any]:
+        files = self._stores.files
+        extensions = EXTENSIONS if files is not None else EXTENSIONS - {"files"}
+        routes = ClientRoutes(self.service).table() | WorkerRoutes(self.service, extensions).table()
+        if files is not None:
+            routes |= FileRoutes(files, self._stores.jobs, self._settings.file_limit).table()
+        return routes
+
+    def _body_limit(self) -> int:
+        settings = self._settings
+        return max(settings.run_limit, settings.runsync_limit, settings.result_limit)
+
+    def _check_host(self) -> None:
+        if not is_loopback(self._settings.host) and not self._stores.keys.has_keys():
+            raise SettingsError(
+                f"host: expected a loopback address like 127.0.0.1, got {self._settings.host!r}: "
+                "without API keys everybody could use the service; add a key first"
+            )
+
+    def _bound(self) -> str:
+        addresses = self._runner.addresses if self._runner else []
+        host, port = addresses[0][:2]
+        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+    async def _sweep_files(self, files: FileStore) -> None:
+        while True:
+            await files.sweep(self._now() - self._settings.file_retention_s)
+            await asyncio.sleep(FILE_SWEEP_S)
+
+    def _begin(self, name: str, loop: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(loop, name=f"service-{name}")
+        task.add_done_callback(self._died)
+        self._tasks.append(task)
+
+    def _died(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled():
+            log.error("service.part-died", extra={"part": task.get_name()}, exc_info=task.exception())
+            self.failed.set()
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach the host."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+async def run_service(
+    settings: ServiceSettings,
+    *,
+    ready: Ready | None = None,
+    stop: asyncio.Event | None = None,
+    stores: Stores | None = None,
+    pages: Mapping[str, Page] | None = None,
+) -> None:
+    """Run the job service until `stop` is set; without one, until SIGTERM or SIGINT.
+
+    Args:
+        settings: what can be set.
+        ready: called with the service's URL once it answers.
+        stop: ends the service.
+        stores: where things are kept, by default what the settings say.
+        pages: answers to GETs of paths outside /v2.
+
+    Raises:
+        SettingsError: it may not, or cannot, listen there.
+        StoreUnavailable: the job store cannot be opened.
+    """
+    stores = stores or open_stores(settings)
+    server = Server(settings, stores, pages=pages)
+    stop = stop or _stopped_by_signal()
+    try:
+        await server.start()
+        if ready is not None:
+            ready(server.url)
+        await _first(stop, server.failed)
+    finally:
+        await server.close()
+    if server.failed.is_set():
+        raise SystemExit(1)
+
+
+def serve(settings: ServiceSettings, *, ready: Ready | None = None, pages: Mapping[str, Page] | None = None) -> None:
+    """Run the job service as this process, until a signal ends it."""
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner.run(run_service(settings, ready=ready, pages=pages))
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop
+    except ImportError:  # not on Linux
+        return None
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return factory
+
+
+def _stopped_by_signal() -> asyncio.Event:
+    stop = asyncio.Event()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(name, stop.set)
+    return stop
+
+
+async def _first(*events: asyncio.Event) -> None:
+    waits = [asyncio.create_task(event.wait()) for event in events]
+    try:
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()
