@@ -31,9 +31,9 @@ def model_name():
 
 @worker.model
 def load(device):
+    name = model_name()
     dtype = torch.float16 if device.type == "cuda" else torch.float32
-    model = AutoModel.from_pretrained(model_name(), dtype=dtype).to(device)
-    return AutoTokenizer.from_pretrained(model_name()), model
+    return AutoTokenizer.from_pretrained(name), AutoModel.from_pretrained(name, dtype=dtype).to(device)
 
 
 @worker.handler(input=Request)

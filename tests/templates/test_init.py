@@ -1,8 +1,6 @@
 """`runpod-worker init`: what is copied, what is refused, what comes next."""
 
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
