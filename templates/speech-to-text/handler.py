@@ -26,10 +26,10 @@ class Request(msgspec.Struct, forbid_unknown_fields=True):
 
 @worker.model
 def load(device):
-    on_cuda = device.type == "cuda"
-    return WhisperModel(
-        MODEL, device=device.type, device_index=device.index or 0, compute_type="float16" if on_cuda else "int8"
-    )
+    kind, _, index = str(device).partition(":")
+    if kind == "cuda":
+        return WhisperModel(MODEL, device="cuda", device_index=int(index or 0), compute_type="float16")
+    return WhisperModel(MODEL, device="cpu", compute_type="int8")
 
 
 @worker.handler(input=Request)
