@@ -121,8 +121,8 @@ class Store(Protocol):
         """The chunks from number `start` on, in order."""
 
     async def deliveries(self, now: float, limit: int, hold_s: float = HOLD_S) -> list[Delivery]:
-        """The webhooks due at `now`, oldest first, handed out: none of them comes again before `now + hold_s`, unless its
-        row changes. Only this process remembers the hold; after a restart they are due as they were."""
+        """The webhooks due at `now`, oldest first, handed out: none comes again before `now + hold_s`, unless its row
+        changes. Only this process remembers the hold; after a restart they are due as they were."""
 
     def next_delivery(self) -> float | None:
         """When `deliveries` will have something next."""
