@@ -1,0 +1,102 @@
+"""Which device the model goes to. Decided once, before anything is loaded; what was asked for is never replaced.
+
+torch is imported only for a model function that takes a device, because only that can need it. Without torch the
+driver is asked through /proc.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from runpod_worker.core.errors import SettingsError
+
+_DEVICE = re.compile(r"(auto|cpu|mps|cuda(:\d+)?)")
+_DRIVER = Path("/proc/driver/nvidia/gpus")
+_MODEL = re.compile(r"^Model:\s*(.+)$", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A device by name (`cuda:0`, `cpu`, `mps`), what the model function gets for it, and the GPU's name."""
+
+    name: str
+    value: Any
+    gpu: str | None = None
+
+
+def resolve(wanted: str = "auto", *, with_torch: bool, driver: Path = _DRIVER) -> Device:
+    """Find the device.
+
+    Args:
+        wanted: auto, cuda, cuda:1, cpu or mps.
+        with_torch: import torch, if it is installed, and give a `torch.device`; else the name is given.
+        driver: where the NVIDIA driver lists its GPUs.
+
+    Raises:
+        SettingsError: the name is not a device, or there is no such device here.
+    """
+    if not _DEVICE.fullmatch(wanted):
+        raise SettingsError(f"device: expected auto, cuda, cuda:N, cpu or mps, got {wanted!r}")
+    torch = _torch(with_torch)
+    if torch is None:
+        return _by_driver(wanted, driver)
+    name = _name_by_torch(wanted, torch)
+    value = torch.device(name)
+    return Device(name, value, torch.cuda.get_device_name(value) if name.startswith("cuda") else None)
+
+
+def _torch(wanted: bool) -> Any:
+    if "torch" in sys.modules:
+        return sys.modules["torch"]
+    if not wanted or importlib.util.find_spec("torch") is None:
+        return None
+    import torch
+
+    return torch
+
+
+def _name_by_torch(wanted: str, torch: Any) -> str:
+    mps = getattr(torch.backends, "mps", None)
+    if wanted == "auto":
+        return _cuda(0) if torch.cuda.is_available() else "mps" if mps and mps.is_available() else "cpu"
+    if wanted == "mps" and not (mps and mps.is_available()):
+        raise SettingsError(f"device: mps was asked for, but torch {torch.__version__} finds no Metal device")
+    if wanted.startswith("cuda"):
+        if not torch.cuda.is_available():
+            why = "was built without CUDA" if torch.version.cuda is None else "finds no usable NVIDIA driver or GPU"
+            raise SettingsError(f"device: {wanted} was asked for, but torch {torch.__version__} {why}")
+        return _counted(wanted, torch.cuda.device_count())
+    return wanted
+
+
+def _by_driver(wanted: str, driver: Path) -> Device:
+    gpus = sorted(driver.glob("*/information")) if driver.is_dir() else []
+    name = wanted
+    if wanted == "auto":
+        name = _cuda(0) if gpus else "cpu"
+    elif wanted.startswith("cuda"):
+        if not gpus:
+            raise SettingsError(f"device: {wanted} was asked for, but there is no NVIDIA driver ({driver} is empty)")
+        name = _counted(wanted, len(gpus))
+    if not name.startswith("cuda"):
+        return Device(name, name)
+    found = _MODEL.search(gpus[int(name.partition(":")[2])].read_text())
+    return Device(name, name, found[1].strip() if found else None)
+
+
+def _counted(wanted: str, count: int) -> str:
+    index = int(wanted.partition(":")[2] or 0)
+    if index >= count:
+        raise SettingsError(
+            f"device: {wanted} was asked for, but there are {count} CUDA devices, cuda:0 to cuda:{count - 1}"
+        )
+    return _cuda(index)
+
+
+def _cuda(index: int) -> str:
+    return f"cuda:{index}"
