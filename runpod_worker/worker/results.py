@@ -96,13 +96,25 @@ def raised(error: BaseException, place: Place) -> Outcome:
     told = {
         "error_type": str(type(error)),
         "error_message": _message(error),
-        "error_traceback": _traceback(error),
+        "error_traceback": traceback_of(error),
         "hostname": place.hostname,
         "worker_id": place.worker_id,
         "runpod_version": place.version,
         "runpod_worker_version": place.version,
     }
     return Outcome(error=_encoder.encode(told).decode())
+
+
+def traceback_of(error: BaseException) -> str:
+    """The traceback from the user's first frame on."""
+    first: TracebackType | None = error.__traceback__
+    while first is not None and first.tb_frame.f_code.co_filename.startswith(_OWN_CODE):
+        first = first.tb_next
+    try:
+        lines = traceback.format_exception(type(error), error, first)
+    except Exception:
+        lines = traceback.format_tb(first)
+    return "".join(lines).encode(errors="replace").decode()
 
 
 def error_text(error: Any) -> str:
@@ -177,7 +189,7 @@ def _items(value: Any) -> list[tuple[str, Any]]:
         return [(f".{key}", item) for key, item in value.items()]
     if isinstance(value, list | tuple | set | frozenset):
         return [(f"[{index}]", item) for index, item in enumerate(value)]
-    fields: Iterable[str] = getattr(value, "__dataclass_fields__", None) or getattr(value, "__struct_fields__", ())
+    fields: Iterable[str] = getattr(value, "__dataclass_fields__", getattr(value, "__struct_fields__", ()))
     return [(f".{field}", getattr(value, field)) for field in fields]
 
 
@@ -186,15 +198,3 @@ def _message(error: BaseException) -> str:
         return str(error).encode(errors="replace").decode()
     except Exception as broken:
         return f"<the exception's __str__ raised {type(broken).__name__}>"
-
-
-def _traceback(error: BaseException) -> str:
-    """The traceback from the user's first frame on."""
-    first: TracebackType | None = error.__traceback__
-    while first is not None and first.tb_frame.f_code.co_filename.startswith(_OWN_CODE):
-        first = first.tb_next
-    try:
-        lines = traceback.format_exception(type(error), error, first)
-    except Exception:
-        lines = traceback.format_tb(first)
-    return "".join(lines).encode(errors="replace").decode()

@@ -1,0 +1,161 @@
+"""One attempt of a job inside the executor, from its Run frame to its Done frame."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Protocol
+
+from runpod_worker.core.errors import JobStopped
+from runpod_worker.worker import results
+from runpod_worker.worker.frames import Done, Run, Timings
+from runpod_worker.worker.job import Job
+from runpod_worker.worker.results import Outcome
+
+now = time.monotonic
+"""The clock of all times in frames; both processes share it."""
+
+
+class Guard(Protocol):
+    """A place where user code can be interrupted."""
+
+    def interrupt(self, running: Running) -> None:
+        """Raise JobStopped (or cancel) in the user code of exactly this job, if it still runs. From any thread."""
+
+
+class Post(Protocol):
+    """Where progress goes."""
+
+    def put(self, item: Running) -> None:
+        """Send the latest progress soon. Never waits."""
+
+
+class Files(Protocol):
+    """Where saved files go."""
+
+    def save(self, running: Running, content: Any, name: str) -> str:
+        """Keep the file, return its URL."""
+
+    def close(self) -> None:
+        """Finish what was begun."""
+
+
+class Running:
+    """The attempt, shared by the thread that reads the channel, the one that runs the handler, and the handler's own.
+
+    No lock is needed: what several threads touch is changed by single steps of the interpreter, in the order noted.
+    """
+
+    __slots__ = (
+        "_claim",
+        "_files",
+        "_post",
+        "_posted",
+        "_progress",
+        "deadline",
+        "ended",
+        "files",
+        "first_chunk_at",
+        "guard",
+        "id",
+        "input",
+        "input_ready_at",
+        "job",
+        "key",
+        "limit",
+        "metrics",
+        "reason",
+        "run",
+        "started_at",
+        "timed_out",
+    )
+
+    def __init__(self, run: Run, received: dict[str, Any], post: Post, files: Files) -> None:
+        self.run = run
+        self.key = run.key
+        self.job: Job[Any] = Job(received, self)
+        self.id = str(received.get("id", run.key))
+        self.input: Any = received.get("input")
+        self.input_ready_at = 0.0
+        self.started_at = 0.0
+        self.first_chunk_at: float | None = None
+        self.deadline: float | None = None
+        self.limit = ""
+        """Which limit the deadline stands for, in the words of the job's error."""
+        self.reason: str | None = None
+        """Why the job must stop; None while it need not. The first reason counts."""
+        self.timed_out = False
+        self.guard: Guard | None = None
+        self.ended = False
+        self.files = 0
+        self.metrics: dict[str, float] = {}
+        self._post = post
+        self._files = files
+        self._progress = b""
+        self._posted = False
+        self._claim = [True]
+
+    # ---------------------------------------------------------------- whose it is
+
+    def claim(self) -> bool:
+        """Whether the caller may decide what happens to the job: run it, or answer for it. True for one caller only."""
+        try:
+            return self._claim.pop()
+        except IndexError:
+            return False
+
+    # ---------------------------------------------------------------- stops
+
+    def stop(self, reason: str, *, timed_out: bool = False) -> None:
+        """Make the handler end: `cancelled` is true at once, then its code is interrupted where it is."""
+        if self.reason is not None or self.ended:
+            return
+        self.timed_out = timed_out
+        self.reason = reason  # before the guard is looked at: a guard is set before the reason is
+        guard = self.guard
+        if guard is not None:
+            guard.interrupt(self)
+
+    def check(self) -> None:
+        """Raise JobStopped if the job must stop."""
+        if self.reason is not None:
+            raise JobStopped(self.reason)
+
+    # ---------------------------------------------------------------- behind the Job
+
+    @property
+    def cancelled(self) -> bool:
+        return self.reason is not None
+
+    def progress(self, value: Any) -> None:
+        data = results.encoded(value, "progress")
+        if self.ended:
+            return
+        self._progress = data
+        if not self._posted:  # else what is on its way will find this value
+            self._posted = True
+            self._post.put(self)
+
+    def latest_progress(self) -> bytes:
+        """The value to send now."""
+        self._posted = False  # before the value is read: a newer one posts itself again
+        return self._progress
+
+    def save(self, content: Any, name: str) -> str:
+        return self._files.save(self, content, name)
+
+    def metric(self, name: str, value: float) -> None:
+        self.metrics[name] = float(value)
+
+    # ---------------------------------------------------------------- the end
+
+    def done(self, outcome: Outcome, finished_at: float, *, is_stream: bool = False) -> Done:
+        """The one Done of this attempt, for what the handler came to. Nothing is sent about the job after it."""
+        self.ended = True
+        timings = Timings(self.input_ready_at, self.started_at, finished_at, now(), self.first_chunk_at)
+        if self.reason is not None and not self.timed_out:
+            return Done(self.key, stopped=True, is_stream=is_stream, files=self.files, timings=timings)
+        if self.timed_out:
+            outcome = Outcome(outcome.output if is_stream else None, self.reason)
+        return Done(
+            self.key, outcome.output, outcome.error, outcome.refresh, False, False, is_stream, self.files, timings
+        )

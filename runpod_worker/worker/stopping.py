@@ -1,0 +1,134 @@
+"""Interrupt a handler where it is, and nothing but the handler.
+
+A guard calls user code in a way that another thread can end: JobStopped is raised inside it, only while user code of
+exactly that job runs, and at most once. A guard is set before the job's reason to stop is looked at, and the reason is
+set before the guard is looked at, so that no stop falls between the two.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import signal
+import threading
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
+
+from runpod_worker.core.errors import JobStopped
+from runpod_worker.worker.running import Running
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+STOP_SIGNAL = signal.SIGURG
+"""Ignored by default, so that a late one can do no harm, and used by hardly anything else."""
+
+
+class MainThread:
+    """User code in the main thread: a signal breaks it out of blocking calls such as `time.sleep`."""
+
+    def __init__(self) -> None:
+        self._running: Running | None = None
+        self._thread = threading.main_thread().ident
+        self._before = signal.signal(STOP_SIGNAL, self._on_signal)
+
+    def close(self) -> None:
+        """Give the signal back."""
+        signal.signal(STOP_SIGNAL, self._before)
+
+    def call(self, running: Running, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call user code of this job. Raises what it raises, or JobStopped."""
+        try:
+            running.guard = self
+            self._running = running
+            running.check()
+            return function(*args, **kwargs)
+        finally:  # a signal before this line is handled raises out of here, and has disarmed the guard itself
+            self._running = None
+            running.guard = None
+
+    def interrupt(self, running: Running) -> None:
+        if self._thread is not None:
+            signal.pthread_kill(self._thread, STOP_SIGNAL)
+
+    def _on_signal(self, number: int, frame: object) -> None:
+        running = self._running
+        if running is None or running.reason is None:
+            return
+        self._running = None
+        raise JobStopped(running.reason)
+
+
+class PoolThread:
+    """User code in one thread of several: the exception comes with the next line of Python the thread executes."""
+
+    def __init__(self) -> None:
+        self._running: Running | None = None
+        self._thread = 0
+        self._sent = False
+        self._lock = threading.Lock()
+
+    def call(self, running: Running, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call user code of this job. Raises what it raises, or JobStopped."""
+        try:
+            try:
+                self._arm(running)
+                running.check()
+                return function(*args, **kwargs)
+            finally:
+                self._disarm(running)
+        except JobStopped:
+            self._disarm(running)  # the exception may have come inside the first one
+            raise
+
+    def interrupt(self, running: Running) -> None:
+        with self._lock:
+            if self._running is running and not self._sent:
+                self._sent = True
+                _raise_in(self._thread, JobStopped)
+
+    def _arm(self, running: Running) -> None:
+        running.guard = self
+        with self._lock:
+            self._thread = threading.get_ident()
+            self._sent = False
+            self._running = running
+
+    def _disarm(self, running: Running) -> None:
+        with self._lock:
+            self._running = None
+            if self._sent:
+                _raise_in(self._thread, None)  # what was not raised yet must not hit the next job
+        running.guard = None
+
+
+class Task:
+    """User code awaited by a task of an event loop: the task is cancelled."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._task: asyncio.Task[Any] | None = None
+
+    async def call(self, running: Running, function: Callable[P, Any], *args: P.args, **kwargs: P.kwargs) -> Any:
+        """Call user code of this job and await what it returns, if that can be awaited."""
+        self._task = asyncio.current_task()
+        running.guard = self
+        try:
+            running.check()
+            value = function(*args, **kwargs)
+            return await value if hasattr(value, "__await__") else value
+        finally:
+            running.guard = self._task = None
+
+    def interrupt(self, running: Running) -> None:
+        self._loop.call_soon_threadsafe(self._cancel, running)
+
+    def _cancel(self, running: Running) -> None:
+        if running.guard is self and self._task is not None:
+            self._task.cancel(running.reason)
+
+
+def _raise_in(thread: int, error: type[BaseException] | None) -> None:
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(
+        ctypes.c_ulong(thread), None if error is None else ctypes.py_object(error)
+    )
