@@ -5,7 +5,7 @@ Importing this package is cheap: a name's module is loaded when the name is firs
 
 from __future__ import annotations
 
-from importlib import import_module
+from importlib import import_module, metadata
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -13,13 +13,21 @@ if TYPE_CHECKING:
     from .client.aio import AsyncioEndpoint, AsyncioJob
     from .client.blocking import Endpoint
     from .core.errors import (
+        DeclarationError,
+        InputError,
         JobCancelled,
         JobError,
         JobFailed,
+        JobStopped,
         JobTimedOut,
+        OutputError,
         RunpodWorkerError,
         WaitTimedOut,
     )
+    from .worker.app import Worker
+    from .worker.job import Job
+
+    __version__: str
 
     api_key: str | None
     """The client's key; assign it, or set RUNPOD_API_KEY."""
@@ -29,13 +37,20 @@ if TYPE_CHECKING:
 __all__ = [
     "AsyncioEndpoint",
     "AsyncioJob",
+    "DeclarationError",
     "Endpoint",
+    "InputError",
+    "Job",
     "JobCancelled",
     "JobError",
     "JobFailed",
+    "JobStopped",
     "JobTimedOut",
+    "OutputError",
     "RunpodWorkerError",
     "WaitTimedOut",
+    "Worker",
+    "__version__",
     "api_key",
     "endpoint",
     "endpoint_url_base",
@@ -45,13 +60,19 @@ __all__ = [
 _HOMES = {
     "AsyncioEndpoint": "client.aio",
     "AsyncioJob": "client.aio",
+    "DeclarationError": "core.errors",
     "Endpoint": "client.blocking",
+    "InputError": "core.errors",
+    "Job": "worker.job",
     "JobCancelled": "core.errors",
     "JobError": "core.errors",
     "JobFailed": "core.errors",
+    "JobStopped": "core.errors",
     "JobTimedOut": "core.errors",
+    "OutputError": "core.errors",
     "RunpodWorkerError": "core.errors",
     "WaitTimedOut": "core.errors",
+    "Worker": "worker.app",
 }
 """Public name -> the module that holds it."""
 
@@ -72,6 +93,8 @@ def __getattr__(name: str) -> object:
         from .config import client_settings
 
         return getattr(client_settings(), _SETTINGS[name])
+    if name == "__version__":
+        return metadata.version("runpod-worker")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

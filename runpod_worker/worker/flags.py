@@ -1,0 +1,38 @@
+"""The command-line flags of a handler file (protocol C.3). Flags of ours are taken out of `sys.argv`, others stay."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+
+LEVELS = ("ERROR", "WARN", "INFO", "DEBUG", "TRACE", "NOTSET")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Flags:
+    """What `python handler.py` was told."""
+
+    test_input: str | None = None
+    test_output: str | None = None
+    rp_serve_api: bool = False
+    rp_api_host: str = "localhost"
+    rp_api_port: int = 8000
+    rp_api_concurrency: int = 1
+    rp_log_level: str | None = None
+    rp_debugger: bool = False
+
+
+def take(argv: list[str]) -> Flags:
+    """Read our flags, and leave in `argv` what is not ours."""
+    parser = argparse.ArgumentParser(description="Run this file's handler.")
+    parser.add_argument("--test_input", metavar="JSON|@FILE", help="run the handler once on this job")
+    parser.add_argument("--test_output", metavar="JSON|@FILE", help="compare the output with this one")
+    parser.add_argument("--rp_serve_api", action="store_true", help="serve the handler behind a local job API")
+    parser.add_argument("--rp_api_host", default="localhost", help="its address")
+    parser.add_argument("--rp_api_port", type=int, default=8000, help="its port")
+    parser.add_argument("--rp_api_concurrency", type=int, default=1, help="jobs at once there")
+    parser.add_argument("--rp_log_level", choices=LEVELS, help="how much is logged")
+    parser.add_argument("--rp_debugger", action="store_true", help="accepted for compatibility")
+    found, rest = parser.parse_known_args(argv[1:])
+    argv[1:] = rest
+    return Flags(**vars(found))
