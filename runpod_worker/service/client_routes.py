@@ -125,7 +125,7 @@ class ClientRoutes:
     async def _submission(self, call: Call, limit: int) -> wire.Submission:
         asked = wire.submission(await body(call.request, limit), self._settings)
         if asked.webhook is not None:
-            check_webhook(asked.webhook, private=self._settings.private_webhooks)
+            check_webhook(asked.webhook, private=self._settings.webhooks.private)
         return asked
 
     async def _view(self, call: Call, job_id: str) -> bytes:

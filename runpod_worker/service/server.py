@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import random
 import signal
 import time
 from collections.abc import Callable, Coroutine, Mapping
@@ -24,6 +25,7 @@ from .service import Service
 from .settings import ServiceSettings
 from .store import KeyStore, Store
 from .stores.memory import MemoryKeyStore, MemoryStore
+from .webhooks import Webhooks
 from .worker_routes import WorkerRoutes
 
 BACKLOG = 4096
@@ -66,6 +68,10 @@ class Server:
         stores: where things are kept; closed with the server.
         pages: answers to GETs of paths outside /v2.
         now: the clock, in seconds since the epoch.
+        random: spreads the retries of webhooks.
+
+    Raises:
+        SettingsError: a setting is wrong.
     """
 
     def __init__(
@@ -75,6 +81,7 @@ class Server:
         *,
         pages: Mapping[str, Page] | None = None,
         now: Callable[[], float] = time.time,  # noqa: TID251 - a server is where the real clock comes in
+        random: Callable[[], float] = random.random,
     ) -> None:
         self._settings = settings
         self._stores = stores
@@ -82,7 +89,8 @@ class Server:
         self._tasks: list[asyncio.Task[None]] = []
         self._runner: web.ServerRunner | None = None
         self.failed = asyncio.Event()
-        self.service = Service(stores.jobs, settings, now=now)
+        self.service = Service(stores.jobs, settings, now=now, on_owed=self._owed)
+        self._webhooks = self._make_webhooks(random)
         self._app = App(
             self._routes(),
             stores.keys,
@@ -101,9 +109,7 @@ class Server:
         """
         self._check_host()
         await self.service.sweep.start()
-        self._runner = web.ServerRunner(
-            self._app.server(), access_log=None, shutdown_timeout=self._settings.drain_s, handle_signals=False
-        )
+        self._runner = web.ServerRunner(self._app.server(), shutdown_timeout=self._settings.drain_s)
         await self._runner.setup()
         site = web.TCPSite(self._runner, self._settings.host, self._settings.port, backlog=BACKLOG)
         try:
@@ -112,6 +118,7 @@ class Server:
             raise SettingsError(f"port: cannot listen on {site.name}: {exc.strerror}") from exc
         self.url = self._bound()
         self._begin("sweep", self.service.sweep.run())
+        self._begin("webhooks", self._webhooks.run())
         if self._stores.files is not None:
             self._begin("file-sweep", self._sweep_files(self._stores.files))
         log.info("service.listening", extra={"url": self.url})
@@ -134,6 +141,21 @@ class Server:
         if files is not None:
             routes |= FileRoutes(files, self._stores.jobs, self._settings.file_limit).table()
         return routes
+
+    def _make_webhooks(self, random: Callable[[], float]) -> Webhooks:
+        try:
+            return Webhooks(
+                self._stores.jobs,
+                self.service.webhook_body,
+                now=self._now,
+                random=random,
+                settings=self._settings.webhooks,
+            )
+        except ValueError as exc:
+            raise SettingsError(f"webhooks.{exc}") from exc
+
+    def _owed(self) -> None:
+        self._webhooks.notify()
 
     def _body_limit(self) -> int:
         settings = self._settings
@@ -198,7 +220,7 @@ async def run_service(
     """
     stores = stores or open_stores(settings)
     server = Server(settings, stores, pages=pages)
-    stop = stop or _stopped_by_signal()
+    stop = stop or _stopped_by_signal(stores)
     try:
         await server.start()
         if ready is not None:
@@ -225,8 +247,10 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return factory
 
 
-def _stopped_by_signal() -> asyncio.Event:
+def _stopped_by_signal(stores: Stores) -> asyncio.Event:
+    """Set by SIGTERM and SIGINT. SIGHUP makes the key store read its keys anew."""
     stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, stores.keys.reload)
     for name in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(name, stop.set)
     return stop

@@ -122,8 +122,8 @@ class Service:
             job = await self.job(endpoint, job_id)
         return job
 
-    async def view(self, job: Job, *, timings: bool = False) -> bytes:
-        """What a caller sees of the job."""
+    async def view(self, job: Job, *, timings: bool = False, webhook: bool = False) -> bytes:
+        """What a caller, or with `webhook` its receiver, sees of the job."""
         if job.status is Status.IN_QUEUE:
             return wire.job_view(job)
         request, output = await self._store.request(job.id), await self._store.output(job.id)
@@ -132,7 +132,15 @@ class Service:
             source=bytes(wire.stored_request(request).input) if request else None,
             output=output,
             timings=self.reports.timings(job.id) if timings else None,
+            webhook=webhook,
         )
+
+    async def webhook_body(self, job_id: str) -> bytes | None:
+        """What the job's webhook is sent (protocol A.8); None when the job has not ended, or runs again."""
+        job = await self._store.settled(job_id)
+        if job is None or not job.final:
+            return None
+        return await self.view(job, webhook=True)
 
     async def stream(self, endpoint: str, job_id: str, timeout_s: float) -> Streamed:
         """The chunks nobody has read, once there are some or the job has ended; at the latest after that time.

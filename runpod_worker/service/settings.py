@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from runpod_worker.core import lifecycle, wire
+
+from .webhooks import WebhookSettings
 
 DAY_MS = 86_400_000
 
@@ -58,5 +60,4 @@ class ServiceSettings:
 
     data: Path | None = None
     """The folder of the job store and the output files; None keeps jobs in memory and takes no files."""
-    private_webhooks: bool = False
-    """Whether webhooks may go to private and loopback addresses."""
+    webhooks: WebhookSettings = field(default_factory=WebhookSettings)
