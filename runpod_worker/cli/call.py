@@ -9,25 +9,27 @@ from typing import Annotated, Any
 
 import typer
 
+import runpod_worker
 from runpod_worker.cli.border import bordered
-from runpod_worker.config import client_settings
 from runpod_worker.core.errors import JobError, SettingsError
 
 
 @bordered
 def call(
     endpoint: Annotated[str, typer.Argument(help="Endpoint id, or its full URL http://host:port/v2/ENDPOINT.")],
-    job_input: Annotated[str, typer.Argument(metavar="JSON", help="The input as JSON, @FILE, or - for standard input.")],
+    job_input: Annotated[
+        str, typer.Argument(metavar="JSON", help="The input as JSON, @FILE, or - for standard input.")
+    ],
     key: Annotated[str | None, typer.Option(help="API key; better in RUNPOD_API_KEY than here.")] = None,
     timeout: Annotated[float, typer.Option(min=0, help="Seconds to wait for the result.")] = 600,
     stream: Annotated[bool, typer.Option(help="Print each chunk as it comes, one JSON line each.")] = False,
     no_wait: Annotated[bool, typer.Option("--no-wait", help="Only submit; print the job's id.")] = False,
 ) -> int:
-    """Send one job and print its output as JSON. Exits 1 when the job did not complete; the reason is on standard error."""
-    from runpod_worker.client import Endpoint
-
+    """Send one job and print its output as JSON. Exits 1 when the job did not complete, with the reason on stderr."""
     base, name = _split(endpoint)
-    target = Endpoint(name, api_key=key or client_settings().api_key, base_url=base)
+    if base:
+        runpod_worker.endpoint_url_base = base
+    target = runpod_worker.Endpoint(name, api_key=key)
     body = {"input": _json(job_input)}
     try:
         job = target.run(body)
@@ -46,7 +48,7 @@ def call(
 
 def _split(endpoint: str) -> tuple[str, str]:
     if "://" not in endpoint:
-        return client_settings().base_url, endpoint
+        return "", endpoint
     base, _, name = endpoint.rstrip("/").rpartition("/")
     return base, name
 

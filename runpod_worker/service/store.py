@@ -161,5 +161,8 @@ class KeyStore(Protocol):
     def account_of(self, digest: bytes) -> str | None:
         """The account id a key belongs to, compared in constant time."""
 
+    def reload(self) -> None:
+        """Another process may have changed the keys: read them anew."""
+
     def has_keys(self) -> bool:
         """Whether any key exists at all; without one the service is open and binds loopback only."""

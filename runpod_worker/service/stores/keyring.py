@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import hmac
 import uuid
+from typing import TYPE_CHECKING
 
 from runpod_worker.service.store import Account
+
+if TYPE_CHECKING:
+    import sqlite3
 
 DIGEST_BYTES = 32
 
@@ -89,3 +93,15 @@ class KeyRing:
     def _check_account(self, account_id: str) -> None:
         if account_id not in self._accounts:
             raise ValueError(f"account_id: there is no account {account_id!r}")
+
+
+def read_keyring(connection: sqlite3.Connection) -> KeyRing:
+    """What the tables of a store file say."""
+    ring = KeyRing()
+    for account_id, name in connection.execute("SELECT id, name FROM accounts"):
+        ring.put_account(Account(id=account_id, name=name))
+    for endpoint, account_id in connection.execute("SELECT endpoint, account FROM owners"):
+        ring.put_endpoint(account_id, endpoint)
+    for digest, account_id in connection.execute("SELECT digest, account FROM keys"):
+        ring.put_key(account_id, digest)
+    return ring

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from runpod_worker.service.store import Account
 
 from .database import Batch, Value
-from .keyring import KeyRing
+from .keyring import read_keyring
 from .log import Log, Write
 
 _CHAIN = "\0keys"
@@ -20,13 +20,12 @@ class SqliteKeyStore:
 
     def __init__(self, log: Log[Batch], connection: sqlite3.Connection) -> None:
         self._log = log
-        self._ring = KeyRing()
-        for account_id, name in connection.execute("SELECT id, name FROM accounts"):
-            self._ring.put_account(Account(id=account_id, name=name))
-        for endpoint, account_id in connection.execute("SELECT endpoint, account FROM owners"):
-            self._ring.put_endpoint(account_id, endpoint)
-        for digest, account_id in connection.execute("SELECT digest, account FROM keys"):
-            self._ring.put_key(account_id, digest)
+        self._connection = connection
+        self._ring = read_keyring(connection)
+
+    def reload(self) -> None:
+        """Read the keys anew: another process has changed them."""
+        self._ring = read_keyring(self._connection)
 
     async def add_account(self, name: str) -> Account:
         account = self._ring.new_account(name)
