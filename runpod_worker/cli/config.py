@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated
@@ -15,10 +14,9 @@ import typer
 from runpod_worker.cli.border import bordered
 from runpod_worker.cli.options import Concurrency, Device, Grace, Key, LogLevel, Url, WorkerId, as_mapping
 from runpod_worker.config import ClientSettings, Loaded, WorkerSettings, environment, resolve, worker_settings
-from runpod_worker.workerfile import FILE_NAME, WorkerFile, in_folder
+from runpod_worker.workerfile import FILE_NAME, WorkerFile, in_folder, is_secret
 from runpod_worker.workerfile.schema import as_text
 
-SECRET = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD)$", re.IGNORECASE)
 HIDDEN = "(set, hidden)"
 
 app = typer.Typer(help="Settings: what they are here and where they came from.", no_args_is_help=True)
@@ -106,7 +104,7 @@ def _image(file: WorkerFile) -> Iterator[Loaded]:
 
 
 def _masked(env: Mapping[str, str]) -> dict[str, str]:
-    return {name: HIDDEN if SECRET.search(name) else value for name, value in env.items()}
+    return {name: HIDDEN if is_secret(name) else value for name, value in env.items()}
 
 
 def _as_json(found: dict[str, list[Loaded]]) -> str:

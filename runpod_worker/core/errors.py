@@ -22,6 +22,7 @@ RunpodWorkerError
 ├── ChannelClosed              the other process, agent or executor, is gone
 ├── ChannelGarbled             the other process sent what is not a frame
 ├── SettingsError              a setting is missing or wrong; the message names it
+├── BuildError                 an image cannot be built; the message says what to do
 ├── WaitTimedOut               (TimeoutError) the caller's time-out is over; carries the job's last view, if any
 └── JobError                   what a client raises for a job that did not complete; carries the job's view
     ├── JobFailed
@@ -169,6 +170,10 @@ class WaitTimedOut(RunpodWorkerError, TimeoutError):
     def __init__(self, message: str = "", job: dict[str, Any] | None = None) -> None:
         super().__init__(message)
         self.job: dict[str, Any] = job or {}
+
+
+class BuildError(RunpodWorkerError):
+    """The image cannot be built."""
 
 
 class JobError(RunpodWorkerError):

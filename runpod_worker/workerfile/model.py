@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any
 
 import msgspec
@@ -10,8 +11,7 @@ from msgspec import UNSET, Meta, UnsetType
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]*$"
 VARIABLE = r"^[A-Za-z_][A-Za-z0-9_]*$"
 PACKAGE = r"^[a-z0-9][a-z0-9+.:=~-]*$"
-FOLDER = r"^(\.{0,2}/|~)"
-"""How a model that is a folder and not a hub id begins."""
+SECRET = re.compile(r"(^|_)(KEY|TOKEN|SECRET|PASSWORD)$", re.IGNORECASE)
 
 Name = Annotated[str, Meta(pattern=NAME)]
 Seconds = Annotated[float, Meta(ge=0)]
@@ -35,6 +35,11 @@ class Model(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=Tru
             description="Put it into the image; else it is fetched at first use and kept on the volume, if there is one"
         ),
     ] = False
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether it lies beside worker.yaml and does not come from the hub."""
+        return self.id.startswith("./")
 
 
 class Timeouts(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
@@ -86,3 +91,8 @@ class WorkerFile(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_field
         Meta(description="Environment variables that are set unless the environment sets them; never a secret"),
     ] = {}
     tests: Annotated[tuple[Case, ...], Meta(description="What `runpod-worker test` runs")] = ()
+
+
+def is_secret(variable: str) -> bool:
+    """Whether an environment variable of this name looks like a secret."""
+    return SECRET.search(variable) is not None

@@ -1,0 +1,121 @@
+"""Which engine builds, what it is told, and what is said when there is none."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from runpod_worker.build import Layer, find, table
+from runpod_worker.core.errors import BuildError
+
+Install = Callable[[str, str], Path]
+
+DEAD = "echo 'Cannot connect to the daemon' >&2; exit 1"
+
+
+def test_docker_is_asked_first(install: Install) -> None:
+    for name in ("docker", "podman", "buildah"):
+        install(name, "exit 0")
+
+    assert find().name == "docker"
+
+
+def test_an_engine_that_is_installed_but_dead_is_passed_over(install: Install) -> None:
+    install("docker", DEAD)
+    install("buildah", "exit 0")
+
+    assert find().name == "buildah"
+
+
+def test_without_any_engine_the_error_says_what_to_install(install: Install) -> None:
+    with pytest.raises(BuildError, match=r"install Docker .* `apt install podman` or `apt install buildah`"):
+        find()
+
+
+def test_when_the_only_engine_is_dead_the_error_is_its_own_words(install: Install) -> None:
+    install("docker", DEAD)
+
+    with pytest.raises(BuildError, match="docker is installed but does not answer: Cannot connect to the daemon"):
+        find()
+
+
+def test_the_engine_that_is_asked_for_is_not_replaced_by_another(install: Install) -> None:
+    install("buildah", "exit 0")
+
+    with pytest.raises(BuildError, match="podman is not installed"):
+        find("podman")
+
+
+def test_an_unknown_engine_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(BuildError, match="kaniko is not an engine we know: docker, podman, buildah"):
+        find("kaniko")
+
+
+def test_the_build_gets_file_tag_and_options(install: Install, folder: Path) -> None:
+    calls = install("podman", "exit 0")
+
+    find().build(folder, folder / "Dockerfile", "hello:1", ["--build-arg", "A=1"])
+
+    expected = f"podman build --format docker -f {folder}/Dockerfile -t hello:1 --build-arg A=1 {folder}"
+    assert calls.read_text().splitlines()[-1] == expected
+
+
+def test_a_failed_build_is_an_error_with_its_status(install: Install, folder: Path) -> None:
+    install("docker", '[ "$1" = info ] || exit 7')
+
+    with pytest.raises(BuildError, match=r"docker could not build hello \(exit status 7\)"):
+        find().build(folder, folder / "Dockerfile", "hello")
+
+
+def test_an_image_is_known_or_not(install: Install) -> None:
+    install("docker", 'case "$*" in *missing*) exit 1;; esac')
+
+    assert find().has("there")
+    assert not find().has("missing")
+
+
+def test_dockers_history_is_read_from_the_bottom_up(install: Install) -> None:
+    history = (
+        '0\\tCMD ["a"]\\n1048576\\tCOPY . . # buildkit\\n2097152\\t/bin/sh -c #(nop) ADD file:12345678abcdef in / \\n'
+    )
+    install("docker", f"[ $1 = info ] || printf '{history}'")
+
+    assert find().layers("x") == [
+        Layer(2 << 20, "ADD file:12345678 in /"),
+        Layer(1 << 20, "COPY . ."),
+        Layer(0, 'CMD ["a"]'),
+    ]
+
+
+def test_buildahs_sizes_come_from_its_storage(install: Install, tmp_path: Path) -> None:
+    steps = [
+        {"created_by": "/bin/sh"},
+        {"created_by": "ENV A=1", "empty_layer": True},
+        {"created_by": "|1 A=1 /bin/sh -c make"},
+    ]
+    image = {"OCIv1": {"rootfs": {"diff_ids": ["sha256:a", "sha256:b"]}, "history": steps}}
+    info = {"store": {"GraphRoot": str(tmp_path), "GraphDriverName": "vfs"}}
+    (tmp_path / "vfs-layers").mkdir()
+    sizes = [{"diff-digest": "sha256:b", "diff-size": 7}, {"diff-digest": "sha256:a", "diff-size": 5}]
+    (tmp_path / "vfs-layers" / "layers.json").write_text(json.dumps(sizes))
+    (tmp_path / "image.json").write_text(json.dumps(image))
+    (tmp_path / "info.json").write_text(json.dumps(info))
+    install(
+        "buildah",
+        f'case $1 in inspect) F=image;; *) F=info;; esac\nwhile read -r L; do echo "$L"; done < {tmp_path}/$F.json\n'
+        f'read -r L < {tmp_path}/$F.json; echo "$L"',
+    )
+
+    assert find().layers("x") == [Layer(5, "/bin/sh"), Layer(0, "ENV A=1"), Layer(7, "RUN make")]
+
+
+def test_the_table_leaves_out_what_weighs_nothing_and_adds_up() -> None:
+    layers = [Layer(300 << 20, "FROM"), Layer(0, "ENV"), Layer(1 << 30, "RUN pip"), Layer(2048, "COPY")]
+
+    assert table(layers).splitlines() == [
+        " 300.0 MiB  FROM",
+        "  1.00 GiB  RUN pip",
+        "   2.0 KiB  COPY",
+        "  1.29 GiB  in all",
+    ]
