@@ -6,6 +6,7 @@ import asyncio
 import json
 import signal
 import sys
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -30,7 +31,7 @@ def dev(
 ) -> int:
     """Run HANDLER behind a job service on this machine, and restart it whenever a Python file beside it changes.
 
-    Jobs live in memory and are gone at the end. Ctrl-C ends both.
+    Jobs and files are gone at the end. Ctrl-C ends both.
     """
     setup(log_level)
     return asyncio.run(_dev(handler.resolve(), port, endpoint, log_level))
@@ -51,14 +52,16 @@ async def _dev(handler: Path, port: int, endpoint: str, log_level: str) -> int:
 async def _service(port: int) -> AsyncIterator[str]:
     from runpod_worker.service.server import Server, open_stores
     from runpod_worker.service.settings import ServiceSettings
+    from runpod_worker.service.webhooks import WebhookSettings
 
-    settings = ServiceSettings(port=port, private_webhooks=True)
-    server = Server(settings, open_stores(settings))
-    try:
-        await server.start()
-        yield server.url
-    finally:
-        await server.close()
+    with tempfile.TemporaryDirectory(prefix="runpod-dev-") as data:
+        settings = ServiceSettings(port=port, data=Path(data), webhooks=WebhookSettings(private=True))
+        server = Server(settings, open_stores(settings))
+        try:
+            await server.start()
+            yield server.url
+        finally:
+            await server.close()
 
 
 async def _worker_until(stop: asyncio.Event, handler: Path, target: str, log_level: str) -> None:

@@ -9,7 +9,6 @@ import typer
 
 from runpod_worker.cli.border import bordered
 from runpod_worker.cli.keys import DATA, Data
-from runpod_worker.config import load
 from runpod_worker.log import setup
 
 
@@ -27,6 +26,12 @@ def serve(
     private_webhooks: Annotated[
         bool, typer.Option("--private-webhooks", help="Let webhooks go to private and loopback addresses.")
     ] = False,
+    webhook_secret: Annotated[
+        str | None,
+        typer.Option(
+            envvar="RUNPOD_SERVICE_WEBHOOK_SECRET", show_envvar=True, help="Sign webhooks with this whsec_... secret."
+        ),
+    ] = None,
     log_level: Annotated[str, typer.Option(help="ERROR, WARN, INFO or DEBUG.")] = "INFO",
 ) -> int:
     """Run the job service: callers use http://HOST:PORT/v2/ENDPOINT/run, workers take jobs from the same address.
@@ -36,15 +41,15 @@ def serve(
     """
     from runpod_worker.service.server import serve as serve_forever
     from runpod_worker.service.settings import ServiceSettings
+    from runpod_worker.service.webhooks import WebhookSettings
 
     setup(log_level)
-    given = {
-        "host": host,
-        "port": port,
-        "data": None if memory else Path(data),
-        "public_url": public_url,
-        "private_webhooks": private_webhooks,
-    }
-    settings = load(ServiceSettings, {name: value for name, value in given.items() if value is not None})
+    settings = ServiceSettings(
+        host=host,
+        port=port,
+        data=None if memory else Path(data),
+        public_url=public_url,
+        webhooks=WebhookSettings(private=private_webhooks, secret=webhook_secret),
+    )
     serve_forever(settings, ready=lambda url: typer.echo(f"the job service listens on {url}/v2/ENDPOINT"))
     return 0
