@@ -5,7 +5,7 @@ Importing this package is cheap: a name's module is loaded when the name is firs
 
 from __future__ import annotations
 
-from importlib import import_module, metadata
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -94,7 +94,9 @@ def __getattr__(name: str) -> object:
 
         return getattr(client_settings(), _SETTINGS[name])
     if name == "__version__":
-        return metadata.version("runpod-worker")
+        from importlib.metadata import version  # 30 ms, which most programs need not spend
+
+        return version("runpod-worker")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

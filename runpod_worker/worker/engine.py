@@ -14,7 +14,6 @@ from typing import Any
 
 import msgspec
 
-from runpod_worker import __version__
 from runpod_worker.config import WorkerSettings
 from runpod_worker.core.errors import HandlerError, InputError
 from runpod_worker.core.schema import validated
@@ -196,7 +195,7 @@ class Engine:
         return Calling(self._declared.handler, self._model, outflow, self._deadlines, self._place())
 
     def _place(self) -> Place:
-        return Place(self._settings.hostname, self._settings.worker_id, __version__)
+        return Place(self._settings.hostname, self._settings.worker_id)
 
 
 async def _awaited(value: Awaitable[Any]) -> Any:

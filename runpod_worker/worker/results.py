@@ -19,6 +19,7 @@ from typing import Any
 
 import msgspec
 
+import runpod_worker
 from runpod_worker.core.errors import InputError, OutputError
 from runpod_worker.core.wire import CHUNK_LIMIT, MIB, RESULT_LIMIT
 
@@ -42,7 +43,6 @@ class Place:
 
     hostname: str
     worker_id: str
-    version: str
 
 
 def returned(value: Any) -> Outcome:
@@ -99,8 +99,8 @@ def raised(error: BaseException, place: Place) -> Outcome:
         "error_traceback": traceback_of(error),
         "hostname": place.hostname,
         "worker_id": place.worker_id,
-        "runpod_version": place.version,
-        "runpod_worker_version": place.version,
+        "runpod_version": runpod_worker.__version__,
+        "runpod_worker_version": runpod_worker.__version__,
     }
     return Outcome(error=_encoder.encode(told).decode())
 
@@ -171,7 +171,7 @@ def _complaint(value: Any, name: str, error: Exception) -> str:
     if isinstance(culprit, dict):
         keys = sorted({type(key).__name__ for key in culprit})
         return f"{path} is a {full} with keys of type {', '.join(keys)}; keys of JSON objects are strings"
-    return f"{path} is a {full}; return JSON values, or save files with job.save"
+    return f"{path} is {'an' if full[0] in 'aeio' else 'a'} {full}; return JSON values, or save files with job.save"
 
 
 def _culprit(value: Any, path: str) -> tuple[str, Any]:
