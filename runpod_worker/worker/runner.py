@@ -170,8 +170,8 @@ class LoopRunner:
 
     async def _serve(self) -> None:
         await self._closing.wait()
-        while self._tasks or self._inbox:
-            self._pump()
+        self._pump()
+        while self._tasks:
             await asyncio.wait(self._tasks)
         self._flush()
 
