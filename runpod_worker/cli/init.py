@@ -28,10 +28,10 @@ def init(
     ] = None,
     list_: Annotated[bool, typer.Option("--list", help="Only list the templates, one line each.")] = False,
 ) -> int:
-    """Copy a template into DIR, a new or empty folder, and print the two commands that run it.
+    """Start from a template: copies it into a new or empty folder.
 
     `runpod-worker init my-worker` starts from hello, `runpod-worker init embeddings my-worker` from embeddings.
-    With nothing but the name of a template the folder is named after it.
+    With nothing but the name of a template the folder is named after it. Prints the two commands that come next.
     """
     if list_:
         for name in ORDER:
