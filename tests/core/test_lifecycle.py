@@ -1,0 +1,309 @@
+"""The life of a job: the table, the guards, and what no sequence of events may ever bring about."""
+
+import dataclasses
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from runpod_worker.core import lifecycle
+from runpod_worker.core.errors import IllegalTransition, StaleAttempt
+from runpod_worker.core.lifecycle import (
+    FINAL,
+    MAX_ATTEMPTS,
+    TRANSITIONS,
+    Beaten,
+    CancelRequested,
+    Event,
+    ExecutionTimedOut,
+    Expired,
+    Failed,
+    Job,
+    Lease,
+    LeaseExpired,
+    Policy,
+    Retried,
+    Returned,
+    Status,
+    Stopped,
+    StopReason,
+    Succeeded,
+    Taken,
+    apply,
+    due,
+)
+
+JOB = Job(id="j", endpoint="ep", created_at=100.0, queued_at=100.0)
+
+
+def run(job: Job, *events: Event) -> Job:
+    for event in events:
+        job = apply(job, event)
+    return job
+
+
+def taken(*, confirms: bool = False, at: float = 110.0) -> Job:
+    return run(JOB, Taken(at=at, worker="w", confirms=confirms))
+
+
+# --- properties ---------------------------------------------------------------------------------------------------
+
+times = st.floats(0, 1000, allow_nan=False)
+workers = st.sampled_from(["w", "v"])
+attempts = st.none() | st.integers(0, 3)
+from_worker = {"at": times, "worker": workers, "attempt": attempts}
+events = st.one_of(
+    st.builds(Taken, at=times, worker=workers, confirms=st.booleans(), lease_s=st.floats(0, 60)),
+    st.builds(Beaten, **from_worker),
+    st.builds(Succeeded, **from_worker),
+    st.builds(Failed, **from_worker, error=st.text(max_size=3)),
+    st.builds(Stopped, **from_worker),
+    st.builds(Returned, **from_worker),
+    *(st.builds(kind, at=times) for kind in (CancelRequested, LeaseExpired, ExecutionTimedOut, Expired, Retried)),
+)
+jobs = st.builds(
+    Job,
+    id=st.just("j"),
+    endpoint=st.just("ep"),
+    created_at=times,
+    queued_at=times,
+    policy=st.builds(Policy, execution_timeout_ms=st.integers(0, 10**6), ttl_ms=st.integers(0, 10**6)),
+)
+
+
+def check(job: Job) -> None:
+    """What is true of every job at every moment."""
+    assert (job.lease is not None) == (job.status is Status.IN_PROGRESS)
+    assert (job.ended_at is not None) == job.final
+    assert 0 <= job.attempt <= MAX_ATTEMPTS
+    assert job.stop is None or job.status is not Status.IN_QUEUE
+    assert job.error is None or job.status is Status.FAILED
+    assert job.delay_ms is None or job.delay_ms >= 0
+    assert job.execution_ms is None or job.execution_ms >= 0
+    assert (job.due_at is None) == job.final
+
+
+@settings(max_examples=500)
+@given(jobs, st.lists(events, max_size=40))
+def test_no_list_of_events_breaks_the_rules(job, happening):
+    for event in happening:
+        try:
+            new = apply(job, event)
+        except (IllegalTransition, StaleAttempt):
+            continue
+        check(new)
+        assert new.version == job.version + 1
+        assert new.status in TRANSITIONS[job.status, type(event)]
+        assert isinstance(event, Retried) or not job.final, "a final status is final"
+        assert (new.id, new.endpoint, new.policy) == (job.id, job.endpoint, job.policy)
+        job = new
+
+
+@settings(max_examples=500)
+@given(jobs, st.lists(events, max_size=20))
+def test_time_always_brings_a_job_to_its_end(job, happening):
+    for event in happening:
+        try:
+            job = apply(job, event)
+        except (IllegalTransition, StaleAttempt):
+            continue
+    for _ in range(4):
+        event = due(job, 1e9)
+        if event is None:
+            break
+        job = apply(job, event)
+
+    assert job.final
+
+
+@settings(max_examples=500)
+@given(jobs, st.lists(events, max_size=20), times)
+def test_due_speaks_from_due_at_on_and_its_event_is_legal(job, happening, now):
+    for event in happening:
+        try:
+            job = apply(job, event)
+        except (IllegalTransition, StaleAttempt):
+            continue
+    event = due(job, now)
+
+    assert (event is not None) == (job.due_at is not None and job.due_at <= now)
+    if event is not None:
+        check(apply(job, event))
+
+
+@given(jobs, st.lists(events, max_size=20))
+def test_apply_changes_nothing_it_was_given(job, happening):
+    before = dataclasses.replace(job)
+    for event in happening:
+        try:
+            apply(job, event)
+        except (IllegalTransition, StaleAttempt):
+            continue
+
+    assert job == before
+
+
+# --- the table ----------------------------------------------------------------------------------------------------
+
+
+def test_final_statuses_are_those_of_the_platform():
+    assert {"COMPLETED", "FAILED", "CANCELLED", "TIMED_OUT"} == FINAL
+
+
+@pytest.mark.parametrize("status", Status)
+@pytest.mark.parametrize("kind", [Taken, CancelRequested, Expired, LeaseExpired, ExecutionTimedOut, Retried])
+def test_pair_that_is_not_in_the_table_is_refused(status, kind):
+    lease = Lease(worker="w", until=150) if status is Status.IN_PROGRESS else None
+    job = dataclasses.replace(JOB, status=status, lease=lease, taken_at=110 if lease else None)
+    event = Taken(at=120, worker="w") if kind is Taken else kind(at=120)
+
+    if (status, kind) in TRANSITIONS:
+        assert apply(job, event).status in TRANSITIONS[status, kind]
+    else:
+        with pytest.raises(IllegalTransition, match=f"{status}.*{kind.__name__}"):
+            apply(job, event)
+
+
+# --- the guards ---------------------------------------------------------------------------------------------------
+
+
+def test_taken_job_is_leased_to_its_worker():
+    job = run(JOB, Taken(at=110.0, worker="w", lease_s=40, take="t", gpu="24", confirms=True))
+
+    assert job.lease == Lease(worker="w", until=150.0, take="t", confirms=True)
+    assert (job.attempt, job.worker, job.gpu, job.delay_ms) == (1, "w", "24", 10_000)
+    assert job.deadline == 110.0 + 600
+
+
+def test_worker_that_does_not_hold_the_job_is_refused():
+    for event in (
+        Succeeded(at=111, worker="other"),
+        Succeeded(at=111, worker="w", attempt=2),
+        Failed(at=111, worker="other", error="e"),
+        Beaten(at=111, worker="other"),
+    ):
+        with pytest.raises(StaleAttempt):
+            apply(taken(), event)
+
+
+def test_worker_of_an_older_attempt_is_refused_after_a_requeue():
+    again = run(taken(), LeaseExpired(at=151), Taken(at=160, worker="w"))
+
+    with pytest.raises(StaleAttempt):
+        apply(again, Succeeded(at=161, worker="w", attempt=1))
+    assert apply(again, Succeeded(at=161, worker="w", attempt=2)).status is Status.COMPLETED
+
+
+def test_success_completes_and_measures():
+    job = run(taken(), Succeeded(at=112.5, worker="w", attempt=1))
+
+    assert (job.status, job.execution_ms, job.delay_ms, job.error) == (Status.COMPLETED, 2500, 10_000, None)
+
+
+def test_failure_keeps_the_workers_words():
+    assert run(taken(), Failed(at=111, worker="w", error="boom")).error == "boom"
+
+
+def test_lost_job_runs_once_more_and_then_fails_in_the_platforms_words():
+    once = run(taken(), LeaseExpired(at=151))
+    assert (once.status, once.retries, once.attempt, once.worker) == (Status.IN_QUEUE, 1, 1, None)
+
+    twice = run(once, Taken(at=160, worker="v"), LeaseExpired(at=201))
+
+    assert (twice.status, twice.error, twice.retries) == (Status.FAILED, "job timed out after 1 retries", 1)
+
+
+def test_returned_job_spends_no_attempt():
+    job = taken()
+    for _ in range(10):
+        job = run(job, Returned(at=111, worker="w"), Taken(at=112, worker="w"))
+
+    assert (job.attempt, job.retries) == (1, 0)
+
+
+def test_beat_extends_the_lease():
+    assert run(taken(), Beaten(at=140, worker="w", lease_s=40)).lease.until == 180
+
+
+@pytest.mark.parametrize(
+    ("event", "status", "error"),
+    [
+        (CancelRequested(at=120), Status.CANCELLED, None),
+        (ExecutionTimedOut(at=120), Status.FAILED, "executionTimeout exceeded"),
+        (Expired(at=120), Status.TIMED_OUT, None),
+    ],
+)
+def test_stop_is_final_at_once_unless_the_worker_confirms(event, status, error):
+    at_once = run(taken(), event)
+    assert (at_once.status, at_once.error) == (status, error)
+
+    stopping = run(taken(confirms=True), event)
+    assert stopping.status is Status.IN_PROGRESS
+    for last in (
+        Stopped(at=125, worker="w"),
+        Succeeded(at=125, worker="w"),
+        Failed(at=125, worker="w", error="e"),
+        Returned(at=125, worker="w"),
+        LeaseExpired(at=151),
+    ):
+        ended = run(stopping, last)
+        assert (ended.status, ended.error, ended.ended_at) == (status, error, last.at)
+
+
+def test_first_reason_to_stop_stands():
+    job = run(taken(confirms=True), CancelRequested(at=120), Expired(at=121), ExecutionTimedOut(at=122))
+
+    assert job.stop is StopReason.CANCELLED
+
+
+def test_retry_starts_over_under_the_same_id():
+    failed = run(taken(), Failed(at=111, worker="w", error="e"))
+
+    again = run(failed, Retried(at=200))
+
+    assert (again.status, again.attempt, again.error, again.ended_at, again.created_at) == (
+        Status.IN_QUEUE,
+        0,
+        None,
+        None,
+        200,
+    )
+
+
+def test_completed_and_cancelled_jobs_are_not_retried():
+    for ended in run(taken(), Succeeded(at=111, worker="w")), run(JOB, CancelRequested(at=111)):
+        with pytest.raises(IllegalTransition):
+            apply(ended, Retried(at=112))
+
+
+# --- time ---------------------------------------------------------------------------------------------------------
+
+
+def test_lease_holds_at_its_end_and_not_after():
+    job = taken()
+
+    assert due(job, 150.0) is None
+    assert due(job, 150.0 + 1e-9) == LeaseExpired(at=150.0 + 1e-9)
+
+
+def test_queued_job_is_due_when_its_ttl_is_over():
+    assert JOB.due_at == 100.0 + 86_400
+    assert due(JOB, JOB.due_at) == Expired(at=JOB.due_at)
+
+
+def test_deadline_speaks_before_the_lease():
+    job = run(dataclasses.replace(JOB, policy=Policy(execution_timeout_ms=5_000)), Taken(at=110, worker="w"))
+
+    assert due(job, 114.9) is None
+    assert due(job, 115) == ExecutionTimedOut(at=115)
+
+
+def test_job_that_is_being_stopped_is_due_only_when_its_lease_is_over():
+    job = run(taken(confirms=True), CancelRequested(at=111))
+
+    assert due(job, 150) is None
+    assert isinstance(due(job, 1e6), LeaseExpired)
+
+
+def test_rules_need_no_clock():
+    assert not any(hasattr(lifecycle, name) for name in ("time", "datetime", "asyncio"))
