@@ -136,7 +136,7 @@ json_values = st.recursive(
 
 
 @given(value=json_values)
-@given_settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given_settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_yaml_is_read_or_refused_with_its_place(tmp_path: Path, value: Any) -> None:
     path = worker_yaml(tmp_path, yaml.safe_dump(value))
 
