@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import binascii
 import hashlib
 import hmac
 import secrets
@@ -64,7 +63,7 @@ class Signer:
     def __init__(self, secret: str) -> None:
         try:
             self._key = base64.b64decode(secret.removeprefix(SECRET_PREFIX), validate=True)
-        except binascii.Error:
+        except ValueError:
             raise ValueError("secret: expected whsec_ and base64 (Standard Webhooks), got something else") from None
         if len(self._key) < 24:
             raise ValueError(f"secret: expected at least 24 bytes in base64, got {len(self._key)}")

@@ -1,0 +1,176 @@
+"""Output files in a folder: what is kept, what is refused, what a crash or a thief finds."""
+
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from runpod_worker.core.errors import BadRequest, StoreUnavailable, TooLarge
+from runpod_worker.service.files import DEFAULT_TYPE, SERVE_HEADERS, FileName, FolderFiles
+
+TOKEN = "t" * 22
+
+
+def named(name: str = "out.png", job_id: str = "job-1", token: str = TOKEN) -> FileName:
+    return FileName(job_id=job_id, token=token, name=name)
+
+
+async def pieces(*parts: bytes) -> AsyncIterator[bytes]:
+    for part in parts:
+        yield part
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "files"
+
+
+@pytest.fixture
+def files(root: Path) -> FolderFiles:
+    return FolderFiles(root)
+
+
+async def test_file_comes_back_with_its_type(files):
+    size = await files.put(named(), "image/png", pieces(b"PN", b"G"), limit=100)
+
+    found = await files.open(named())
+
+    assert size == 3
+    assert (found.path.read_bytes(), found.content_type, found.size) == (b"PNG", "image/png", 3)
+
+
+async def test_large_file_in_many_pieces(files):
+    await files.put(named(), "video/mp4", pieces(*[b"x" * 700_000] * 10), limit=10**8)
+
+    assert (await files.open(named())).path.stat().st_size == 7_000_000
+
+
+async def test_empty_file_is_a_file(files):
+    await files.put(named(), "text/plain; charset=utf-8", pieces(), limit=0)
+
+    found = await files.open(named())
+    assert (found.size, found.content_type) == (0, "text/plain; charset=utf-8")
+
+
+async def test_second_put_replaces_the_first(files, root):
+    await files.put(named(), "image/png", pieces(b"old"), limit=100)
+    await files.put(named(), "image/jpeg", pieces(b"new"), limit=100)
+
+    found = await files.open(named())
+    assert (found.path.read_bytes(), found.content_type) == (b"new", "image/jpeg")
+    assert sorted(path.name for path in found.path.parent.iterdir()) == [".out.png.type", "out.png"]
+
+
+async def test_too_large_file_leaves_nothing(files, root):
+    with pytest.raises(TooLarge):
+        await files.put(named(), "image/png", pieces(b"12345", b"67890"), limit=9)
+
+    assert await files.open(named()) is None
+    assert [path for path in root.rglob("*") if path.is_file()] == []
+
+
+async def test_broken_upload_leaves_the_file_that_was_there(files, root):
+    async def breaks() -> AsyncIterator[bytes]:
+        yield b"half"
+        raise ConnectionResetError
+
+    await files.put(named(), "image/png", pieces(b"whole"), limit=100)
+    with pytest.raises(StoreUnavailable):
+        await files.put(named(), "image/png", breaks(), limit=100)
+
+    assert (await files.open(named())).path.read_bytes() == b"whole"
+    assert len([path for path in root.rglob("*") if path.is_file()]) == 2
+
+
+async def test_token_is_the_capability(files):
+    await files.put(named(), "image/png", pieces(b"x"), limit=9)
+
+    assert await files.open(named(token="u" * 22)) is None
+    assert await files.open(named(job_id="job-2")) is None
+    assert await files.open(named(name="other.png")) is None
+    assert await files.open(named(name="type")) is None
+
+
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", ".hidden", ".out.png.type", "a/b", "../x", "a\\b", "a\0b", "ü.png", "a" * 129]
+)
+def test_names_that_could_leave_their_folder_are_refused(name):
+    with pytest.raises(BadRequest, match="name"):
+        named(name=name)
+
+
+@pytest.mark.parametrize("job_id", ["", "..", "a/b", "a.b", "a\n", "a" * 129])
+def test_job_ids_are_checked(job_id):
+    with pytest.raises(BadRequest, match="job"):
+        named(job_id=job_id)
+
+
+@pytest.mark.parametrize("token", ["", "short", "t" * 21, "t" * 22 + "/", "../" * 10, "t" * 129])
+def test_tokens_are_checked(token):
+    with pytest.raises(BadRequest, match="token"):
+        named(token=token)
+
+
+async def test_job_id_is_checked_before_anything_is_deleted(files):
+    with pytest.raises(BadRequest, match="job"):
+        await files.delete("..")
+
+
+@pytest.mark.parametrize("kind", ["", "png", "image/png\r\nX: y", "text/html; x=<script>", "a" * 300 + "/b"])
+async def test_type_that_is_no_type_becomes_plain_bytes(files, kind):
+    await files.put(named(), kind, pieces(b"x"), limit=9)
+
+    assert (await files.open(named())).content_type == DEFAULT_TYPE
+
+
+async def test_files_of_a_job_go_together(files):
+    await files.put(named(), "image/png", pieces(b"x"), limit=9)
+    await files.put(named("b.png", token="b" * 30), "image/png", pieces(b"x"), limit=9)
+    await files.put(named(job_id="job-2"), "image/png", pieces(b"x"), limit=9)
+
+    await files.delete("job-1")
+    await files.delete("job-1")
+
+    assert await files.open(named()) is None
+    assert await files.open(named("b.png", token="b" * 30)) is None
+    assert await files.open(named(job_id="job-2")) is not None
+
+
+async def test_sweep_removes_old_files_and_empty_folders(files, root):
+    await files.put(named("old.png"), "image/png", pieces(b"x"), limit=9)
+    await files.put(named("new.png"), "image/png", pieces(b"x"), limit=9)
+    await files.put(named(job_id="job-2"), "image/png", pieces(b"x"), limit=9)
+    for path in [*root.rglob("*old.png*"), *(root / "job-2" / TOKEN).iterdir()]:
+        os.utime(path, (1000, 1000))
+
+    assert await files.sweep(2000.0) == 2
+
+    assert await files.open(named("old.png")) is None
+    assert (await files.open(named("new.png"))).content_type == "image/png"
+    assert [path.name for path in root.iterdir()] == ["job-1"]
+
+
+async def test_sweep_of_nothing(files):
+    assert await files.sweep(1e12) == 0
+
+
+async def test_sweep_takes_what_a_crash_left_behind(files, root):
+    await files.put(named(), "image/png", pieces(b"x"), limit=9)
+    (root / "job-1" / TOKEN / ".out.png.0123.part").write_bytes(b"half")
+
+    assert await files.sweep(1e12) == 1
+
+    assert list(root.iterdir()) == []
+
+
+async def test_folder_that_cannot_be_written_is_said_to_be_unavailable(tmp_path):
+    (tmp_path / "files").write_text("a file where the folder should be")
+
+    with pytest.raises(StoreUnavailable, match=r"out\.png"):
+        await FolderFiles(tmp_path / "files").put(named(), "image/png", pieces(b"x"), limit=9)
+
+
+def test_served_files_are_never_pages():
+    assert SERVE_HEADERS["X-Content-Type-Options"] == "nosniff"
+    assert "sandbox" in SERVE_HEADERS["Content-Security-Policy"]

@@ -1,0 +1,312 @@
+"""The delivery loop against real receivers on loopback."""
+
+import asyncio
+import base64
+import json
+import logging
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+from aiohttp import web
+from standardwebhooks.webhooks import Webhook, WebhookVerificationError
+
+from runpod_worker.core.backoff import Schedule
+from runpod_worker.core.lifecycle import CancelRequested, Failed, Retried, Taken, apply
+from runpod_worker.service.store import Delivery
+from runpod_worker.service.stores.sqlite import SqliteStore
+from runpod_worker.service.webhooks import DELAYS_S, Signer, Webhooks, WebhookSettings
+
+PATIENCE_S = 30
+SECRET = "whsec_" + base64.b64encode(b"a secret of twenty-four bytes or more").decode()
+
+
+class Receiver:
+    """A server that keeps what it is sent and answers as told."""
+
+    def __init__(self) -> None:
+        self.requests: asyncio.Queue[tuple[str, dict[str, str], bytes]] = asyncio.Queue()
+        self.answers: Callable[[int], int] = lambda number: 200
+        self.hold: asyncio.Event | None = None
+        self.active = self.most_active = self.number = 0
+        self.url = ""
+
+    async def handle(self, request: web.Request) -> web.Response:
+        body = await request.read()
+        self.active += 1
+        self.most_active = max(self.most_active, self.active)
+        try:
+            self.number += 1
+            self.requests.put_nowait((request.path_qs, dict(request.headers), body))
+            if self.hold is not None:
+                await self.hold.wait()
+            status = self.answers(self.number)
+            headers = {"Location": "/elsewhere"} if 300 <= status < 400 else {}
+            return web.Response(status=status, headers=headers, text="thanks")
+        finally:
+            self.active -= 1
+
+    async def next(self) -> tuple[str, dict[str, str], bytes]:
+        return await asyncio.wait_for(self.requests.get(), PATIENCE_S)
+
+
+@asynccontextmanager
+async def receiving() -> AsyncIterator[Receiver]:
+    receiver = Receiver()
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", receiver.handle)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    receiver.url = f"http://127.0.0.1:{runner.addresses[0][1]}/hook"
+    yield receiver
+    await runner.cleanup()
+
+
+@pytest.fixture
+async def receiver() -> AsyncIterator[Receiver]:
+    async with receiving() as made:
+        yield made
+
+
+class Delivering:
+    """The loop over a store, and an event for each row that it settles or postpones."""
+
+    def __init__(self, store) -> None:
+        self.store = store
+        self.changed = asyncio.Event()
+        self.webhooks: Webhooks
+
+    def __getattr__(self, name: str):
+        return getattr(self.store, name)
+
+    def notify(self) -> None:
+        self.webhooks.notify()
+
+    async def body(self, job_id: str) -> bytes | None:
+        job = await self.store.settled(job_id)
+        return None if job is None or not job.final else json.dumps({"id": job_id, "status": job.status}).encode()
+
+    async def settle(self, delivery: Delivery) -> None:
+        await self.store.settle(delivery)
+        self.changed.set()
+
+    async def postpone(self, delivery: Delivery, next_at: float) -> None:
+        await self.store.postpone(delivery, next_at)
+        self.changed.set()
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(PATIENCE_S):
+            while not condition():
+                await self.changed.wait()
+                self.changed.clear()
+
+    async def until_nothing_is_owed(self) -> None:
+        await self.until(lambda: self.store.next_delivery() is None)
+
+
+@asynccontextmanager
+async def delivering(store, **settings) -> AsyncIterator[Delivering]:
+    """The loop with no waits between tries."""
+    made = Delivering(store)
+    chosen = WebhookSettings(**({"private": True, "schedule": Schedule((0.0,) * 3)} | settings))
+    made.webhooks = Webhooks(made, made.body, now=time.time, random=lambda: 0.5, settings=chosen)
+    task = asyncio.create_task(made.webhooks.run())
+    try:
+        yield made
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+        assert task.cancelled()
+
+
+async def ended(store, job):
+    await store.add(job, b"{}")
+    final = apply(job, CancelRequested(at=time.time()))
+    await store.swap(job, final)
+    return final
+
+
+async def test_final_job_is_delivered(store, receiver, make_job):
+    async with delivering(store) as webhooks:
+        await ended(store, make_job(webhook=receiver.url + "?a=b"))
+        webhooks.notify()
+        path, headers, body = await receiver.next()
+        await webhooks.until_nothing_is_owed()
+
+    assert path == "/hook?a=b"
+    assert headers["Content-Type"] == "application/json"
+    assert json.loads(body) == {"id": "job-1", "status": "CANCELLED"}
+    assert "webhook-signature" not in headers
+
+
+async def test_what_was_owed_before_the_start_is_delivered(tmp_path, receiver, make_job):
+    store = SqliteStore(tmp_path / "jobs.db")
+    await ended(store, make_job(webhook=receiver.url))
+    await store.close()
+
+    store = SqliteStore(tmp_path / "jobs.db")
+    async with delivering(store) as webhooks:
+        await receiver.next()
+        await webhooks.until_nothing_is_owed()
+    await store.close()
+
+
+async def test_delivery_that_was_cut_off_by_a_stop_is_made_after_the_restart(tmp_path, receiver, make_job):
+    store = SqliteStore(tmp_path / "jobs.db")
+    receiver.hold = asyncio.Event()
+    async with delivering(store) as webhooks:
+        await ended(store, make_job(webhook=receiver.url))
+        webhooks.notify()
+        await receiver.next()
+    await store.close()
+    receiver.hold.set()
+
+    store = SqliteStore(tmp_path / "jobs.db")
+    async with delivering(store) as webhooks:
+        await receiver.next()
+        await webhooks.until_nothing_is_owed()
+    await store.close()
+
+
+@pytest.mark.parametrize("status", [301, 400, 404, 500, 503])
+async def test_answer_other_than_2xx_is_tried_again(store, receiver, make_job, status):
+    receiver.answers = lambda number: status if number < 3 else 204
+    async with delivering(store) as webhooks:
+        await ended(store, make_job(webhook=receiver.url))
+        webhooks.notify()
+        paths = [(await receiver.next())[0] for _ in range(3)]
+        await webhooks.until_nothing_is_owed()
+
+    assert paths == ["/hook"] * 3, "redirects are not followed"
+    assert receiver.requests.empty()
+
+
+async def test_waits_between_tries_follow_the_schedule(store, receiver, make_job):
+    receiver.answers = lambda number: 500
+    before = time.time()
+    async with delivering(store, schedule=Schedule((1000.0,), spread=0.1)) as webhooks:
+        await ended(store, make_job(webhook=receiver.url))
+        webhooks.notify()
+        await receiver.next()
+        await webhooks.until(lambda: (store.next_delivery() or 0) > before + 1000)
+
+    [delivery] = await store.deliveries(before + 2000, 9)
+    assert delivery.tries == 1
+    assert before + 1050 <= delivery.next_at <= time.time() + 1050
+
+
+async def test_webhook_is_given_up_after_the_last_try_and_says_so(store, receiver, make_job, caplog):
+    receiver.answers = lambda number: 500
+    url = receiver.url.replace("http://", "http://user:hunter2@") + "?token=s3cret"
+    with caplog.at_level(logging.DEBUG, "runpod_worker"):
+        async with delivering(store) as webhooks:
+            await ended(store, make_job(webhook=url))
+            webhooks.notify()
+            for _ in range(4):
+                await receiver.next()
+            await webhooks.until_nothing_is_owed()
+
+    given_up = [record for record in caplog.records if record.message == "webhook.given_up"]
+    assert [(record.tries, record.reason) for record in given_up] == [(4, "HTTP 500")]
+    lines = " ".join(str(record.__dict__) for record in caplog.records if record.name == "runpod_worker")
+    assert "hunter2" not in lines
+    assert "s3cret" not in lines
+
+
+async def test_slow_receiver_delays_nobody_else(store, receiver, make_job):
+    async with receiving() as slow, delivering(store, at_once=8, at_once_per_receiver=2) as webhooks:
+        slow.hold = asyncio.Event()
+        for _ in range(300):
+            await ended(store, make_job(webhook=slow.url))
+        for _ in range(20):
+            await ended(store, make_job(webhook=receiver.url))
+        webhooks.notify()
+
+        for _ in range(20):
+            await receiver.next()
+
+        assert slow.most_active == 2
+        slow.hold.set()
+        await webhooks.until_nothing_is_owed()
+        assert slow.number == 300
+
+
+async def test_receiver_that_never_answers_is_timed_out(store, receiver, make_job):
+    receiver.hold = asyncio.Event()
+    async with delivering(store, timeout_s=0.2) as webhooks:
+        await ended(store, make_job(webhook=receiver.url))
+        webhooks.notify()
+        await receiver.next()
+        await receiver.next()
+
+
+async def test_private_address_is_refused_at_once_and_visibly(store, receiver, make_job, caplog):
+    async with delivering(store, private=False) as webhooks:
+        await ended(store, make_job(webhook=receiver.url))
+        webhooks.notify()
+        await webhooks.until_nothing_is_owed()
+
+    assert receiver.requests.empty()
+    assert [record.reason for record in caplog.records if record.message == "webhook.given_up"] == [
+        "the address is not a public one"
+    ]
+
+
+@pytest.mark.parametrize("url", ["ftp://example.com/", "no url", "http://"])
+async def test_url_that_cannot_be_called_is_given_up(store, make_job, url, caplog):
+    async with delivering(store) as webhooks:
+        await ended(store, make_job(webhook=url))
+        webhooks.notify()
+        await webhooks.until_nothing_is_owed()
+
+    assert "webhook.given_up" in [record.message for record in caplog.records]
+
+
+async def test_job_that_was_retried_is_told_again_when_it_ends_anew(store, receiver, make_job):
+    receiver.hold = asyncio.Event()
+    job = make_job(webhook=receiver.url)
+    await store.add(job, b"{}")
+    running = apply(job, Taken(at=time.time(), worker="w"))
+    await store.swap(job, running)
+    failed = apply(running, Failed(at=time.time(), worker="w", error="e"))
+    async with delivering(store) as webhooks:
+        await store.swap(running, failed)
+        webhooks.notify()
+        first = json.loads((await receiver.next())[2])
+        again = apply(failed, Retried(at=time.time()))
+        await store.swap(failed, again)
+        await store.swap(again, apply(again, CancelRequested(at=time.time())))
+        webhooks.notify()
+        receiver.hold.set()
+
+        second = json.loads((await receiver.next())[2])
+        await webhooks.until_nothing_is_owed()
+
+    assert (first["status"], second["status"]) == ("FAILED", "CANCELLED")
+
+
+async def test_signature_is_one_that_standard_webhooks_verifies(store, receiver, make_job):
+    receiver.answers = lambda number: 500 if number == 1 else 200
+    async with delivering(store, secret=SECRET) as webhooks:
+        await ended(store, make_job(webhook=receiver.url))
+        webhooks.notify()
+        _, headers, body = await receiver.next()
+        _, again, _ = await receiver.next()
+
+    assert Webhook(SECRET).verify(body, headers)["id"] == "job-1"
+    assert again["webhook-id"] == headers["webhook-id"]
+    with pytest.raises(WebhookVerificationError):
+        Webhook(SECRET).verify(body.replace(b"job-1", b"job-2"), headers)
+
+
+@pytest.mark.parametrize("secret", ["whsec_", "whsec_c2hvcnQ=", "not base64 !", "whsec_ü"])
+def test_secret_that_is_none_is_refused(secret):
+    with pytest.raises(ValueError, match="secret"):
+        Signer(secret)
+
+
+def test_first_waits_are_the_platforms():
+    assert DELAYS_S[:2] == (5, 15)
+    assert list(DELAYS_S) == sorted(DELAYS_S)
