@@ -222,6 +222,9 @@ class WorkerSettings:
         text="Where results wait that could not be delivered",
     )
     spool_bytes: int = setting(1 << 30, "RUNPOD_WORKER_SPOOL_BYTES", file="spool.bytes", text="Most bytes kept there")
+    health_file: Path | None = setting(
+        None, "RUNPOD_WORKER_HEALTH_FILE", text="Touched every 5 seconds while the worker lives, for a health check"
+    )
     log_level: str = setting(
         "INFO", "RUNPOD_LOG_LEVEL", "RUNPOD_DEBUG_LEVEL", text="ERROR, WARN, INFO, DEBUG, TRACE or NOTSET"
     )

@@ -23,6 +23,7 @@ from .bench import Bench
 from .delivery import POSTS, Desk
 from .frames import ToAgent
 from .gate import Gate
+from .health import signs_of_life
 from .holding import Holding, Outside
 from .link import Attempt, Link
 from .outbox import Outbox
@@ -165,9 +166,10 @@ class Agent:
         stops = begin(self._stops(), "stops")
         returns = begin(self._returns(), "returns")
         replay = begin(self._replays(), "replay")
+        life = begin(signs_of_life(self._settings.health_file), "signs of life")
         await self._leaving.wait()
         await self._drain(taking)
-        for task in (*supervisors, beats, stops, returns, replay):
+        for task in (*supervisors, beats, stops, returns, replay, life):
             task.cancel()
 
     async def _guarded(self, loop: Coroutine[None, None, None], name: str) -> None:
