@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from ipaddress import ip_address
 from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import runpod_worker
 from runpod_worker.core.errors import SettingsError
@@ -16,10 +17,11 @@ KEY_MISSING = (
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """The base URL (`https://host/v2`, no slash at the end) and the headers of every request."""
+    """The base URL (`https://host/v2`, no slash at the end), the headers of every request, and the proxy between."""
 
     base_url: str
     headers: dict[str, str]
+    proxy: str | None = None
 
 
 def access(api_key: str | None = None) -> Access:
@@ -35,7 +37,23 @@ def access(api_key: str | None = None) -> Access:
         headers["Authorization"] = f"Bearer {_checked_key(key)}"
     elif not _loopback(base_url):  # our own service runs without keys, on loopback only
         raise SettingsError(KEY_MISSING)
-    return Access(base_url, headers)
+    return Access(base_url, headers, proxy_for(base_url))
+
+
+def proxy_for(base_url: str) -> str | None:
+    """Return the proxy that the system names for this URL (HTTPS_PROXY, HTTP_PROXY, NO_PROXY), None for none.
+
+    Raises:
+        SettingsError: it is not one that can be used.
+    """
+    parts = urlsplit(base_url)
+    proxy = None if _loopback(base_url) else getproxies().get(parts.scheme)
+    if not proxy or proxy_bypass(parts.hostname or ""):
+        return None
+    proxy = proxy if "://" in proxy else f"http://{proxy}"
+    if urlsplit(proxy).scheme != "http" or not urlsplit(proxy).hostname:
+        raise SettingsError(f"{parts.scheme.upper()}_PROXY: expected http://host[:port], got a URL of another kind")
+    return proxy
 
 
 def checked_url(url: object) -> str:

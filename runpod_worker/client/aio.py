@@ -14,7 +14,7 @@ from yarl import URL
 import runpod_worker
 from runpod_worker.core.errors import LinkDown
 
-from .access import access, checked_id, checked_url
+from .access import access, checked_id, checked_url, proxy_for
 from .calls import Calls, View
 from .exchange import Flow, Json, NoReply, NotSent, Pause, Reply, Request, Step
 from .handles import JobHandle
@@ -30,6 +30,7 @@ class AsyncioClient:
     def __init__(self, base_url: str, headers: Mapping[str, str], session: aiohttp.ClientSession | None = None) -> None:
         self.calls = Calls()
         self._base_url = base_url
+        self._proxy = proxy_for(base_url)
         self._headers = dict(headers)
         self._session = session
         self._own = session is None
@@ -75,6 +76,7 @@ class AsyncioClient:
             headers=self._headers,
             timeout=aiohttp.ClientTimeout(total=request.timeout_s),
             allow_redirects=False,
+            proxy=self._proxy,
         ) as response:
             body = await response.read()
             return Reply(response.status, body, {name.lower(): value for name, value in response.headers.items()})
@@ -139,7 +141,7 @@ class AsyncioJob(JobHandle):
             for chunk in chunks:
                 yield chunk
 
-    async def cancel(self, timeout: float = 3) -> View:
+    async def cancel(self, timeout: float = 10) -> View:
         """Ask that the job be given up, and return the service's reply."""
         return await self._client.perform(self._cancel(timeout))
 

@@ -27,7 +27,7 @@ class RunPodClient:
         reach = access(api_key)
         self.endpoint_url_base = reach.base_url
         self.headers = reach.headers
-        self._connections = Connections(reach.base_url, reach.headers)
+        self._connections = Connections(reach.base_url, reach.headers, reach.proxy)
         self.calls = Calls()
 
     def get(self, endpoint: str, timeout: float = 10) -> Json:
@@ -101,7 +101,7 @@ class Job(JobHandle):
                 return
             yield from chunks
 
-    def cancel(self, timeout: float = 3) -> View:
+    def cancel(self, timeout: float = 10) -> View:
         """Ask that the job be given up, and return the service's reply."""
         return self.rp_client.perform(self._cancel(timeout))
 

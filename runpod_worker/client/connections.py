@@ -9,12 +9,13 @@ import socket
 import ssl
 import time
 import weakref
+from base64 import b64encode
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from runpod_worker.core.errors import LinkDown
 
@@ -38,12 +39,23 @@ class _Idle:
 class Connections:
     """Sends requests to one base URL, each over a connection that nobody else uses meanwhile."""
 
-    def __init__(self, base_url: str, headers: Mapping[str, str], *, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        base_url: str,
+        headers: Mapping[str, str],
+        proxy: str | None = None,
+        *,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
         parts = urlsplit(base_url)
         self._now = now
         self._host, self._port, self._prefix = parts.hostname or "", parts.port, parts.path
         self._tls = _tls_context() if parts.scheme == "https" else None
         self._headers = {**headers, "Accept-Encoding": "gzip"}
+        self._proxy = None if proxy is None else urlsplit(proxy)
+        if self._proxy is not None and self._tls is None:  # a proxy of plain HTTP reads whole URLs
+            self._prefix = base_url
+            self._headers |= _proxy_headers(self._proxy)
         self._idle: deque[_Idle] = deque()
         self._process = os.getpid()
         weakref.finalize(self, _close, self._idle)  # an endpoint may be dropped without being closed
@@ -87,22 +99,29 @@ class Connections:
             idle.connection.close()
 
     def _opened(self, timeout_s: float) -> HTTPConnection:
-        connection: HTTPConnection
-        if self._tls is None:
-            connection = HTTPConnection(self._host, self._port, timeout=timeout_s)
-        else:
-            connection = HTTPSConnection(self._host, self._port, timeout=timeout_s, context=self._tls)
-        where = f"{self._host}:{connection.port}"
+        connection = self._made(timeout_s)
+        where = f"{connection.host}:{connection.port}"
         try:
             connection.connect()
-        except ssl.SSLCertVerificationError as error:
+        except BaseException as error:
             connection.close()
-            raise LinkDown(f"{where} cannot be trusted: {error.verify_message}") from error
-        except TimeoutError as error:
-            raise NotSent(f"{where} did not take the connection in time") from error
-        except OSError as error:
-            connection.close()
-            raise NotSent(f"{where}: {error}") from error
+            if isinstance(error, ssl.SSLCertVerificationError):
+                raise LinkDown(f"{where} cannot be trusted: {error.verify_message}") from error
+            if isinstance(error, TimeoutError):
+                raise NotSent(f"{where} did not take the connection in time") from error
+            if isinstance(error, OSError):
+                raise NotSent(f"{where}: {error}") from error
+            raise
+        return connection
+
+    def _made(self, timeout_s: float) -> HTTPConnection:
+        proxy = self._proxy
+        host, port = (self._host, self._port) if proxy is None else (proxy.hostname or "", proxy.port or 80)
+        if self._tls is None:
+            return HTTPConnection(host, port, timeout=timeout_s)
+        connection = HTTPSConnection(host, port, timeout=timeout_s, context=self._tls)
+        if proxy is not None:
+            connection.set_tunnel(self._host, self._port or 443, _proxy_headers(proxy))
         return connection
 
     def _exchange(self, connection: HTTPConnection, request: Request, until: float) -> tuple[Reply, bool]:
@@ -156,6 +175,13 @@ def _close(idle: deque[_Idle]) -> None:
     with suppress(IndexError):  # another thread may take the last one
         while True:
             idle.pop().connection.close()
+
+
+def _proxy_headers(proxy: SplitResult) -> dict[str, str]:
+    if proxy.username is None:
+        return {}
+    words = f"{unquote(proxy.username)}:{unquote(proxy.password or '')}"
+    return {"Proxy-Authorization": f"Basic {b64encode(words.encode()).decode()}"}
 
 
 def _tls_context() -> ssl.SSLContext:

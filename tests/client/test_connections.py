@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import os
 import socket
@@ -16,6 +17,7 @@ from typing import Any
 import pytest
 
 import runpod_worker
+from runpod_worker.client.access import proxy_for
 from runpod_worker.client.connections import KEEP_S, Connections
 from runpod_worker.client.exchange import NoReply, NotSent, Request
 from runpod_worker.core.errors import LinkDown
@@ -54,6 +56,7 @@ class Peer:
 
     def __init__(self) -> None:
         self.listener = socket.create_server(("127.0.0.1", 0))
+        self.listener.settimeout(20)
         self.url = f"http://127.0.0.1:{self.listener.getsockname()[1]}/v2"
         self.accepted = 0
         self.closed = threading.Semaphore(0)
@@ -66,9 +69,13 @@ class Peer:
 
     def _accept(self, talks: tuple[Talk, ...]) -> None:
         for talk in talks:
-            peer, _ = self.listener.accept()
+            try:
+                peer, _ = self.listener.accept()
+            except TimeoutError:
+                return  # the client never came; its test says why
+            peer.settimeout(20)
             self.accepted += 1
-            with peer, suppress(ConnectionError):
+            with peer, suppress(OSError):
                 talk(peer)
             self.closed.release()
 
@@ -270,6 +277,55 @@ async def test_the_asyncio_face_trusts_no_more(peer: Peer, monkeypatch: pytest.M
     async with runpod_worker.AsyncioEndpoint("ep", api_key="k") as endpoint:
         with pytest.raises(LinkDown, match=r"localhost:\d+ cannot be trusted"):
             await endpoint.health()
+
+
+def proxied(peer: Peer, monkeypatch: pytest.MonkeyPatch, base_url: str, reply: bytes) -> list[bytes]:
+    """Name the peer as the system's proxy; returns what it is asked."""
+    asked: list[bytes] = []
+
+    def talk(client: socket.socket) -> None:
+        asked.append(read_request(client))
+        client.sendall(reply)
+
+    for name in ("HTTP_PROXY", "HTTPS_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv(name.lower(), peer.url.removesuffix("/v2").replace("://", "://me:p%40ss@"))
+    monkeypatch.setenv("no_proxy", "")
+    monkeypatch.setitem(vars(runpod_worker), "endpoint_url_base", base_url)
+    peer.expect(talk)
+    return asked
+
+
+CREDENTIALS = b"Proxy-Authorization: Basic bWU6cEBzcw=="
+
+
+@pytest.mark.parametrize("face", ["blocking", "asyncio"])
+async def test_the_systems_proxy_is_used(peer: Peer, monkeypatch: pytest.MonkeyPatch, face: str) -> None:
+    asked = proxied(peer, monkeypatch, "http://jobs.example/v2", OK)
+
+    if face == "blocking":
+        endpoint = runpod_worker.Endpoint("ep", api_key="k")
+        assert await asyncio.to_thread(endpoint.health) == {}
+        endpoint.rp_client.close()
+    else:
+        async with runpod_worker.AsyncioEndpoint("ep", api_key="k") as awaited:
+            assert await awaited.health() == {}
+
+    assert asked[0].startswith(b"GET http://jobs.example/v2/ep/health HTTP/1.1")
+    assert CREDENTIALS in asked[0]
+
+
+def test_https_goes_through_a_tunnel_of_the_proxy(peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = "https://jobs.example/v2"
+    asked = proxied(peer, monkeypatch, url, b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n")
+    connections = Connections(url, {"Authorization": "Bearer k"}, proxy_for(url))
+
+    with pytest.raises(NotSent, match="407 Proxy Authentication Required"):
+        connections.exchange(GET)
+
+    assert asked[0].startswith(b"CONNECT jobs.example:443")
+    assert CREDENTIALS in asked[0]
+    assert b"Bearer" not in asked[0]
 
 
 def test_nobody_listening_is_not_sent() -> None:

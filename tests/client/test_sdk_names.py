@@ -11,6 +11,7 @@ import aiohttp
 import pytest
 
 import runpod_worker as runpod
+from runpod_worker.client.access import proxy_for
 from runpod_worker.core import errors
 
 DONE = {"id": "job-1", "status": "COMPLETED", "output": 3}
@@ -117,6 +118,35 @@ def test_a_malformed_key_is_refused_without_showing_it(base_url: str, key: Any) 
         runpod.Endpoint("ep", api_key=key)
 
     assert "cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("base_url", "no_proxy", "expected"),
+    [
+        ("https://api.runpod.ai/v2", "", "http://proxy:3128"),
+        ("https://api.runpod.ai/v2", "runpod.ai", None),
+        ("http://127.0.0.1:8000/v2", "", None),
+        ("http://api.runpod.ai/v2", "", None),
+    ],
+)
+def test_proxy_is_the_systems(
+    monkeypatch: pytest.MonkeyPatch, base_url: str, no_proxy: str, expected: str | None
+) -> None:
+    for name in ("http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    monkeypatch.setenv("https_proxy", "proxy:3128")
+    monkeypatch.setenv("no_proxy", no_proxy)
+
+    assert proxy_for(base_url) == expected
+
+
+def test_a_proxy_of_another_kind_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("https_proxy", "socks5://proxy:1080")
+    monkeypatch.setenv("no_proxy", "")
+
+    with pytest.raises(errors.SettingsError, match="HTTPS_PROXY: expected http"):
+        proxy_for("https://api.runpod.ai/v2")
 
 
 def test_line_break_at_the_end_of_a_key_is_dropped(base_url: str) -> None:
