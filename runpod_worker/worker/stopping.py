@@ -11,6 +11,7 @@ import asyncio
 import ctypes
 import signal
 import threading
+import time
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
@@ -22,6 +23,10 @@ T = TypeVar("T")
 
 STOP_SIGNAL = signal.SIGURG
 """Ignored by default, so that a late one can do no harm, and used by hardly anything else."""
+
+FIRST_PAUSE_S = 0.002
+LONGEST_PAUSE_S = 0.5
+"""Between two signals to the same job; it grows, because a call that keeps Python out is only disturbed by them."""
 
 
 class MainThread:
@@ -48,8 +53,19 @@ class MainThread:
             running.guard = None
 
     def interrupt(self, running: Running) -> None:
-        if self._thread is not None:
+        threading.Thread(target=self._insist, args=(running,), name="runpod-worker-stop", daemon=True).start()
+
+    def _insist(self, running: Running) -> None:
+        """Signal until the handler was left.
+
+        Once is not enough: Python looks for signals between its instructions, so one that arrives when the last look is
+        over and the blocking call is not yet entered is only noticed after that call.
+        """
+        pause = FIRST_PAUSE_S
+        while self._running is running and self._thread is not None:
             signal.pthread_kill(self._thread, STOP_SIGNAL)
+            time.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE_S)
 
     def _on_signal(self, number: int, frame: object) -> None:
         running = self._running
