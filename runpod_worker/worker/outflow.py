@@ -50,9 +50,12 @@ class Outflow:
             self._wake.put(True)
 
     def push(self, chunk: Chunk) -> None:
-        """Send a chunk: at once when nothing was sent just now, else together with others; wait while too many wait."""
+        """Send a chunk: the first at once, and any when nothing was sent just now; else together with others.
+
+        Waits while too many wait.
+        """
         self._queue.append(chunk)
-        if self.crowded(chunk) or now() - self._sent_at > QUIET_S:
+        if chunk[1] == 0 or self.crowded(chunk) or now() - self._sent_at > QUIET_S:
             self.send()
         elif not self._awake:
             self._awake = True
