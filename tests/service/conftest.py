@@ -15,10 +15,13 @@ from runpod_worker.service.stores.sqlite import SqliteStore
 MakeJob = Callable[..., Job]
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "sqlite", "sqlite-cold"])
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
-    """Each store in turn, empty."""
-    made: Store = MemoryStore() if request.param == "memory" else SqliteStore(tmp_path / "store" / "jobs.db")
+    """Each store in turn, empty; the cold one reads nearly every job that ended back from its file."""
+    path = tmp_path / "store" / "jobs.db"
+    made: Store = MemoryStore()
+    if request.param != "memory":
+        made = SqliteStore(path, recent_jobs=1) if request.param == "sqlite-cold" else SqliteStore(path)
     yield made
     await made.close()
 

@@ -54,7 +54,7 @@ class Stores(RuleBasedStateMachine):
         self.number = 0
 
     async def opened(self) -> SqliteStore:
-        return SqliteStore(self.path)
+        return SqliteStore(self.path, recent_jobs=2)
 
     def both(self, call):
         """What both stores answer to the same call; they must agree, errors too."""
@@ -195,5 +195,5 @@ class Stores(RuleBasedStateMachine):
 
 TestSqliteAgainstMemory = Stores.TestCase
 TestSqliteAgainstMemory.settings = settings(
-    max_examples=40, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=30, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
 )

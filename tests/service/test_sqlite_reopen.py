@@ -1,5 +1,6 @@
 """What a SQLite store brings back, whom it refuses, and what a kill -9 cannot take from it."""
 
+import asyncio
 import hashlib
 import random
 import signal
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from runpod_worker.core.errors import StoreUnavailable
-from runpod_worker.core.lifecycle import Failed, Policy, Retried, Status, Succeeded, Taken, apply
+from runpod_worker.core.lifecycle import CancelRequested, Failed, Policy, Retried, Status, Succeeded, Taken, apply
 from runpod_worker.service.store import Counts, Delivery
 from runpod_worker.service.stores.sqlite import SqliteStore
 
@@ -89,6 +90,23 @@ async def test_job_that_ended_before_the_restart_can_be_retried(path, make_job):
     assert store.chunks(job.id, 0) == []
     assert store.next_delivery() is None
     assert store.head("ep", 1) == [again]
+    await store.close()
+
+
+async def test_id_that_is_only_on_disk_is_refused_like_any_other(path, make_job):
+    store = SqliteStore(path, recent_jobs=1)
+    first, second = (apply(make_job(), CancelRequested(at=2000)) for _ in range(2))
+    await store.add(first, b"first")
+    await store.add(second, b"second")
+
+    adding = [store.add(job, b"new") for job in (make_job(id=first.id), make_job(), make_job())]
+    outcomes = await asyncio.gather(*adding, return_exceptions=True)
+
+    assert isinstance(outcomes[0], ValueError)
+    assert outcomes[1:] == [None, None]
+    assert await store.settled(first.id) == first
+    assert await store.request(first.id) == b"first"
+    assert store.counts("ep").in_queue == 2
     await store.close()
 
 

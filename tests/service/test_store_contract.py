@@ -183,9 +183,9 @@ async def test_retried_job_queues_as_a_new_one(store, make_job):
 
 
 async def test_cancelled_jobs_leave_the_queue(store, make_job):
-    jobs = [await added(store, make_job()) for _ in range(200)]
-    for job in jobs[1:]:
-        await step(store, job, CancelRequested(at=2000))
+    jobs = [make_job() for _ in range(200)]
+    await asyncio.gather(*(store.add(job, b"") for job in jobs))
+    await asyncio.gather(*(step(store, job, CancelRequested(at=2000)) for job in jobs[1:]))
 
     assert store.head("ep", 10) == [jobs[0]]
 

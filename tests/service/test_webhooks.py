@@ -218,10 +218,8 @@ async def test_webhook_is_given_up_after_the_last_try_and_says_so(store, receive
 async def test_slow_receiver_delays_nobody_else(store, receiver, make_job):
     async with receiving() as slow, delivering(store, at_once=8, at_once_per_receiver=2) as webhooks:
         slow.hold = asyncio.Event()
-        for _ in range(300):
-            await ended(store, make_job(webhook=slow.url))
-        for _ in range(20):
-            await ended(store, make_job(webhook=receiver.url))
+        await asyncio.gather(*(ended(store, make_job(webhook=slow.url)) for _ in range(300)))
+        await asyncio.gather(*(ended(store, make_job(webhook=receiver.url)) for _ in range(20)))
         webhooks.notify()
 
         for _ in range(20):

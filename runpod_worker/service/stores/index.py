@@ -25,12 +25,21 @@ class Tally(NamedTuple):
 
     def plus(self, other: Tally, sign: int = 1) -> Tally:
         """The sum, or with `sign=-1` the difference."""
-        return Tally(*(mine + sign * theirs for mine, theirs in zip(self, other, strict=True)))
+        return Tally(
+            self.completed + sign * other.completed,
+            self.failed + sign * other.failed,
+            self.retried + sign * other.retried,
+        )
+
+
+NO_STEP = Tally()
 
 
 def tally(old: Job | None, new: Job) -> Tally:
     """What the step from `old` to `new` adds to the counters of the endpoint."""
-    ended = new.status if old is None or old.status != new.status else None
+    ended = new.status if old is None or old.status is not new.status else None
+    if old is not None and ended is not Status.COMPLETED and ended is not Status.FAILED and old.retries == new.retries:
+        return NO_STEP
     return Tally(
         completed=int(ended is Status.COMPLETED),
         failed=int(ended is Status.FAILED),
@@ -131,7 +140,8 @@ class JobIndex:
     def count(self, endpoint: str, step: Tally, sign: int = 1) -> None:
         """Move the counters of the endpoint."""
         place = self._place(endpoint)
-        place.total = place.total.plus(step, sign)
+        if step is not NO_STEP:
+            place.total = place.total.plus(step, sign)
 
     def counts(self, endpoint: str) -> Counts:
         """As `Store.counts`."""

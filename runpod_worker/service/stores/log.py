@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import queue
 import threading
 from collections.abc import Callable
@@ -142,7 +143,8 @@ class Log(Generic[Batch]):
     def _report(self, group: list[Write[Batch]]) -> None:
         """Called by the thread."""
         assert self._loop is not None  # noqa: S101 - the thread was started with it
-        self._loop.call_soon_threadsafe(self._settle, group)
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            self._loop.call_soon_threadsafe(self._settle, group)
 
     def _settle(self, group: list[Write[Batch]]) -> None:
         try:

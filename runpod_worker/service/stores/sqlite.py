@@ -26,7 +26,7 @@ from .sqlite_keys import SqliteKeyStore
 RECENT_JOBS = 10_000
 """So many jobs that ended stay in memory, for the callers who come to see the result."""
 
-FORGET_JOBS = 500
+FORGET_JOBS = 200
 """So many jobs are deleted in one transaction: callers wait for no more than that."""
 
 _DELIVERY_PUT = "INSERT OR REPLACE INTO deliveries VALUES (?, 0, ?)"
@@ -42,13 +42,17 @@ _FORGETTABLE = (
 class SqliteStore:
     """`Store` on one SQLite file. `keys` is the `KeyStore` on the same file.
 
-    Opening reads the jobs that have not ended and may take a moment; open it before the event loop serves anybody.
+    Opening reads the jobs that have not ended and may take a moment: open it before the event loop serves anybody.
+
+    Args:
+        path: the file; it is made, with its folder, when it is not there.
+        recent_jobs: so many jobs that ended stay in memory (at least 1).
 
     Raises:
         StoreUnavailable: another process has the file, a newer release wrote it, or it cannot be read.
     """
 
-    def __init__(self, path: Path | str) -> None:
+    def __init__(self, path: Path | str, *, recent_jobs: int = RECENT_JOBS) -> None:
         with ExitStack() as files:
             writer, self._reading, self._glance = open_file(Path(path), files)
             self._files = files.pop_all()
@@ -58,6 +62,7 @@ class SqliteStore:
         self._outbox = Outbox()
         self._hot = HotBodies()
         self._streams = Streams(self._count_chunks)
+        self._recent_jobs = max(1, recent_jobs)
         self._recent: OrderedDict[str, None] = OrderedDict()
         self._going: set[str] = set()
         self.keys = SqliteKeyStore(self._log, self._glance)
@@ -262,7 +267,7 @@ class SqliteStore:
         """Keep the job that ended among the recent ones, and let the oldest of them go."""
         self._recent[job_id] = None
         self._recent.move_to_end(job_id)
-        while len(self._recent) > RECENT_JOBS:
+        while len(self._recent) > self._recent_jobs:
             oldest, _ = self._recent.popitem(last=False)
             if self._log.busy(oldest):
                 self._recent[oldest] = None  # its turn comes again; until then one more is kept
