@@ -96,6 +96,7 @@ class Takes:
     async def give_back(self, endpoint: str, worker: str, takes: set[str], named: list[ReturnedJob]) -> int:
         """A worker returns jobs: what was handed over under the names `takes`, and the jobs it names. The number of
         jobs that went back."""
+        takes = {take for take in takes if take}
         self._remember(endpoint, worker, takes)
         self.polls.drop(endpoint, worker, takes)
         unseen = [

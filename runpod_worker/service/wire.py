@@ -202,15 +202,15 @@ def _decode(decoder: msgspec.json.Decoder[T], body: bytes, *, nan_to_null: bool)
         raise _named(exc) from exc
     except RecursionError as exc:
         raise BadRequest("body: nested too deeply") from exc
-    except ValueError as exc:
-        body = _mended(body, exc, nan_to_null=nan_to_null)
+    except ValueError:
+        body = _mended(body, nan_to_null=nan_to_null)
     try:
         return body, decoder.decode(body)
     except msgspec.ValidationError as exc:
         raise _named(exc) from exc
 
 
-def _mended(body: bytes, why: ValueError, *, nan_to_null: bool) -> bytes:
+def _mended(body: bytes, *, nan_to_null: bool) -> bytes:
     """The body as standard JSON: Python workers send NaN and Infinity, JavaScript sends half surrogate pairs."""
 
     def odd(text: str) -> float | None:
@@ -229,7 +229,7 @@ def _mended(body: bytes, why: ValueError, *, nan_to_null: bool) -> bytes:
     except RecursionError as exc:
         raise BadRequest("body: nested too deeply") from exc
     except ValueError as exc:
-        raise BadRequest(f"body: expected JSON: {why}") from exc
+        raise BadRequest(f"body: expected JSON: {exc}") from exc
 
 
 def _named(exc: msgspec.ValidationError) -> BadRequest:
@@ -242,7 +242,7 @@ def milliseconds(field: str, text: str | None, default_s: float, bounds_ms: tupl
     """A time in seconds from a query parameter in milliseconds, held within its bounds."""
     if not text:
         return default_s
-    if not text.isascii() or not text.lstrip("-").isdigit() or len(text) > 18:
+    if not text.isascii() or not text.removeprefix("-").isdigit() or len(text) > 18:
         raise BadRequest(f"{field}: expected milliseconds as a whole number, got {text[:40]!r}")
     return min(max(int(text), bounds_ms[0]), bounds_ms[1]) / 1000
 
