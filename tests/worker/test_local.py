@@ -1,0 +1,177 @@
+"""`python handler.py` at the desk, as a real process."""
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+HANDLER = """
+import sys
+from runpod_worker import Worker
+worker = Worker()
+
+@worker.handler
+def handler(job):
+    given = job["input"]
+    if given == "boom":
+        raise ValueError("no such picture")
+    if given == "error":
+        return {"error": "out of paint"}
+    if given == "argv":
+        return sys.argv[1:]
+    if given == "file":
+        return job.save(b"bytes", "out.bin")
+    return {"id": job["id"], "got": given}
+
+worker.start()
+"""
+
+GENERATOR = """
+from runpod_worker import Worker
+worker = Worker()
+
+@worker.handler(aggregate=True)
+def handler(job):
+    for number in range(job["input"]["n"]):
+        job.progress({"at": number})
+        yield number
+
+worker.start()
+"""
+
+
+@pytest.fixture
+def run(tmp_path):
+    def run(*arguments, code=HANDLER, **env):
+        (tmp_path / "handler.py").write_text(textwrap.dedent(code))
+        return subprocess.run(
+            [sys.executable, "-W", "error", "handler.py", *arguments],
+            cwd=tmp_path,
+            env={"PATH": os.environ["PATH"], **env},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    run.folder = tmp_path
+    return run
+
+
+def test_the_job_is_read_from_test_input_json(run):
+    (run.folder / "test_input.json").write_text('{"input": "æble"}', encoding="utf-8")
+
+    done = run()
+
+    assert done.returncode == 0, done.stderr
+    assert '"id": "local_test"' in done.stdout
+    assert '"got": "æble"' in done.stdout
+    assert "ms in the handler" in done.stdout
+
+
+def test_a_job_on_the_command_line_wins_and_keeps_its_id(run):
+    (run.folder / "test_input.json").write_text('{"input": 1}')
+
+    done = run("--test_input", '{"id": "mine", "input": {}}')
+
+    assert done.returncode == 0
+    assert '"id": "mine"' in done.stdout
+    assert '"got": {}' in done.stdout
+
+
+def test_a_job_on_the_command_line_is_run_even_where_there_is_a_service(run):
+    done = run("--test_input", '{"input": 1}', RUNPOD_WEBHOOK_GET_JOB="http://127.0.0.1:9/job-take/x?")
+
+    assert done.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((), "test_input.json not found, exiting."),
+        (("--test_input", "{}"), "Job has no input parameter."),
+        (("--test_input", '{"input": null}'), "Job has no input parameter."),
+        (("--test_input", "{"), "--test_input: not JSON"),
+        (("--test_input", "[1]"), "expected a JSON object, got list"),
+        (("--test_input", "@nowhere.json"), "No such file"),
+        (("--test_input", '{"input": "boom"}'), "ValueError: no such picture"),
+        (("--test_input", '{"input": "error"}'), "out of paint"),
+    ],
+)
+def test_what_does_not_work_exits_1_and_says_why(run, arguments, said):
+    done = run(*arguments)
+
+    assert done.returncode == 1
+    assert said in done.stdout
+
+
+def test_generators_are_iterated(run):
+    done = run("--test_input", '{"input": {"n": 2}}', "--test_output", "[0, 1]", code=GENERATOR)
+
+    assert done.returncode == 0, done.stdout
+    assert "chunk 0    0\n" in done.stdout
+    assert "chunk 1    1\n" in done.stdout
+    assert 'progress   {"at":1}' in done.stdout
+
+
+def test_the_output_is_compared_with_the_expected_one(run):
+    (run.folder / "expected.json").write_text(json.dumps({"got": 1, "id": "local_test"}))
+
+    same = run("--test_input", '{"input": 1}', "--test_output", "@expected.json")
+    other = run("--test_input", '{"input": 2}', "--test_output", "@expected.json")
+
+    assert same.returncode == 0
+    assert other.returncode == 1
+    assert '\n  -  "got": 1,\n' in other.stdout
+    assert '\n  +  "got": 2,\n' in other.stdout
+
+
+def test_flags_of_ours_are_taken_out_of_the_command_line(run):
+    done = run("--test_input", '{"input": "argv"}', "--mine", "--rp_log_level", "ERROR", "7")
+
+    assert json.loads(done.stdout.partition("output     ")[2].partition("time ")[0]) == ["--mine", "7"]
+
+
+def test_saved_files_go_into_a_folder(run):
+    done = run("--test_input", '{"input": "file"}')
+
+    assert '"output/out.bin"' in done.stdout
+    assert (run.folder / "output" / "out.bin").read_bytes() == b"bytes"
+
+
+def test_a_coroutine_that_saves_and_stops_in_time_works_too(run):
+    code = """
+        import asyncio
+        from runpod_worker import Worker
+        worker = Worker()
+        @worker.model
+        async def load():
+            return asyncio.get_running_loop()
+        @worker.handler(timeout=0.05)
+        async def handler(job, loop):
+            assert loop is asyncio.get_running_loop()
+            await asyncio.sleep(job["input"])
+            return "slept"
+        worker.start()
+    """
+
+    assert run("--test_input", '{"input": 0.001}', code=code).returncode == 0
+    late = run("--test_input", '{"input": 60}', code=code)
+    assert late.returncode == 1
+    assert "the handler's timeout of 0.05 s exceeded" in late.stdout
+
+
+def test_a_worker_that_is_declared_wrongly_says_so(run):
+    done = run(code="from runpod_worker import Worker\nWorker().start()")
+
+    assert done.returncode == 1
+    assert "DeclarationError: there is no handler" in done.stderr
+
+
+def test_the_local_api_is_somebody_elses(run):
+    done = run("--rp_serve_api")
+
+    assert "there is no local API here" in done.stderr
