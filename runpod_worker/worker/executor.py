@@ -61,6 +61,7 @@ def serve(
 
 
 def _serve(worker: Worker, settings: WorkerSettings, channel: ExecutorChannel) -> int:
+    reader: _Reader | None = None
     try:
         engine = Engine(worker.declaration(), settings, channel.send)
         reader = _Reader(channel, engine, settings)
@@ -69,6 +70,9 @@ def _serve(worker: Worker, settings: WorkerSettings, channel: ExecutorChannel) -
         text = str(error) if isinstance(error, RunpodWorkerError) else traceback_of(error)
         log.error("executor.load_failed", extra={"error": text})
         channel.send(LoadFailed(text))
+        if reader is not None:  # this process may have to wait for its agent: nothing is left to see to
+            reader.served.set()
+            reader.finished.set()
         return LOAD_FAILED
     log.info("executor.ready", extra={"device": ready.device, "load_s": round(ready.load_s, 3), "slots": ready.slots})
     channel.send(ready)
