@@ -18,7 +18,7 @@ from typing import Protocol
 from . import channel
 
 TAIL_BYTES = 8192
-TAIL_LINES = 10
+TAIL_LINES = 40
 
 TAIL_WAIT_S = 0.3
 """How long the last words of a dead process are waited for: another one may hold its standard error open."""

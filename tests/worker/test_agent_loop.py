@@ -1,0 +1,382 @@
+"""The life of jobs in a real worker: taken, run, delivered."""
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ECHO = """
+@worker.handler
+def handler(job):
+    return job["input"]
+"""
+
+
+async def test_a_job_is_taken_run_and_reported(service: Any, start_worker: Any) -> None:
+    await start_worker(ECHO)
+
+    await service.add({"id": "a", "input": {"x": 1}})
+
+    assert await service.result("a") == {"output": {"x": 1}}
+    assert service.to("ping")[0].at < service.to("job-take")[0].at
+
+
+async def test_the_users_own_process_can_be_the_executor(service: Any, start_worker: Any) -> None:
+    worker = await start_worker(ECHO, as_executor=True)
+    await service.add({"id": "a", "input": {"x": 1}})
+
+    assert await service.result("a") == {"output": {"x": 1}}
+    assert await worker.terminate() == 0
+
+
+async def test_each_of_many_jobs_ends_once(agreed: Any, start_worker: Any) -> None:
+    await start_worker(ECHO)
+    await agreed.add(*({"id": f"j{i}", "input": i, "attempt": 1} for i in range(300)))
+
+    await agreed.until(lambda: len(agreed.to("job-done")) >= 300)
+
+    assert {job: result["output"] for job, result in agreed.results().items()} == {f"j{i}": i for i in range(300)}
+    assert agreed.counted()["job-done"] == 300
+
+
+async def test_a_job_without_input_fails_at_once_and_the_worker_goes_on(service: Any, start_worker: Any) -> None:
+    await start_worker(ECHO)
+    service.script("job-take", b'{"id":"bad"}')
+    await service.add({"id": "good", "input": {}})
+
+    assert "input" in (await service.result("bad"))["error"]
+    assert await service.result("good") == {"output": {}} or await service.result("good") == {}
+
+
+async def test_timings_go_with_results_where_that_is_agreed(agreed: Any, start_worker: Any) -> None:
+    await start_worker(ECHO)
+    await agreed.add({"id": "a", "input": 1, "attempt": 1})
+    first = (await agreed.result("a"))["timings"]
+    await agreed.add({"id": "b", "input": 1, "attempt": 1})
+    second = (await agreed.result("b"))["timings"]
+
+    assert 0 <= first["inputReady"] <= first["started"] <= first["finished"] <= first["encoded"]
+    assert {"loadS", "startupS"} <= set(first)
+    assert set(second) == {"inputReady", "started", "finished", "encoded"}
+
+
+async def test_nothing_is_sent_to_a_plain_service_that_it_does_not_expect(service: Any, start_worker: Any) -> None:
+    await start_worker(ECHO)
+    await service.add({"id": "a", "input": 1, "attempt": 1})
+    await service.result("a")
+
+    assert set(service.counted()) <= {"ping", "job-take", "job-take-batch", "job-stop", "job-done"}
+    assert not [name for one in service.requests for name in one.headers if name.startswith("x-")]
+    assert service.to("job-done")[0].json == {"output": 1}
+
+
+async def test_the_slot_is_free_before_the_result_is_delivered(service: Any, start_worker: Any) -> None:
+    service.delay("job-done", 0.5)
+    await start_worker(ECHO)
+    await service.add(*({"id": f"j{i}", "input": i} for i in range(3)))
+
+    first, *_, last = await service.requests_to("job-done", 3)
+
+    assert last.at - first.at < 0.5
+
+
+async def test_a_free_worker_waits_in_a_held_request_and_asks_nothing_else(service: Any, start_worker: Any) -> None:
+    await start_worker(ECHO)
+    await service.requests_to("job-take")
+    await service.add({"id": "a", "input": 1})
+    await service.result("a")
+
+    await service.requests_to("job-take", 2)
+    before = service.counted()
+    await asyncio.sleep(0.7)  # the absence of requests has no event to wait for
+
+    assert service.counted() == before
+
+
+async def test_a_service_that_does_not_hold_is_not_hammered(service: Any, start_worker: Any) -> None:
+    service.hold_s = 0
+    await start_worker(ECHO)
+    await service.requests_to("job-take", 3)
+    before = len(service.requests)
+
+    await asyncio.sleep(2)  # a rate needs a time
+
+    assert len(service.requests) - before < 30
+    await service.add({"id": "a", "input": 1})
+    assert await service.result("a") == {"output": 1}
+
+
+async def test_a_new_attempt_of_a_job_that_is_held_is_not_run_twice(
+    agreed: Any, start_worker: Any, tmp_path: Path
+) -> None:
+    await start_worker(
+        """
+        @worker.handler(concurrency=2)
+        async def handler(job):
+            job.progress("running")
+            while not os.path.exists(job["input"]):
+                await asyncio.sleep(0.01)
+            return os.getpid()
+        """
+    )
+    flag = tmp_path / "go"
+    await agreed.add({"id": "a", "input": str(flag), "attempt": 1})
+    await agreed.requests_to("job-done")
+    await agreed.add({"id": "a", "input": str(flag), "attempt": 2})
+    await agreed.until(lambda: len(agreed.taken_at) and not agreed._jobs)
+    await agreed.until(lambda: len(agreed.to("job-take") + agreed.to("job-take-batch")) >= 3)
+    flag.touch()
+
+    await agreed.result("a")
+
+    outcomes = [one for one in agreed.to("job-done") if "status" not in one.json]
+    assert [one.headers["x-attempt"] for one in outcomes] == ["2"]
+
+
+# ---------------------------------------------------------------- chunks and progress
+
+STREAM = """
+@worker.handler
+def handler(job):
+    for i in range(job["input"]):
+        yield i
+"""
+
+
+async def test_chunks_are_posted_one_by_one_in_order_before_the_result(service: Any, start_worker: Any) -> None:
+    await start_worker(STREAM)
+    await service.add({"id": "a", "input": 50})
+
+    assert await service.result("a") == {"output": []}
+
+    chunks = service.to("job-stream")
+    assert [one.json["output"] for one in chunks] == list(range(50))
+    [done] = service.to("job-done")
+    assert done.query["isStream"] == "true"
+    assert service.requests.index(done) > service.requests.index(chunks[-1])
+
+
+async def test_chunks_travel_together_where_that_is_agreed(agreed: Any, start_worker: Any) -> None:
+    await start_worker(STREAM)
+    agreed.delay("job-stream", 0.1)
+    await agreed.add({"id": "a", "input": 2000, "attempt": 1})
+
+    await agreed.result("a")
+
+    posts = [one.json for one in agreed.to("job-stream")]
+    assert [chunk for post in posts for chunk in post["outputs"]] == list(range(2000))
+    assert len(posts) < 20
+    index = 0
+    for post in posts:
+        assert post["index"] == index
+        index += len(post["outputs"])
+
+
+async def test_a_chunk_that_was_not_acknowledged_is_sent_again_before_the_next(service: Any, start_worker: Any) -> None:
+    await start_worker(STREAM)
+    service.script("job-stream", 500, 200, 503)
+    await service.add({"id": "a", "input": 4})
+
+    await service.result("a")
+
+    assert [one.json["output"] for one in service.to("job-stream")] == [0, 0, 1, 1, 2, 3]
+
+
+async def test_a_generator_waits_when_its_chunks_cannot_leave(service: Any, start_worker: Any) -> None:
+    service.delay("job-stream", 60)
+    worker = await start_worker(
+        """
+        @worker.handler
+        def handler(job):
+            for i in range(400):
+                if i == 300:
+                    print("FAR", flush=True)
+                yield "x" * 500_000
+        """
+    )
+    await service.add({"id": "a", "input": 1})
+    await service.requests_to("job-stream")
+
+    await asyncio.sleep(1.5)  # the absence of a line has no event to wait for
+
+    assert "FAR" not in worker.log
+
+
+async def test_progress_is_ordered_and_never_follows_the_result(service: Any, start_worker: Any) -> None:
+    service.delay("job-done", 0.02)
+    await start_worker(
+        """
+        @worker.handler
+        def handler(job):
+            for i in range(100):
+                job.progress(i)
+                if i % 10 == 0:
+                    time.sleep(0.01)
+            return "end"
+        """
+    )
+    await service.add({"id": "a", "input": 1})
+
+    await service.result("a")
+    await asyncio.sleep(0.3)  # nothing may follow, and nothing has no event
+
+    *progress, result = [one.json for one in service.to("job-done")]
+    values = [one["output"] for one in progress]
+    assert values == sorted(set(values))
+    assert all(one["status"] == "IN_PROGRESS" for one in progress)
+    assert result == {"output": "end"}
+
+
+# ---------------------------------------------------------------- executors that die
+
+
+@pytest.mark.parametrize(
+    ("death", "said"),
+    [
+        ("os._exit(3)", "exited with code 3"),
+        ("os.kill(os.getpid(), signal.SIGKILL)", "was killed by SIGKILL"),
+        ("import ctypes; ctypes.string_at(0)", "was killed by SIGSEGV"),
+    ],
+)
+async def test_a_job_whose_process_dies_fails_at_once_and_the_worker_goes_on(
+    service: Any, start_worker: Any, death: str, said: str
+) -> None:
+    await start_worker(
+        f"""
+        @worker.handler
+        def handler(job):
+            if job["input"] == "die":
+                print("last words", file=sys.stderr, flush=True)
+                {death}
+            return os.getpid()
+        """
+    )
+    await service.add({"id": "a", "input": "die"})
+    await service.add({"id": "b", "input": "live"})
+
+    error = (await service.result("a"))["error"]
+    assert said in error
+    assert ("handler0.py" if "SEGV" in said else "last words") in error  # a segfault prints a long traceback
+    assert (await service.result("b"))["output"]
+
+
+async def test_jobs_that_waited_behind_a_dead_process_are_run_not_failed(service: Any, start_worker: Any) -> None:
+    await start_worker(
+        """
+        @worker.handler
+        def handler(job):
+            if job["input"] == "die":
+                time.sleep(0.3)
+                os._exit(3)
+            return job["input"]
+        """
+    )
+    await service.add(*({"id": f"warm{i}", "input": i} for i in range(200)))
+    await service.add({"id": "bad", "input": "die"}, *({"id": f"j{i}", "input": i} for i in range(200)))
+
+    await service.until(lambda: len(service.results()) == 401)
+
+    assert [job for job, result in service.results().items() if "error" in result] == ["bad"]
+
+
+async def test_an_executor_that_is_the_parent_and_dies_is_reported_and_ends_the_worker(
+    service: Any, start_worker: Any
+) -> None:
+    worker = await start_worker(
+        """
+        @worker.handler
+        def handler(job):
+            os.kill(os.getpid(), signal.SIGKILL)
+        """,
+        as_executor=True,
+    )
+    await service.add({"id": "a", "input": 1})
+
+    assert "died" in (await service.result("a"))["error"]
+    assert await worker.exit() == -signal.SIGKILL
+
+
+async def test_an_executor_does_not_outlive_its_agent(service: Any, start_worker: Any) -> None:
+    worker = await start_worker(
+        """
+        @worker.handler
+        def handler(job):
+            return os.getpid()
+        """
+    )
+    await service.add({"id": "a", "input": 1})
+    executor = (await service.result("a"))["output"]
+
+    worker.signal(signal.SIGKILL)
+    await worker.exit()
+
+    await _ended(executor)
+
+
+async def test_a_handlers_process_whose_agent_dies_exits_with_an_error(service: Any, start_worker: Any) -> None:
+    worker = await start_worker(
+        """
+        @worker.handler
+        def handler(job):
+            import subprocess
+            return int(subprocess.check_output(["pgrep", "-P", str(os.getpid())]).split()[0])
+        """,
+        as_executor=True,
+    )
+    await service.add({"id": "a", "input": 1})
+    agent = (await service.result("a"))["output"]
+
+    os.kill(agent, signal.SIGKILL)
+
+    assert await worker.exit() != 0
+
+
+async def test_a_model_that_cannot_be_loaded_says_why_and_exits_with_an_error(service: Any, start_worker: Any) -> None:
+    for as_executor in (False, True):
+        worker = await start_worker(
+            """
+            @worker.model
+            def load():
+                raise RuntimeError("no such weights")
+
+            @worker.handler
+            def handler(job, model):
+                return 1
+            """,
+            as_executor=as_executor,
+        )
+
+        assert await worker.exit() == 1
+        assert "no such weights" in worker.log
+    assert not service.to("job-take")
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("sys.exit(0)", "without worker.start()"),
+        ("os._exit(7)", "exited with code 7 3 times before it was ready"),
+    ],
+)
+async def test_a_program_that_never_gets_ready_ends_the_worker(
+    service: Any, start_worker: Any, source: str, said: str
+) -> None:
+    worker = await start_worker(source)
+
+    assert await worker.exit() == 1
+    assert said in worker.log
+
+
+async def _ended(pid: int) -> None:
+    """Wait until the process has ended (and is not merely a zombie of some init)."""
+    async with asyncio.timeout(30):
+        while True:
+            try:
+                if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
+                    return
+            except FileNotFoundError:
+                return
+            await asyncio.sleep(0.02)
