@@ -9,6 +9,7 @@ import typer
 
 from runpod_worker.cli.border import bordered
 from runpod_worker.cli.keys import DATA, Data
+from runpod_worker.core.lifecycle import LEASE_S
 from runpod_worker.log import setup
 
 
@@ -26,6 +27,9 @@ def serve(
     private_webhooks: Annotated[
         bool, typer.Option("--private-webhooks", help="Let webhooks go to private and loopback addresses.")
     ] = False,
+    lease: Annotated[
+        float, typer.Option(min=1, help="Seconds after which the jobs of a silent worker are handed to another.")
+    ] = LEASE_S,
     webhook_secret: Annotated[
         str | None,
         typer.Option(
@@ -49,6 +53,7 @@ def serve(
         port=port,
         data=None if memory else Path(data),
         public_url=public_url,
+        lease_s=lease,
         webhooks=WebhookSettings(private=private_webhooks, secret=webhook_secret),
     )
     serve_forever(settings, ready=lambda url: typer.echo(f"the job service listens on {url}/v2/ENDPOINT"))

@@ -1,0 +1,119 @@
+"""kill -9 of worker, executor and service in the middle of jobs: every accepted job ends, once."""
+
+import os
+import signal
+import subprocess
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+Fleet = Any
+
+COUNTED = """
+@worker.handler
+def handler(job):
+    with open(job["input"]["ledger"], "a") as ledger:  # one write(2) of a short line: never torn
+        ledger.write(f"{os.getpid()} {job['id']}\\n")
+    time.sleep(job["input"].get("s", 0.02))
+    return job["input"]["n"]
+"""
+
+
+def ledger(path: Path) -> list[tuple[int, str]]:
+    if not path.exists():
+        return []
+    return [(int(pid), job) for pid, _, job in (line.partition(" ") for line in path.read_text().splitlines())]
+
+
+def submit(fleet: Fleet, path: Path, count: int, **more: object) -> list[str]:
+    return [fleet.run({"ledger": str(path), "n": n, **more}) for n in range(count)]
+
+
+def check_all_ended(fleet: Fleet, jobs: list[str]) -> list[dict[str, Any]]:
+    views = [fleet.ended(job) for job in jobs]
+    assert [view["status"] for view in views] == ["COMPLETED"] * len(jobs)
+    assert [view["output"] for view in views] == list(range(len(jobs)))
+    return views
+
+
+def test_a_killed_service_forgets_nothing_and_runs_nothing_twice(fleet: Fleet, tmp_path: Path) -> None:
+    book = tmp_path / "ledger"
+    service = fleet.serve()
+    fleet.worker(COUNTED)
+    jobs = submit(fleet, book, 60)
+    for seen in (10, 30):
+        fleet.until(lambda seen=seen: len(ledger(book)) > seen, "jobs run")
+        service.kill()
+        service.wait()
+        service = fleet.serve()
+
+    check_all_ended(fleet, jobs)
+
+    assert Counter(job for _, job in ledger(book)) == Counter(jobs)
+
+
+def test_a_killed_executor_fails_the_job_it_ran_and_no_other(fleet: Fleet, tmp_path: Path) -> None:
+    book = tmp_path / "ledger"
+    fleet.serve()
+    fleet.worker(COUNTED)
+    jobs = submit(fleet, book, 1, s=60) + submit(fleet, book, 20)
+    [(executor, victim)] = fleet.until(lambda: ledger(book), "the first job runs")
+
+    os.kill(executor, signal.SIGKILL)
+
+    dead = fleet.ended(victim)
+    assert dead["status"] == "FAILED"
+    assert "SIGKILL" in dead["error"]
+    others = [fleet.ended(job) for job in jobs if job != victim]
+    assert {view["status"] for view in others} == {"COMPLETED"}
+
+
+def test_jobs_of_a_killed_worker_are_run_by_another(fleet: Fleet, tmp_path: Path) -> None:
+    book = tmp_path / "ledger"
+    fleet.serve("--lease", "3")
+    worker = fleet.worker(COUNTED)
+    jobs = submit(fleet, book, 1, s=3600)
+    fleet.until(lambda: ledger(book), "the job runs")
+    os.killpg(worker.pid, signal.SIGKILL)
+    worker.wait()
+    fleet.worker(COUNTED.replace('job["input"].get("s", 0.02)', "0"))
+
+    [view] = check_all_ended(fleet, jobs)  # after the lease of the silent worker is over
+
+    assert view["retries"] == 1
+    assert len(ledger(book)) == 2
+
+
+def test_results_finished_while_the_service_was_away_arrive_once(fleet: Fleet, tmp_path: Path) -> None:
+    book = tmp_path / "ledger"
+    service = fleet.serve()
+    worker = fleet.worker(COUNTED)
+    jobs = submit(fleet, book, 1, s=1.0)
+    fleet.until(lambda: ledger(book), "the job runs")
+    service.kill()
+    service.wait()
+    subprocess.run(["sleep", "1.5"], check=True)  # the outage itself: the job ends in it
+
+    fleet.serve()
+
+    check_all_ended(fleet, jobs)
+    assert len(ledger(book)) == 1
+    assert worker.poll() is None
+
+
+def test_a_result_that_could_not_be_delivered_is_sent_by_the_next_start(fleet: Fleet, tmp_path: Path) -> None:
+    book, spool = tmp_path / "ledger", {"RUNPOD_WORKER_SPOOL": str(tmp_path / "spool"), "RUNPOD_POD_ID": "same"}
+    service = fleet.serve()
+    worker = fleet.worker(COUNTED, "--grace", "2", env=spool)
+    jobs = submit(fleet, book, 1, s=1.0)
+    fleet.until(lambda: ledger(book), "the job runs")
+    service.kill()
+    service.wait()
+    worker.send_signal(signal.SIGTERM)
+    assert worker.wait(30) == 0
+
+    fleet.serve()
+    fleet.worker(COUNTED, env=spool)
+
+    check_all_ended(fleet, jobs)
+    assert len(ledger(book)) == 1
