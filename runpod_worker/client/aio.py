@@ -76,6 +76,7 @@ class AsyncioClient:
             headers=self._headers,
             timeout=aiohttp.ClientTimeout(total=request.timeout_s),
             allow_redirects=False,
+            raise_for_status=False,  # whatever the caller's session says: refusals are read in one place
             proxy=self._proxy,
         ) as response:
             body = await response.read()
@@ -185,7 +186,7 @@ class AsyncioEndpoint:
         """Send a job and return it without waiting; what `endpoint_input` may be is told at `Endpoint.run`."""
         return self.job(await self._client.perform(self._client.calls.submit(self.endpoint_id, endpoint_input)))
 
-    async def run_sync(self, endpoint_input: Json, timeout: float = 86400) -> Json:
+    async def run_sync(self, endpoint_input: Json, timeout: float | None = 86400) -> Json:
         """Send a job, wait for it and return its output."""
         return await self._client.perform(self._client.calls.run_sync(self.endpoint_id, endpoint_input, timeout))
 

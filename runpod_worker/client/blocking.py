@@ -131,8 +131,10 @@ class Endpoint:
         job_id = self.rp_client.perform(self.rp_client.calls.submit(self.endpoint_id, request_input))
         return self.job(job_id)
 
-    def run_sync(self, request_input: Json, timeout: float = 86400) -> Json:
-        """Send a job (as `run` does), wait for it and return its output.
+    def run_sync(self, request_input: Json, timeout: float | None = 86400) -> Json:
+        """Send a job (as `run` does), wait up to `timeout` seconds for its end and return its output.
+
+        None waits for as long as it takes.
 
         Raises:
             JobFailed, JobCancelled, JobTimedOut: it ended without completing; `.job` is the service's view of it.

@@ -69,17 +69,17 @@ class Calls:
         view = yield from self.call("POST", path, whole_request(request_input))
         return _job_id(view, path)
 
-    def run_sync(self, endpoint_id: str, request_input: Json, timeout: float) -> Flow[Json]:
+    def run_sync(self, endpoint_id: str, request_input: Json, timeout: float | None) -> Flow[Json]:
         """Send a job, wait for it and return its output."""
-        asked = self.now()
-        hold_s = _hold(timeout)
+        deadline = self.now() + limit(timeout)
+        hold_s = _hold(limit(timeout))
         path = endpoint_path(endpoint_id, "runsync", hold_s)
         body = encoded(whole_request(request_input))
         request = Request(method="POST", path=path, body=body, timeout_s=hold_s + CALL_TIMEOUT_S)
-        reply = yield from self._sender.send(request, asked + timeout, repeatable=False)
+        reply = yield from self._sender.send(request, deadline, repeatable=False)
         view = view_in(reply, path)
         if not final(view):
-            view = yield from self.wait(endpoint_id, _job_id(view, path), asked + timeout - self.now())
+            view = yield from self.wait(endpoint_id, _job_id(view, path), deadline - self.now())
         return completed(view)
 
     def view(self, endpoint_id: str, job_id: str, timeout: float = CALL_TIMEOUT_S) -> Flow[View]:
@@ -186,6 +186,11 @@ class Calls:
         """Drop the jobs that are still queued, and return the reply."""
         view: View = yield from self.call("POST", endpoint_path(endpoint_id, "purge-queue"), None, timeout)
         return view
+
+
+def limit(timeout: float | None) -> float:
+    """The time-out in seconds; None has no end."""
+    return math.inf if timeout is None else timeout
 
 
 def completed(view: View) -> Json:

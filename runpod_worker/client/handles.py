@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
-
 from .access import checked_id
-from .calls import Calls, View, completed
+from .calls import Calls, View, completed, limit
 from .exchange import Flow, Json
 from .replies import final
 
@@ -50,8 +48,8 @@ class JobHandle:
     def _output(self, timeout: float | None) -> Flow[Json]:
         if timeout == 0 or self._last is not None:
             return completed((yield from self._view()))
-        limit = math.inf if timeout is None else timeout
-        return completed(self._seen((yield from self._calls.wait(self.endpoint_id, self.job_id, limit))))
+        view = yield from self._calls.wait(self.endpoint_id, self.job_id, limit(timeout))
+        return completed(self._seen(view))
 
     def _chunks(self, early: int) -> Flow[tuple[list[Json], int]]:
         return self._calls.chunks(self.endpoint_id, self.job_id, early)

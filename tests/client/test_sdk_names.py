@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
+import threading
 from typing import Any
 
 import aiohttp
@@ -60,6 +62,29 @@ async def test_asyncio_endpoint_leaves_the_callers_session_open(service: Any, ba
         async with runpod.AsyncioEndpoint("ep", session) as endpoint:
             await endpoint.health()
         assert not session.closed
+
+
+async def test_a_session_that_raises_by_itself_changes_no_error(service: Any, base_url: str) -> None:
+    service.on("GET ep/health", service.answer(status=401, json={"detail": "invalid api key"}))
+
+    async with aiohttp.ClientSession(raise_for_status=True) as session:
+        with pytest.raises(errors.Unauthorized, match="invalid api key"):
+            await runpod.AsyncioEndpoint("ep", session).health()
+
+
+async def test_a_cancelled_wait_leaves_the_endpoint_usable(service: Any, base_url: str) -> None:
+    never = threading.Event()
+    service.on("GET ep/status-sync/job-1", service.answer(json=DONE, gate=never))
+    service.on("GET ep/health", {"jobs": {}})
+
+    async with runpod.AsyncioEndpoint("ep") as endpoint:
+        waiting = asyncio.create_task(endpoint.job("job-1").output(None))
+        await asyncio.to_thread(service.await_requests, 1)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        assert await endpoint.health() == {"jobs": {}}
+    never.set()
 
 
 def test_modules_of_the_sdk_have_their_classes() -> None:

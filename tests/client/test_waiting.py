@@ -221,3 +221,12 @@ def test_waiting_without_a_time_out_has_no_end(desk: Any) -> None:
     desk.reply(DONE)
 
     assert wait(desk, math.inf) == DONE
+
+
+def test_run_sync_without_a_time_out_has_no_end(desk: Any) -> None:
+    desk.reply(QUEUED, after=HOLD_S)
+    for _ in range(1000):
+        desk.reply(RUNNING, after=HOLD_S)
+    desk.reply(DONE)
+
+    assert desk.perform(desk.calls.run_sync("ep", {}, None)) == [1]
