@@ -233,7 +233,7 @@ async def test_slow_receiver_delays_nobody_else(store, receiver, make_job):
 
 async def test_receiver_that_never_answers_is_timed_out(store, receiver, make_job):
     receiver.hold = asyncio.Event()
-    async with delivering(store, timeout_s=0.2) as webhooks:
+    async with delivering(store, timeout_s=0.2, schedule=Schedule((0.0,) * 1000)) as webhooks:
         await ended(store, make_job(webhook=receiver.url))
         webhooks.notify()
         await receiver.next()
