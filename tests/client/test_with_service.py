@@ -103,9 +103,14 @@ class Live:
     async def _run_job(self, http: aiohttp.ClientSession, job: dict[str, Any]) -> None:
         asked = job["input"]
         for chunk in asked.get("chunks", ()):
-            await http.post(f"job-stream/w1/{job['id']}", json={"output": chunk})
+            await self._post(http, f"job-stream/w1/{job['id']}", {"output": chunk})
         result = {"error": asked["error"]} if "error" in asked else {"output": {"echo": asked}}
-        await http.post(f"job-done/w1/{job['id']}", json=result)
+        await self._post(http, f"job-done/w1/{job['id']}", result)
+
+    async def _post(self, http: aiohttp.ClientSession, path: str, body: dict[str, Any]) -> None:
+        async with http.post(path, json=body) as reply:
+            assert reply.status == 200
+            await reply.read()
 
     def keep(self, job: Job, request: bytes = b'{"input":{}}') -> None:
         self.do(self._stores.jobs.add(job, request))
