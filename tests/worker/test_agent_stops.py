@@ -1,0 +1,257 @@
+"""A stop really stops: the ladder from a flag to SIGKILL, and what is reported."""
+
+import asyncio
+import signal
+import time
+from typing import Any
+
+import pytest
+
+KINDS = {
+    "function": """
+        @worker.handler
+        def handler(job):
+            job.progress("running")
+            time.sleep(job["input"])
+            return "end"
+    """,
+    "coroutine": """
+        @worker.handler
+        async def handler(job):
+            job.progress("running")
+            await asyncio.sleep(job["input"])
+            return "end"
+    """,
+    "generator": """
+        @worker.handler
+        def handler(job):
+            job.progress("running")
+            time.sleep(job["input"])
+            yield "end"
+    """,
+    "async_generator": """
+        @worker.handler
+        async def handler(job):
+            job.progress("running")
+            await asyncio.sleep(job["input"])
+            yield "end"
+    """,
+}
+
+STUBBORN = """
+import threading
+@worker.handler(concurrency=4)
+async def handler(job):
+    if job["input"] == "stubborn":
+        job.progress("running")
+        while True:
+            try:
+                await asyncio.sleep(60)
+            except BaseException:
+                pass
+    if job["input"] == "pid":
+        return os.getpid()
+    job.progress("running")
+    await asyncio.sleep(1.5)
+    return "end"
+"""
+
+
+def outcomes(service: Any, job: str) -> list[Any]:
+    return [one.json for one in service.to("job-done") if one.job == job and one.json.get("status") != "IN_PROGRESS"]
+
+
+async def running(service: Any, job: str) -> None:
+    await service.until(lambda: [one for one in service.to("job-done") if one.job == job])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_stopped_job_frees_its_slot_and_is_confirmed(agreed: Any, start_worker: Any, kind: str) -> None:
+    await start_worker(KINDS[kind], RUNPOD_WORKER_STOP_GRACE="20")
+    await agreed.add({"id": "a", "input": 30, "attempt": 1})
+    await running(agreed, "a")
+
+    await agreed.stop("a")
+    await agreed.until(lambda: outcomes(agreed, "a"))
+    await agreed.add({"id": "b", "input": 0, "attempt": 1})
+    await agreed.until(lambda: outcomes(agreed, "b"))
+
+    assert outcomes(agreed, "a") == [{"stopped": True}]
+
+
+async def test_a_plain_service_hears_nothing_more_of_a_stopped_job(service: Any, start_worker: Any) -> None:
+    await start_worker(KINDS["function"])
+    await service.add({"id": "a", "input": 30})
+    await running(service, "a")
+
+    await service.stop("a")
+    await service.add({"id": "b", "input": 0})
+
+    assert await service.result("b") == {"output": "end"}
+    assert outcomes(service, "a") == []
+
+
+async def test_a_handler_that_does_not_stop_is_killed_and_replaced(agreed: Any, start_worker: Any) -> None:
+    await start_worker(STUBBORN)
+    await agreed.add({"id": "first", "input": "pid", "attempt": 1})
+    before = (await agreed.result("first"))["output"]
+    await agreed.add({"id": "a", "input": "stubborn", "attempt": 1})
+    await running(agreed, "a")
+
+    asked = time.monotonic()
+    await agreed.stop("a")
+    await agreed.until(lambda: outcomes(agreed, "a"))
+    took = agreed.to("job-done")[-1].at - asked
+    await agreed.add({"id": "b", "input": "pid", "attempt": 1})
+
+    assert (await agreed.result("b"))["output"] != before
+    assert outcomes(agreed, "a") == [{"stopped": True}]
+    assert took >= 0.5  # not before the grace was over: the status is final only when the slot is free
+
+
+async def test_the_other_jobs_of_a_killed_process_are_handed_back(agreed: Any, start_worker: Any) -> None:
+    await start_worker(STUBBORN)
+    await agreed.add({"id": "a", "input": "stubborn", "attempt": 1}, {"id": "other", "input": "slow", "attempt": 7})
+    await running(agreed, "a")
+    await running(agreed, "other")
+
+    await agreed.stop("a")
+    returned = await agreed.requests_to("job-return")
+
+    assert {"id": "other", "attempt": 7} in [job for one in returned for job in one.json["jobs"]]
+    assert outcomes(agreed, "other") == []
+
+
+async def test_the_other_jobs_of_a_killed_process_are_run_again_where_nothing_can_be_handed_back(
+    service: Any, start_worker: Any
+) -> None:
+    await start_worker(STUBBORN)
+    await service.add({"id": "a", "input": "stubborn"}, {"id": "other", "input": "slow"})
+    await running(service, "a")
+    await running(service, "other")
+
+    await service.stop("a")
+
+    assert await service.result("other") == {"output": "end"}
+
+
+async def test_a_job_that_waits_behind_another_is_stopped_before_it_starts(agreed: Any, start_worker: Any) -> None:
+    """Its slot was never used, so the answer does not wait for the job before it."""
+    await start_worker(
+        """
+        @worker.handler
+        def handler(job):
+            if job["input"] == "slow":
+                job.progress("running")
+                time.sleep(30)
+            return job["input"]
+        """
+    )
+    await agreed.add(*({"id": f"warm{i}", "input": i, "attempt": 1} for i in range(100)))
+    await agreed.add({"id": "slow", "input": "slow", "attempt": 1}, {"id": "next", "input": 1, "attempt": 1})
+    await running(agreed, "slow")
+    if "next" not in agreed.taken_at:
+        pytest.skip("nothing was taken ahead this time")
+
+    await agreed.stop("next")
+    await agreed.until(lambda: outcomes(agreed, "next") or agreed.to("job-return"))
+
+    returned = [job["id"] for one in agreed.to("job-return") for job in one.json["jobs"]]
+    assert outcomes(agreed, "next") == [{"stopped": True}] or "next" in returned
+
+
+async def test_a_job_over_its_time_fails_in_the_platforms_words(agreed: Any, start_worker: Any) -> None:
+    await start_worker(KINDS["function"])
+    await agreed.add({"id": "a", "input": 30, "attempt": 1, "timeoutMs": 300})
+
+    await agreed.until(lambda: outcomes(agreed, "a"))
+
+    [outcome] = outcomes(agreed, "a")
+    assert "executionTimeout exceeded" in outcome["error"]
+
+
+async def test_a_job_over_its_time_that_does_not_stop_is_killed(agreed: Any, start_worker: Any) -> None:
+    await start_worker(STUBBORN)
+    await agreed.add({"id": "a", "input": "stubborn", "attempt": 1, "timeoutMs": 300})
+
+    await agreed.until(lambda: outcomes(agreed, "a"))
+    await agreed.add({"id": "b", "input": "pid", "attempt": 1})
+
+    assert "executionTimeout exceeded" in outcomes(agreed, "a")[0]["error"]
+    assert (await agreed.result("b"))["output"]
+
+
+async def test_an_attempt_that_is_not_ours_any_more_is_stopped_in_silence(agreed: Any, start_worker: Any) -> None:
+    await start_worker(
+        """
+        @worker.handler
+        def handler(job):
+            if job["input"] == "quick":
+                yield "q"
+                return
+            for i in range(10000):
+                yield i
+                time.sleep(0.01)
+        """
+    )
+    await agreed.add({"id": "a", "input": "slow", "attempt": 1})
+    await agreed.requests_to("job-stream", 2)
+
+    agreed.stale.add("a")
+    await agreed.add({"id": "b", "input": "quick", "attempt": 1})
+    await agreed.until(lambda: outcomes(agreed, "b"))
+
+    assert outcomes(agreed, "a") == []
+
+
+async def test_a_stop_for_a_job_that_was_never_seen_is_confirmed(agreed: Any, start_worker: Any) -> None:
+    await start_worker(KINDS["function"])
+
+    await agreed.stop("unseen")
+    await agreed.until(lambda: outcomes(agreed, "unseen"))
+
+    assert outcomes(agreed, "unseen") == [{"stopped": True}]
+
+
+async def test_a_service_without_job_stop_is_not_asked_again_and_again(service: Any, start_worker: Any) -> None:
+    service.script("job-stop", *[404] * 50)
+    await start_worker(KINDS["function"])
+    await service.requests_to("job-stop")
+    await service.add({"id": "a", "input": 0.5})
+
+    await service.result("a")
+
+    assert len(service.to("job-stop")) == 1
+
+
+async def test_a_job_that_outlives_what_was_expected_lets_the_one_behind_it_go(agreed: Any, start_worker: Any) -> None:
+    await start_worker(
+        """
+        @worker.handler
+        def handler(job):
+            time.sleep(job["input"])
+            return job["input"]
+        """
+    )
+    agreed.delay("job-done", 0.05)  # a round trip long enough to take ahead of 20 ms jobs
+    await agreed.add(*({"id": f"warm{i}", "input": 0.02, "attempt": 1} for i in range(40)))
+    await agreed.add({"id": "long", "input": 20, "attempt": 1})
+    await agreed.add(*({"id": f"behind{i}", "input": 0.02, "attempt": 1} for i in range(3)))
+    await agreed.until(lambda: "long" in agreed.taken_at)
+    await agreed.until(lambda: len(outcomes(agreed, "warm39")) == 1)
+    await asyncio.sleep(2)  # well past 1.25 times the longest job
+
+    returned = {job["id"] for one in agreed.to("job-return") for job in one.json["jobs"]}
+    held = {job for job in agreed.taken_at if job.startswith("behind")} - returned - set(agreed.results())
+    assert held == set()
+
+
+async def test_a_signal_to_the_users_process_reaches_its_agent(service: Any, start_worker: Any) -> None:
+    worker = await start_worker(KINDS["function"], as_executor=True)
+    await service.add({"id": "a", "input": 0.5})
+    await running(service, "a")
+
+    worker.signal(signal.SIGTERM)
+
+    assert await worker.exit() == 0
+    assert outcomes(service, "a") == [{"output": "end"}]
