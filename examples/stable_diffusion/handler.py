@@ -55,10 +55,16 @@ def load(device: torch.device) -> StableDiffusionPipeline:
     return pipe.to(device)
 
 
-@worker.handler(input=Request)
-def handler(job: Job, pipe: StableDiffusionPipeline) -> list[dict[str, Any]]:
+@worker.warmup
+def example() -> dict[str, Any]:
+    """A small job that runs before the first real one, which then finds everything warm."""
+    return {"prompt": "a red circle", "steps": 2}
+
+
+@worker.handler
+def handler(job: Job[Request], pipe: StableDiffusionPipeline) -> list[dict[str, Any]]:
     """Draw `num_images` pictures, each with a seed of its own by which it can be drawn again."""
-    request: Request = job.input
+    request = job.input
     first = secrets.randbelow(SEEDS) if request.seed is None else request.seed
     seeds = [(first + number) % SEEDS for number in range(request.num_images)]
 
