@@ -21,6 +21,9 @@ class Guard(Protocol):
     def interrupt(self, running: Running) -> None:
         """Raise JobStopped (or cancel) in the user code of exactly this job, if it still runs. From any thread."""
 
+    def caught_up(self, running: Running) -> None:
+        """Our code, which must not be interrupted, goes back to the user's: raise what had to wait for that."""
+
 
 class Post(Protocol):
     """Where progress goes."""
@@ -134,6 +137,7 @@ class Running:
         if not self._posted:  # else what is on its way will find this value
             self._posted = True
             self._post.put(self)
+        self._catch_up()
 
     def latest_progress(self) -> bytes:
         """The value to send now."""
@@ -141,10 +145,16 @@ class Running:
         return self._progress
 
     def save(self, content: Any, name: str) -> str:
-        return self._files.save(self, content, name)
+        url = self._files.save(self, content, name)
+        self._catch_up()
+        return url
 
     def metric(self, name: str, value: float) -> None:
         self.metrics[name] = float(value)
+
+    def _catch_up(self) -> None:
+        if self.reason is not None and (guard := self.guard) is not None:
+            guard.caught_up(self)
 
     # ---------------------------------------------------------------- the end
 

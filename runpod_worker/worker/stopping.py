@@ -9,12 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import logging
 import signal
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, ParamSpec, TypeVar
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn, ParamSpec, TypeVar
 
+import runpod_worker
 from runpod_worker.core.errors import JobStopped
 from runpod_worker.worker.running import Running
 
@@ -28,12 +32,15 @@ FIRST_PAUSE_S = 0.002
 LONGEST_PAUSE_S = 0.5
 """Between two signals to the same job; it grows, because a call that keeps Python out is only disturbed by them."""
 
+_NOT_HERE = (str(Path(runpod_worker.__file__).parent), logging.__file__)
+
 
 class MainThread:
     """User code in the main thread: a signal breaks it out of blocking calls such as `time.sleep`."""
 
     def __init__(self) -> None:
         self._running: Running | None = None
+        self._deferred = False
         self._thread = threading.main_thread().ident
         self._before = signal.signal(STOP_SIGNAL, self._on_signal)
 
@@ -65,14 +72,23 @@ class MainThread:
         while self._running is running and self._thread is not None:
             signal.pthread_kill(self._thread, STOP_SIGNAL)
             time.sleep(pause)
-            pause = min(2 * pause, LONGEST_PAUSE_S)
+            pause = FIRST_PAUSE_S if self._deferred else min(2 * pause, LONGEST_PAUSE_S)
 
-    def _on_signal(self, number: int, frame: object) -> None:
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
         running = self._running
         if running is None or running.reason is None:
             return
-        self._running = None
-        raise JobStopped(running.reason)
+        self._deferred = not _interruptible(frame)
+        if not self._deferred:
+            self._raise(running.reason)
+
+    def caught_up(self, running: Running) -> None:
+        if self._running is running and running.reason is not None and threading.get_ident() == self._thread:
+            self._raise(running.reason)
+
+    def _raise(self, reason: str) -> NoReturn:
+        self._running = None  # once only
+        raise JobStopped(reason)
 
 
 class PoolThread:
@@ -102,6 +118,9 @@ class PoolThread:
             if self._running is running and not self._sent:
                 self._sent = True
                 _raise_in(self._thread, JobStopped)
+
+    def caught_up(self, running: Running) -> None:
+        """The exception comes by itself: it never interrupts what ours has begun in C."""
 
     def _arm(self, running: Running) -> None:
         running.guard = self
@@ -139,9 +158,24 @@ class Task:
     def interrupt(self, running: Running) -> None:
         self._loop.call_soon_threadsafe(self._cancel, running)
 
+    def caught_up(self, running: Running) -> None:
+        """The task is cancelled where it waits."""
+
     def _cancel(self, running: Running) -> None:
         if running.guard is self and self._task is not None:
             self._task.cancel(running.reason)
+
+
+def _interruptible(frame: FrameType | None) -> bool:
+    """Whether the main thread executes the handler's own code, and none of ours (or of logging) on its behalf.
+
+    What ours has begun must not be left half done: a frame on the channel, a lock. The next signal comes soon.
+    """
+    while frame is not None and frame.f_code is not MainThread.call.__code__:
+        if frame.f_code.co_filename.startswith(_NOT_HERE):
+            return False
+        frame = frame.f_back
+    return frame is not None
 
 
 def _raise_in(thread: int, error: type[BaseException] | None) -> None:

@@ -71,9 +71,10 @@ class Executor:
         return frame
 
     async def until(self, kind: type, key: str | None = None):
-        while (frame := await self.next()) is not None:
-            if isinstance(frame, kind) and key in (None, getattr(frame, "key", None)):
-                return frame
+        async with asyncio.timeout(WAIT_S):
+            while (frame := await self.next()) is not None:
+                if isinstance(frame, kind) and key in (None, getattr(frame, "key", None)):
+                    return frame
         raise AssertionError(f"the executor is gone; it sent {self.seen}")
 
     async def ready(self) -> Ready:
@@ -462,6 +463,30 @@ async def test_a_stop_breaks_out_of_whatever_the_handler_waits_for(start, kind):
         assert done.error is None
         executor.run(f"b{n}")
         assert (await executor.until(Done, f"b{n}")).error is None
+
+
+@pytest.mark.parametrize("busy", ["job.save(bytes(20_000), 'x.bin')", "job.progress(1)", "job.log.info('x')"])
+async def test_a_stop_that_comes_while_a_job_speaks_breaks_nothing(start, busy):
+    executor = start(
+        f"""
+        @worker.handler
+        def handler(job):
+            while True:
+                {busy}
+    """,
+        RUNPOD_LOG_LEVEL="ERROR",
+    )
+    await executor.ready()
+
+    for n in range(20):
+        executor.run(str(n), files_url="http://service/files")
+        await executor.until(Started, str(n))
+        executor.channel.post(Stop(key=str(n), reason="cancelled"))
+        done = await executor.until(Done, str(n))
+        assert done.stopped
+        while sum(isinstance(f, File) and f.key == str(n) for f in executor.seen) < done.files:
+            await executor.next()
+    assert await executor.exit() == 0
 
 
 async def test_a_stopped_handler_sees_why_and_can_clean_up(start):
