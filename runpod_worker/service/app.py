@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
+from typing import cast
 
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
@@ -20,7 +21,7 @@ from runpod_worker.core.errors import ServiceRefusal
 from runpod_worker.log import log
 
 from . import auth
-from .calls import Call, MethodNotAllowed, Route, RouteNotFound, error, parse, refusal
+from .calls import Answer, Call, MethodNotAllowed, Route, RouteNotFound, error, parse, refusal
 from .store import KeyStore
 
 Page = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
@@ -55,9 +56,10 @@ class App:
 
     def server(self) -> web.Server:
         """An aiohttp server of this app, for a runner."""
-        return web.Server(self.handle, request_factory=self._request, access_log=None)
+        handle = cast("Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]", self.handle)
+        return web.Server(handle, request_factory=self._request, access_log=None)
 
-    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def handle(self, request: web.BaseRequest) -> Answer:
         """The reply, whatever happens: no traceback ever leaves the service."""
         try:
             return await self._answer(request)
@@ -72,7 +74,7 @@ class App:
             _check_unsent(request)
             return error(500, f"an unexpected error; the service's log has it as {error_id}")
 
-    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def _answer(self, request: web.BaseRequest) -> Answer:
         call = parse(request)
         if call is None:
             return await self._page(request)

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from functools import lru_cache
 from http import HTTPStatus
 from urllib.parse import parse_qsl, unquote
 
-from aiohttp import hdrs, web
-from multidict import istr
+import msgspec
+from aiohttp import HttpVersion11, hdrs, web
+from aiohttp.helpers import rfc822_formatted_time
 
 from runpod_worker.core.errors import BadRequest, ServiceRefusal, TooLarge
 
 from . import wire
 
 JSON = "application/json"
-_CONTENT_TYPE = istr("Content-Type")
-_NO_QUERY: dict[str, str] = {}
+_JSON_HEAD = b"Content-Type: application/json\r\n"
+_JOINED_BYTES = 16 * 1024
+"""A body below this is copied behind its headers: one buffer is sent faster than two."""
+
+_NO_QUERY: Mapping[str, str] = {}
+_ENDPOINT = re.compile(r"[A-Za-z0-9._~-]{1,128}", re.ASCII)
 
 
 class MethodNotAllowed(ServiceRefusal):
@@ -31,15 +37,14 @@ class RouteNotFound(ServiceRefusal):
     status = 404
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(msgspec.Struct, frozen=True):
     """A request to `/v2/{endpoint}/{verb}/{rest...}`."""
 
     request: web.BaseRequest
     endpoint: str
     verb: str
     rest: tuple[str, ...]
-    query: dict[str, str]
+    query: Mapping[str, str]
 
     def alive(self) -> bool:
         """Whether the connection still stands."""
@@ -51,7 +56,7 @@ class Call:
         return self.request.headers.get(name)
 
 
-Handler = Callable[[Call], Awaitable[web.StreamResponse]]
+Handler = Callable[[Call], Awaitable["Answer"]]
 
 
 class Route:
@@ -84,10 +89,14 @@ def parse(request: web.BaseRequest) -> Call | None:
     asked = _query("&".join(filter(None, (query, stray)))) if query or stray else _NO_QUERY
     if "%" in path:
         parts = [unquote(part) for part in parts]
+    if not _ENDPOINT.fullmatch(parts[2]):
+        return None
     return Call(request, parts[2], parts[3], tuple(parts[4:]), asked)
 
 
-def _query(text: str) -> dict[str, str]:
+@lru_cache(1024)
+def _query(text: str) -> Mapping[str, str]:
+    """The query's values. Workers send the same few all the time."""
     try:
         return dict(parse_qsl(text, keep_blank_values=True, max_num_fields=100))
     except ValueError as exc:
@@ -119,27 +128,91 @@ async def allow_body(request: web.BaseRequest) -> None:
         request.writer.output_size = 0
 
 
-def reply(content: bytes, headers: dict[str, str] | None = None) -> web.Response:
+class Reply:
+    """A whole reply, written in one piece.
+
+    It is to aiohttp what a `web.Response` is, for a tenth of the time: headers that never change are bytes already.
+    """
+
+    __slots__ = ("_content", "_head", "_request", "_sent", "keep_alive", "status")
+
+    def __init__(self, status: int, head: bytes, content: bytes) -> None:
+        self.status = status
+        self.keep_alive: bool | None = None
+        self._head = head
+        self._content = content
+        self._request: web.BaseRequest | None = None
+        self._sent = False
+
+    async def prepare(self, request: web.BaseRequest) -> None:
+        """Remember whom to answer. aiohttp calls this and `write_eof` again after a route that has called them."""
+        if not self._sent:
+            self._request = request
+            self.keep_alive = request.keep_alive
+
+    async def write_eof(self) -> None:
+        """Send it, once.
+
+        Raises:
+            ConnectionResetError: the other side is gone.
+        """
+        request, self._request = self._request, None
+        if request is None:
+            return
+        self._sent = True
+        transport = request.transport
+        if transport is None or transport.is_closing():
+            raise ConnectionResetError("the other side hung up before the reply was sent")
+        content, length = self._content, b"Content-Length: %d\r\n" % len(self._content)
+        if self.status == 204:
+            length = b""
+        date = b"Date: %s\r\n" % rfc822_formatted_time().encode()
+        data = b"".join((_status_line(self.status), self._head, length, date, self._connection(request), b"\r\n"))
+        request.writer.output_size += len(data) + len(content)
+        if len(content) < _JOINED_BYTES:
+            transport.write(data + content)
+        else:
+            transport.writelines((data, content))
+            await request.writer.drain()
+
+    def _connection(self, request: web.BaseRequest) -> bytes:
+        if request.version >= HttpVersion11:
+            return b"" if self.keep_alive else b"Connection: close\r\n"
+        return b"Connection: keep-alive\r\n" if self.keep_alive else b""
+
+
+Answer = web.StreamResponse | Reply
+"""What a route gives back."""
+
+
+@lru_cache(64)
+def _status_line(status: int) -> bytes:
+    return f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n".encode()
+
+
+def head(headers: Mapping[str, str]) -> bytes:
+    """Headers as `reply` and `nothing` take them."""
+    return "".join([f"{name}: {value}\r\n" for name, value in headers.items()]).encode("utf-8", "surrogateescape")
+
+
+def reply(content: bytes, more: bytes = b"") -> Reply:
     """200 with JSON."""
-    response = web.Response(body=content, headers=headers)
-    response.headers[_CONTENT_TYPE] = JSON
-    return response
+    return Reply(200, _JSON_HEAD + more, content)
 
 
-def nothing(headers: dict[str, str] | None = None) -> web.Response:
+def nothing(more: bytes = b"") -> Reply:
     """204: there is nothing to tell."""
-    return web.Response(status=204, headers=headers)
+    return Reply(204, more, b"")
 
 
-def refusal(exc: ServiceRefusal) -> web.Response:
+def refusal(exc: ServiceRefusal) -> Reply:
     """The error envelope."""
     return error(exc.status, str(exc))
 
 
-def error(status: int, detail: str) -> web.Response:
+def error(status: int, detail: str) -> Reply:
     """The error envelope."""
-    content = wire.error_view(status, HTTPStatus(status).phrase, detail)
-    return web.Response(body=content, status=status, content_type=JSON)
+    return Reply(status, _JSON_HEAD, wire.error_view(status, HTTPStatus(status).phrase, detail))
 
 
 async def held(
@@ -148,7 +221,7 @@ async def held(
     silence_s: float,
     step: Callable[[float], Awaitable[bytes | None]],
     last: Callable[[], Awaitable[bytes]],
-) -> web.StreamResponse:
+) -> Answer:
     """A reply that may take long: what `step(timeout)` gives as soon as it gives something, `last()` after `wait_s`.
 
     After `silence_s` without a byte a space goes out, which JSON ignores, so that nothing in between closes the

@@ -5,12 +5,11 @@ from __future__ import annotations
 import ipaddress
 
 import msgspec
-from aiohttp import web
 
 from runpod_worker.core.errors import BadRequest
 
 from . import net, wire
-from .calls import Call, Route, body, held, reply
+from .calls import Answer, Call, Route, body, held, reply
 from .service import Service
 
 GET, POST = "GET", "POST"
@@ -37,13 +36,13 @@ class ClientRoutes:
             "health": Route(self.health, GET, POST),
         }
 
-    async def run(self, call: Call) -> web.StreamResponse:
+    async def run(self, call: Call) -> Answer:
         """Submit a job; its id."""
         asked = await self._submission(call, self._settings.run_limit)
         job = await self._service.submit(call.endpoint, asked)
         return reply(wire.submitted(job.id))
 
-    async def runsync(self, call: Call) -> web.StreamResponse:
+    async def runsync(self, call: Call) -> Answer:
         """Submit a job; its view once it has ended, or as it is when the wait is over."""
         asked = await self._submission(call, self._settings.runsync_limit)
         wait_s = self._wait(call, self._settings.runsync_hold_s)
@@ -61,11 +60,11 @@ class ClientRoutes:
 
         return await held(call, wait_s, self._settings.silence_s, ended, as_it_is)
 
-    async def status(self, call: Call) -> web.StreamResponse:
+    async def status(self, call: Call) -> Answer:
         """The job as it is."""
         return reply(await self._view(call, call.rest[0]))
 
-    async def status_sync(self, call: Call) -> web.StreamResponse:
+    async def status_sync(self, call: Call) -> Answer:
         """The job once it has ended, or as it is when the wait is over."""
         job_id = call.rest[0]
         await self._service.job(call.endpoint, job_id)
@@ -79,7 +78,7 @@ class ClientRoutes:
 
         return await held(call, wait_s, self._settings.silence_s, ended, as_it_is)
 
-    async def stream(self, call: Call) -> web.StreamResponse:
+    async def stream(self, call: Call) -> Answer:
         """The chunks nobody has read yet; waits for some."""
         job_id = call.rest[0]
         wait_s = self._wait(call, self._settings.stream_hold_s)
@@ -103,22 +102,22 @@ class ClientRoutes:
             raise
         return response
 
-    async def cancel(self, call: Call) -> web.StreamResponse:
+    async def cancel(self, call: Call) -> Answer:
         """Cancel the job; its view."""
         job = await self._service.cancel(call.endpoint, call.rest[0])
         return reply(wire.job_view(job))
 
-    async def retry(self, call: Call) -> web.StreamResponse:
+    async def retry(self, call: Call) -> Answer:
         """Run a job that failed once more."""
         job = await self._service.retry(call.endpoint, call.rest[0])
         return reply(wire.submitted(job.id))
 
-    async def purge_queue(self, call: Call) -> web.StreamResponse:
+    async def purge_queue(self, call: Call) -> Answer:
         """Cancel all that is queued."""
         removed = await self._service.purge_queue(call.endpoint)
         return reply(b'{"removed":%d,"status":"completed"}' % removed)
 
-    async def health(self, call: Call) -> web.StreamResponse:
+    async def health(self, call: Call) -> Answer:
         """How many jobs and workers there are."""
         return reply(msgspec.json.encode(self._service.health(call.endpoint)))
 

@@ -8,7 +8,7 @@ from aiohttp import web
 
 from runpod_worker.core.errors import JobNotFound, TooLarge
 
-from .calls import Call, Route, RouteNotFound, allow_body, reply
+from .calls import Answer, Call, Route, RouteNotFound, allow_body, reply
 from .files import DEFAULT_TYPE, SERVE_HEADERS, FileName, FileStore
 from .store import Store
 
@@ -28,13 +28,13 @@ class FileRoutes:
         """The routes by verb. Reading needs no key: the URL holds the token."""
         return {"files": Route(self.file, "GET", "HEAD", "PUT", segments=3, public=("GET", "HEAD"))}
 
-    async def file(self, call: Call) -> web.StreamResponse:
+    async def file(self, call: Call) -> Answer:
         """Keep a file, or send it."""
         job_id, token, name = call.rest
         named = FileName(job_id=job_id, token=token, name=name)
         return await (self._put(call, named) if call.request.method == "PUT" else self._get(named))
 
-    async def _put(self, call: Call, named: FileName) -> web.StreamResponse:
+    async def _put(self, call: Call, named: FileName) -> Answer:
         job = self._store.get(named.job_id)
         if job is None or job.endpoint != call.endpoint:
             raise JobNotFound
@@ -45,7 +45,7 @@ class FileRoutes:
         await self._files.put(named, content_type, _pieces(call.request), limit=self._limit)
         return reply(b"{}")
 
-    async def _get(self, named: FileName) -> web.StreamResponse:
+    async def _get(self, named: FileName) -> Answer:
         stored = await self._files.open(named)
         if stored is None:
             raise RouteNotFound("file not found")

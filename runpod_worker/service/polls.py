@@ -7,13 +7,18 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import msgspec
+
 from runpod_worker.core.lifecycle import Job
 
 from .waiters import resolve
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ask:
+def _always() -> bool:
+    return True
+
+
+class Ask(msgspec.Struct, frozen=True, kw_only=True):
     """What a worker asks for when it takes jobs.
 
     `take` names the hand-over (see docs/extensions.md), `counted` and `confirms` say that the worker speaks the
@@ -27,11 +32,10 @@ class Ask:
     gpu: str | None = None
     counted: bool = False
     confirms: bool = False
-    alive: Callable[[], bool] = lambda: True
+    alive: Callable[[], bool] = _always
 
 
-@dataclass(frozen=True, slots=True)
-class Handed:
+class Handed(msgspec.Struct, frozen=True):
     """A job on its way to a worker, and the job object the worker reads."""
 
     job: Job

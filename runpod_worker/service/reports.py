@@ -5,8 +5,9 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Coroutine
-from dataclasses import dataclass
 from typing import Any, TypeVar
+
+import msgspec
 
 from runpod_worker.core.errors import JobNotFound, ServiceRefusal, StaleAttempt
 from runpod_worker.core.lifecycle import Beaten, Failed, FromWorker, Job, Stopped, Succeeded
@@ -25,8 +26,7 @@ TIMINGS_KEPT = 10_000
 """Jobs whose timings are remembered, the latest; they are for people, not for rules."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Holder:
+class Holder(msgspec.Struct, frozen=True, kw_only=True):
     """Who speaks: a worker, and the attempt it speaks of (None from workers that do not count)."""
 
     endpoint: str
@@ -34,8 +34,7 @@ class Holder:
     attempt: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Received:
+class Received(msgspec.Struct, frozen=True):
     """What became of a report. `stale`: the worker did not hold that attempt. `handed`: its next jobs."""
 
     stale: bool

@@ -55,6 +55,8 @@ def started(coro: Coroutine[Any, Any, T]) -> Awaitable[T]:
 
 async def together(coros: list[Coroutine[Any, Any, T]]) -> list[T]:
     """The results of all, started at once and in order. The first error is raised after all have ended."""
+    if len(coros) == 1:
+        return [await coros[0]]
     waiting = [started(coro) for coro in coros]
     results: list[T] = []
     failure: Exception | None = None

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from functools import lru_cache
 from typing import TypeVar
 
 import msgspec
@@ -82,8 +82,7 @@ _return = msgspec.json.Decoder(ReturnBody)
 _encode = msgspec.json.Encoder().encode
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Submission:
+class Submission(msgspec.Struct, frozen=True, kw_only=True):
     """A checked request for a job. `body` is what the store keeps."""
 
     body: bytes
@@ -93,8 +92,7 @@ class Submission:
     policy: Policy
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
+class Report(msgspec.Struct, frozen=True, kw_only=True):
     """What a worker says about one attempt."""
 
     progress: bool = False
@@ -117,8 +115,13 @@ def submission(body: bytes, settings: ServiceSettings) -> Submission:
         input=source,
         s3_config=bytes(asked.s3Config),
         webhook=asked.webhook or None,
-        policy=_policy(asked.policy or PolicyBody(), settings),
+        policy=_policy(asked.policy, settings) if asked.policy else _default_policy(settings),
     )
+
+
+@lru_cache(16)
+def _default_policy(settings: ServiceSettings) -> Policy:
+    return _policy(PolicyBody(), settings)
 
 
 def stored_request(body: bytes) -> SubmitBody:
@@ -150,17 +153,17 @@ def _within(field: str, value: int | None, bounds: tuple[int, int], default: int
 def report(body: bytes, *, streamed: bool = False) -> Report:
     """What the body of a job-done says. `streamed`: it ends a generator, whose empty list means no output."""
     _, said = _decode(_result, body, nan_to_null=True)
-    output: bytes | None = bytes(said.output) or None
+    output = None if said.output is _ABSENT else bytes(said.output)
     if streamed and output == b"[]":
         output = None
     return Report(
-        progress=said.status == msgspec.Raw(b'"IN_PROGRESS"'),
-        stopped=said.stopped == msgspec.Raw(b"true"),
+        progress=said.status is not _ABSENT and bytes(said.status) == b'"IN_PROGRESS"',
+        stopped=said.stopped is not _ABSENT and bytes(said.stopped) == b"true",
         output=output,
-        error=_error_text(bytes(said.error)),
-        stop_pod=bytes(said.stopPod) not in _FALSY,
-        timings=bytes(said.timings) or None,
-        seq=_number(bytes(said.seq)),
+        error=None if said.error is _ABSENT else _error_text(bytes(said.error)),
+        stop_pod=said.stopPod is not _ABSENT and bytes(said.stopPod) not in _FALSY,
+        timings=None if said.timings is _ABSENT else bytes(said.timings),
+        seq=None if said.seq is _ABSENT else _number(bytes(said.seq)),
     )
 
 

@@ -6,13 +6,12 @@ import re
 from functools import lru_cache
 
 import msgspec
-from aiohttp import web
 
 from runpod_worker.core.errors import BadRequest, TooLarge
 from runpod_worker.core.wire import EXTENSIONS, X_ATTEMPT, X_EXTENSIONS, X_FILES_URL, X_STALE, X_TAKE, X_TAKE_ID
 
 from . import wire
-from .calls import Call, Route, body, nothing, reply
+from .calls import Answer, Call, Route, body, head, nothing, reply
 from .polls import Ask, Handed
 from .reports import Holder, Received
 from .service import Service
@@ -48,16 +47,16 @@ class WorkerRoutes:
             "ping": Route(self.ping, GET, segments=1),
         }
 
-    async def take(self, call: Call) -> web.StreamResponse:
+    async def take(self, call: Call) -> Answer:
         """One job, waiting for it."""
         return await self._take(call, 1, as_list=False)
 
-    async def take_batch(self, call: Call) -> web.StreamResponse:
+    async def take_batch(self, call: Call) -> Answer:
         """Up to `batch_size` jobs, waiting for the first."""
         limit = wire.number("batch_size", call.query.get("batch_size"), 1, (1, BATCH_LIMIT))
         return await self._take(call, limit, as_list=True)
 
-    async def _take(self, call: Call, limit: int, *, as_list: bool) -> web.StreamResponse:
+    async def _take(self, call: Call, limit: int, *, as_list: bool) -> Answer:
         ask = self._ask(call, limit)
         known = self._service.workers.heard(ask.endpoint, ask.worker)
         known.ready, known.unhealthy = True, False
@@ -77,14 +76,10 @@ class WorkerRoutes:
             return nothing(self._reply_headers(call))
         return await self._hand_over(call, ask, handed, self._reply_headers(call), as_list=as_list)
 
-    async def _hand_over(
-        self, call: Call, ask: Ask, handed: list[Handed], headers: dict[str, str], *, as_list: bool
-    ) -> web.StreamResponse:
+    async def _hand_over(self, call: Call, ask: Ask, handed: list[Handed], headers: bytes, *, as_list: bool) -> Answer:
         content = b"[%s]" % b",".join([one.body for one in handed]) if as_list else handed[0].body
         response = reply(content, headers)
         try:
-            if not call.alive():
-                raise ConnectionResetError("the worker hung up before its jobs were sent")
             await response.prepare(call.request)
             await response.write_eof()
         except ConnectionError:
@@ -92,7 +87,7 @@ class WorkerRoutes:
             raise
         return response
 
-    async def stop(self, call: Call) -> web.StreamResponse:
+    async def stop(self, call: Call) -> Answer:
         """The jobs this worker has to stop, waiting for one."""
         worker = call.rest[0]
         told = await self._service.workers.stops(call.endpoint, worker, self._settings.take_hold_s)
@@ -108,7 +103,7 @@ class WorkerRoutes:
             raise
         return response
 
-    async def done(self, call: Call) -> web.StreamResponse:
+    async def done(self, call: Call) -> Answer:
         """A result, an error, a confirmed stop, or progress."""
         who, job_id = self._holder(call), call.rest[1]
         try:
@@ -128,20 +123,20 @@ class WorkerRoutes:
             return await self._hand_over(call, ask, received.handed, headers, as_list=True)
         return reply(b"[]" if wanted and not report.progress else b"", headers)
 
-    async def stream(self, call: Call) -> web.StreamResponse:
+    async def stream(self, call: Call) -> Answer:
         """One or several chunks."""
         chunks, index = wire.chunks(await body(call.request, self._settings.result_limit))
         received = await self._service.reports.chunks(self._holder(call), call.rest[1], chunks, index)
         return reply(b"", self._received_headers(call, received))
 
-    async def give_back(self, call: Call) -> web.StreamResponse:
+    async def give_back(self, call: Call) -> Answer:
         """Jobs that the worker did not start."""
         said = wire.returned(await body(call.request, self._settings.result_limit))
         named = [ReturnedJob(job_id=one.id, attempt=one.attempt) for one in said.jobs]
         count = await self._service.takes.give_back(call.endpoint, call.rest[0], set(said.takes), named)
         return reply(b'{"returned":%d}' % count, self._reply_headers(call))
 
-    async def ping(self, call: Call) -> web.StreamResponse:
+    async def ping(self, call: Call) -> Answer:
         """The worker is alive, and holds these jobs."""
         worker = call.rest[0]
         known = self._service.workers.heard(call.endpoint, worker)
@@ -174,19 +169,19 @@ class WorkerRoutes:
         attempt = wire.number(X_ATTEMPT, counted, 0, (0, 2**31)) if counted else None
         return Holder(endpoint=call.endpoint, worker=call.rest[0], attempt=attempt)
 
-    def _received_headers(self, call: Call, received: Received) -> dict[str, str]:
+    def _received_headers(self, call: Call, received: Received) -> bytes:
         headers = self._reply_headers(call)
-        return headers | {X_STALE: "1"} if received.stale and call.header(X_EXTENSIONS) else headers
+        return headers + head({X_STALE: "1"}) if received.stale and call.header(X_EXTENSIONS) else headers
 
-    def _reply_headers(self, call: Call) -> dict[str, str]:
+    def _reply_headers(self, call: Call) -> bytes:
         base = self._settings.public_url or f"{call.request.scheme}://{call.request.host}"
         return self._headers(base, call.endpoint)
 
-    def _make_headers(self, base: str, endpoint: str) -> dict[str, str]:
+    def _make_headers(self, base: str, endpoint: str) -> bytes:
         headers = {X_EXTENSIONS: self._names}
         if self._files:
             headers[X_FILES_URL] = f"{base.rstrip('/')}/v2/{endpoint}/files"
-        return headers
+        return head(headers)
 
 
 def _sign(call: Call) -> str:
