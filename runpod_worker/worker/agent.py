@@ -316,7 +316,8 @@ class Agent:
         self._holding.leave()
         await self._in_time(self._no_work(), deadline)
         patience = CUT_OFF_S if self._holding.abandon() else GOODBYE_S
-        deadline = max(deadline, loop.time() + GOODBYE_S)
+        last_call = loop.time() + GOODBYE_S
+        deadline = max(deadline, last_call) if self._gate.open else last_call
         goodbyes = [asyncio.ensure_future(bench.dismiss(patience)) for bench in self._benches]
         await asyncio.gather(taking, return_exceptions=True)
         await self._in_time(self._outbox.empty(), deadline)
