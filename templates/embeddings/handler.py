@@ -36,6 +36,12 @@ def load(device):
     return AutoTokenizer.from_pretrained(name), AutoModel.from_pretrained(name, dtype=dtype).to(device)
 
 
+@worker.warmup
+def warmup():
+    """Done before the first job, which then finds the device awake."""
+    return {"texts": ["warm up"] * BATCH}
+
+
 @worker.handler(input=Request)
 def handler(job, loaded):
     texts = job.input.texts

@@ -35,6 +35,12 @@ def load(device):
     return AutoTokenizer.from_pretrained(model), AutoModelForCausalLM.from_pretrained(model, dtype="auto").to(device)
 
 
+@worker.warmup
+def warmup():
+    """Answered before the first job, which then finds the device awake."""
+    return {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 2}
+
+
 @worker.handler(input=Request, aggregate=True)
 def handler(job, loaded):
     tokenizer, model = loaded
