@@ -10,8 +10,9 @@ A job is IN_PROGRESS exactly while a worker holds a lease on it. A final status 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
+from operator import attrgetter
 
 from .errors import IllegalTransition, StaleAttempt
 
@@ -261,7 +262,7 @@ def apply(job: Job, event: Event) -> Job:
     allowed = TRANSITIONS.get((job.status, type(event)))
     if allowed is None:
         raise IllegalTransition(f"a job that is {job.status} does not take {type(event).__name__}")
-    new = replace(_next(job, event), version=job.version + 1)
+    new = _next(job, event)
     assert new.status in allowed, (job.status, event, new.status)  # noqa: S101 - the table is the law
     return new
 
@@ -293,7 +294,7 @@ def _next(job: Job, event: Event) -> Job:  # noqa: C901 - one case an event read
             return _taken(job, event)
         case Beaten():
             assert job.lease is not None  # noqa: S101 - _check_lease has seen it
-            return replace(job, lease=replace(job.lease, until=event.at + event.lease_s))
+            return _with(job, lease=replace(job.lease, until=event.at + event.lease_s))
         case Succeeded() | Failed() | Stopped() if job.stop:
             return _ended(job, event.at, _STOPPED_STATUS[job.stop], _stop_error(job.stop))
         case Succeeded():
@@ -309,15 +310,15 @@ def _next(job: Job, event: Event) -> Job:  # noqa: C901 - one case an event read
         case LeaseExpired():
             return _lost(job, event.at)
         case Retried():
-            fresh = replace(job, created_at=event.at, ended_at=None, error=None, stop=None, retries=job.retries + 1)
-            return _queued(fresh, event.at, attempt=0)
+            fresh = {"created_at": event.at, "ended_at": None, "error": None, "stop": None, "retries": job.retries + 1}
+            return _queued(job, event.at, attempt=0, **fresh)
         case _:
             return _stop(job, event.at, _STOP_REASON[type(event)])
 
 
 def _taken(job: Job, event: Taken) -> Job:
     lease = Lease(worker=event.worker, until=event.at + event.lease_s, take=event.take, confirms=event.confirms)
-    return replace(
+    return _with(
         job,
         status=Status.IN_PROGRESS,
         attempt=job.attempt + 1,
@@ -331,12 +332,12 @@ def _taken(job: Job, event: Taken) -> Job:
 def _lost(job: Job, at: float) -> Job:
     if job.attempt >= MAX_ATTEMPTS:
         return _ended(job, at, Status.FAILED, f"job timed out after {job.attempt - 1} retries")
-    return _queued(replace(job, retries=job.retries + 1), at, attempt=job.attempt)
+    return _queued(job, at, attempt=job.attempt, retries=job.retries + 1)
 
 
 def _stop(job: Job, at: float, reason: StopReason) -> Job:
     if job.lease and job.lease.confirms:  # final only once the worker says that its slot is free
-        return replace(job, stop=job.stop or reason)
+        return _with(job, stop=job.stop or reason)
     return _ended(job, at, _STOPPED_STATUS[reason], _stop_error(reason))
 
 
@@ -344,11 +345,22 @@ def _stop_error(reason: StopReason) -> str | None:
     return reason.value if reason is StopReason.EXECUTION_TIMEOUT else None
 
 
-def _queued(job: Job, at: float, *, attempt: int) -> Job:
-    return replace(
-        job, status=Status.IN_QUEUE, queued_at=at, lease=None, taken_at=None, worker=None, gpu=None, attempt=attempt
-    )
+def _queued(job: Job, at: float, *, attempt: int, **more: object) -> Job:
+    gone = {"lease": None, "taken_at": None, "worker": None, "gpu": None}
+    return _with(job, status=Status.IN_QUEUE, queued_at=at, attempt=attempt, **gone, **more)
 
 
 def _ended(job: Job, at: float, status: Status, error: str | None = None) -> Job:
-    return replace(job, status=status, lease=None, ended_at=at, error=error)
+    return _with(job, status=status, lease=None, ended_at=at, error=error)
+
+
+_FIELDS = tuple(each.name for each in fields(Job))
+_values = attrgetter(*_FIELDS)
+
+
+def _with(job: Job, **changes: object) -> Job:
+    """The next version of the job. Every job passes here twice, and `dataclasses.replace` takes three times as long."""
+    values = dict(zip(_FIELDS, _values(job), strict=True))
+    values.update(changes)
+    values["version"] = job.version + 1
+    return Job(**values)
