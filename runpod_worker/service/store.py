@@ -4,7 +4,8 @@
 
 A store holds no rule about a job's status: it keeps what `core.lifecycle.apply` made. Bodies are opaque bytes.
 Every method that writes returns only once the write survives `kill -9` of the process and a power cut; what one method
-writes appears as a whole or not at all. Reads never show a write that could still be lost.
+writes appears as a whole or not at all. Awaited reads, `chunks` and `deliveries` never show a write that could still be
+lost. The other reads serve rules and show the newest version; what is decided on a write that is lost is lost with it.
 """
 
 from __future__ import annotations

@@ -97,6 +97,20 @@ async def test_what_was_built_on_a_lost_write_is_lost_with_it(path, make_job):
     await store.close()
 
 
+async def test_chunk_sent_again_is_not_acknowledged_before_its_first_write(path, make_job):
+    store = SqliteStore(path)
+    job = make_job()
+    await store.add(job, b"{}")
+
+    with no_file_above(2**20):
+        first = asyncio.ensure_future(store.append(job.id, 0, [LARGE]))
+        again = asyncio.ensure_future(store.append(job.id, 0, [LARGE]))
+        outcomes = await asyncio.gather(first, again, return_exceptions=True)
+
+    assert [type(outcome) for outcome in outcomes] == [StoreUnavailable] * 2
+    await store.close()
+
+
 async def test_job_taken_while_its_adding_fails_was_never_there(path, make_job):
     store = SqliteStore(path)
     job = make_job()

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from runpod_worker.core.errors import StoreUnavailable
+from runpod_worker.service.stores.database import DatabaseSink, connect, prepare
 from runpod_worker.service.stores.log import Log, Write
 
 PATIENCE_S = 30
@@ -122,6 +123,19 @@ async def test_group_is_durable_when_one_of_its_writes_is(disk, memory):
     await outcomes(first, *rest)
 
     assert disk.commits == [(["a"], False), (["b", "c"], True)]
+
+
+def test_durable_batch_waits_for_the_disk_and_another_does_not(tmp_path):
+    connection = connect(tmp_path / "jobs.db")
+    prepare(connection, tmp_path / "jobs.db")
+    sink = DatabaseSink(connection)
+    modes = []
+    for durable in (True, False, True):
+        sink.commit(sink.batch(), durable=durable)
+        modes += connection.execute("PRAGMA synchronous").fetchone()
+    sink.close()
+
+    assert modes == [2, 1, 2], "FULL, NORMAL, FULL"
 
 
 async def test_group_ends_at_its_limit_of_bytes(disk, memory):

@@ -467,6 +467,30 @@ async def test_forget_deletes_what_ended_before_its_time(store, make_job):
     assert store.chunks(running.id, 0) == [b"a"]
 
 
+async def test_two_sweeps_at_once_count_each_job_once(store, make_job):
+    jobs = [apply(make_job(), CancelRequested(at=2000)) for _ in range(30)]
+    await asyncio.gather(*(store.add(job, b"") for job in jobs))
+
+    counted = await asyncio.gather(store.forget(9e9, 9e9), store.forget(9e9, 9e9))
+
+    assert sum(counted) == 30
+
+
+async def test_job_that_is_retried_during_a_sweep_stays(store, make_job):
+    running = await taken(store, await added(store, make_job()))
+    failed = await step(store, running, Failed(at=2001, worker="w", error="e"))
+
+    _, again = await asyncio.gather(
+        store.forget(9e9, 9e9), step(store, failed, Retried(at=2002)), return_exceptions=True
+    )
+
+    if isinstance(again, Job):  # it was there before the sweep came to it, or it was gone: never something between
+        assert await store.settled(again.id) == again
+        assert await store.request(again.id) == b"{}"
+    else:
+        assert await store.settled(failed.id) is None
+
+
 async def test_forget_spares_jobs_whose_webhook_is_owed(store, make_job):
     job = await completed(store, await added(store, make_job(webhook=HOOK)))
     [delivery] = await store.deliveries(3000, 9)
