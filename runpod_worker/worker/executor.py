@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from runpod_worker.config import WorkerSettings, worker_settings
-from runpod_worker.core.errors import ChannelClosed, ChannelGarbled, RunpodWorkerError
+from runpod_worker.core.errors import ChannelClosed, RunpodWorkerError
 from runpod_worker.log import log, setup
 from runpod_worker.worker.channel import ExecutorChannel
 from runpod_worker.worker.engine import Engine
@@ -25,7 +25,7 @@ LOAD_FAILED = 1
 """Exit code when the model could not be loaded."""
 
 AGENT_GONE = 2
-"""Exit code when the agent is gone and a job could not be stopped."""
+"""Exit code when the agent went away under a running job."""
 
 
 def serve(
@@ -76,11 +76,15 @@ def _serve(worker: Worker, settings: WorkerSettings, channel: ExecutorChannel) -
         return LOAD_FAILED
     log.info("executor.ready", extra={"device": ready.device, "load_s": round(ready.load_s, 3), "slots": ready.slots})
     channel.send(ready)
-    engine.serve()
+    code = 0
+    try:
+        engine.serve()
+    except ChannelClosed:
+        code = AGENT_GONE
     reader.served.set()
     engine.shutdown()
     reader.finished.set()
-    return 0
+    return code
 
 
 class _Reader:
@@ -100,8 +104,8 @@ class _Reader:
                 self._engine.received(frame)
         except ChannelClosed:
             log.debug("executor.agent_gone")
-        except ChannelGarbled:
-            log.exception("executor.channel_garbled")
+        except Exception:  # garbage, or a fault of ours: without this thread no job and no stop would arrive
+            log.exception("executor.channel_failed")
         self._engine.close("the agent is gone")
         if not self.served.wait(self._settings.stop_grace_s) or not self.finished.wait(self._settings.grace_s):
             os._exit(AGENT_GONE)

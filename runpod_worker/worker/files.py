@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from runpod_worker.core.errors import OutputError
+from runpod_worker.core.errors import ChannelClosed, OutputError
 from runpod_worker.worker.frames import File, FileFailed, ToAgent
 from runpod_worker.worker.running import Running
 
@@ -77,7 +77,10 @@ class SavedFiles:
 
     def _encode(self) -> None:
         while (work := self._work.get()) is not None:
-            work()
+            try:
+                work()
+            except ChannelClosed:  # whoever reads the channel deals with it
+                return
 
 
 class FolderFiles:
