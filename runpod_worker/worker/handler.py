@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import sys
 import types
 import typing
 from collections.abc import Callable
@@ -142,17 +143,25 @@ def _declared_positional(signature: inspect.Signature) -> int:
     return sum(one.kind in kinds and one.default is one.empty for one in signature.parameters.values())
 
 
+def _annotations(function: types.FunctionType) -> dict[str, Any]:
+    """The annotations as far as they can be read: some may name what exists for type checkers alone."""
+    if sys.version_info >= (3, 14):
+        import annotationlib
+
+        return annotationlib.get_annotations(function, format=annotationlib.Format.FORWARDREF)
+    return function.__annotations__
+
+
 def _annotated_input(function: Function) -> Any:
     """`MyInput` of a first argument annotated `Job[MyInput]`, else None."""
     bare = inspect.unwrap(_bare(function))
     bare = getattr(bare, "__func__", bare)
-    parameters = [name for name in getattr(bare, "__annotations__", {}) if name != "return"]
-    if not isinstance(bare, types.FunctionType) or not parameters:
+    if not isinstance(bare, types.FunctionType):
         return None
-    annotation = bare.__annotations__[parameters[0]]
-    if isinstance(annotation, str) and "Job[" not in annotation:
+    annotation = next((hint for name, hint in _annotations(bare).items() if name != "return"), None)
+    text = annotation if isinstance(annotation, str) else getattr(annotation, "__forward_arg__", "Job[")
+    if annotation is None or "Job[" not in text:
         return None
-    # Only the job's own annotation: others may name what exists for type checkers alone.
     alone = types.SimpleNamespace(__annotations__={"job": annotation})
     try:
         hint = typing.get_type_hints(alone, globalns=bare.__globals__, include_extras=True)["job"]
