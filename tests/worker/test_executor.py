@@ -721,6 +721,25 @@ async def test_an_executor_whose_agent_died_stops_its_job_and_exits(start, kind)
     assert await executor.exit() in (0, 2)
 
 
+@pytest.mark.parametrize("kind", ["def", "async def"])
+async def test_shutdown_hooks_run_when_the_agent_died_too(start, tmp_path, kind):
+    executor = start(f"""
+        @worker.handler
+        {kind} handler(job):
+            {"await asyncio" if "async" in kind else "time"}.sleep(60)
+        @worker.shutdown
+        def bye():
+            open("bye", "w").close()
+    """)
+    await executor.ready()
+    executor.run()
+    await executor.until(Started)
+
+    await executor.exit()
+
+    assert (tmp_path / "bye").exists()
+
+
 async def test_an_executor_that_cannot_stop_its_job_does_not_outlive_its_agent(start):
     executor = start(
         """
