@@ -55,7 +55,7 @@ def _python(wanted: str) -> Iterator[str]:
 def _system(packages: tuple[str, ...]) -> Iterator[str]:
     yield from ("", "# system packages", "USER root", "RUN apt-get update -qq \\")
     yield f" && apt-get install -y -qq --no-install-recommends {' '.join(packages)} \\"
-    yield from (" && rm -rf /var/lib/apt/lists/*", "USER ${WORKER_UID}")
+    yield from (" && rm -rf /var/lib/apt/lists/* /var/cache/apt/*", "USER ${WORKER_UID}")
 
 
 def _packages(plan: Plan) -> Iterator[str]:
@@ -71,6 +71,7 @@ def _models(plan: Plan) -> Iterator[str]:
     yield from ("", "# models from the hub; a token for private ones comes as a build secret and stays in no layer")
     yield from ("USER root", f"RUN install -d -o ${{WORKER_UID}} {HUB}", "USER ${WORKER_UID}")
     yield f"ENV HF_HUB_CACHE={HUB} HUGGINGFACE_HUB_CACHE={HUB}"
+    yield "ARG HF_ENDPOINT=https://huggingface.co"
     yield "RUN pip install --no-cache-dir -q huggingface_hub"
     for model in plan.hub_models:
         yield "RUN --mount=type=secret,id=HF_TOKEN,mode=0444 \\"

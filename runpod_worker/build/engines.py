@@ -85,9 +85,10 @@ def find(name: str | None = None, *, which: Callable[[str], str | None] = shutil
     raise BuildError(_why_none(name, silent))
 
 
-def secret_options(env: Mapping[str, str]) -> list[str]:
-    """What hands the hub's token to a build without leaving it in a layer."""
-    return ["--secret", "id=HF_TOKEN,env=HF_TOKEN"] if env.get("HF_TOKEN") else []
+def hub_options(env: Mapping[str, str]) -> list[str]:
+    """How a build reaches the hub as this machine does: by its mirror, with its token, which no layer keeps."""
+    options = ["--secret", "id=HF_TOKEN,env=HF_TOKEN"] if env.get("HF_TOKEN") else []
+    return [*options, "--build-arg", f"HF_ENDPOINT={env['HF_ENDPOINT']}"] if env.get("HF_ENDPOINT") else options
 
 
 def _why_none(name: str | None, silent: Mapping[str, str]) -> str:

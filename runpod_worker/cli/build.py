@@ -31,7 +31,7 @@ def build(
     A Dockerfile that somebody wrote by hand is built as it stands. Prints at the end what each layer weighs.
     """
     from runpod_worker.build import find, image, plan, table
-    from runpod_worker.build.engines import secret_options
+    from runpod_worker.build.engines import hub_options
 
     planned = plan(in_folder(folder), folder)
     written = image.write(planned, folder)
@@ -43,6 +43,6 @@ def build(
     name = tag or planned.name
     typer.echo(f"building {name} with {found.name}")
     given = ["--build-arg", f"BASE={base}"] if base else []
-    found.build(folder, folder / "Dockerfile", name, [*given, *secret_options(environment()), *(options or [])])
+    found.build(folder, folder / "Dockerfile", name, [*given, *hub_options(environment()), *(options or [])])
     typer.echo(f"\n{table(found.layers(name))}\nbuilt {name}")
     return 0

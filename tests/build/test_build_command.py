@@ -97,6 +97,15 @@ def test_a_dockerignore_keeps_secrets_out_unless_there_is_one(install: Install, 
     assert text == own if own else ".*\n" in text
 
 
+def test_the_hubs_mirror_is_the_builds_too(install: Install, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = install("docker", ENGINE)
+    monkeypatch.setenv("HF_ENDPOINT", "http://mirror.example")
+
+    command(str(folder))
+
+    assert "--build-arg HF_ENDPOINT=http://mirror.example" in calls.read_text()
+
+
 def test_the_hubs_token_goes_as_a_secret_and_not_as_a_word(
     install: Install, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
