@@ -1,0 +1,1 @@
+"""Programs for people who work on runpod_worker: `make docs`, `make image`."""

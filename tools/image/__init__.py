@@ -1,0 +1,1 @@
+"""Builds the base image, a template and the example, and makes each serve jobs: `make image`."""

@@ -1,0 +1,121 @@
+"""Containers of an image: by docker or podman, or by hand where there is only buildah, which runs none for long."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Protocol
+
+from runpod_worker.build import Engine
+
+
+class Container(Protocol):
+    """A running container with a process 1 of its own and this machine's network."""
+
+    def say(self, *command: str) -> str:
+        """What a command prints inside, run as the image's user; raises CalledProcessError when it fails."""
+
+    def terminate(self) -> None:
+        """Send SIGTERM to process 1."""
+
+    def wait(self, timeout_s: float) -> int:
+        """The exit status of process 1."""
+
+    def remove(self) -> None:
+        """Leave nothing of it."""
+
+
+def start(engine: Engine, image: str, env: Mapping[str, str]) -> Container:
+    """Start the image's own command with these variables on top of the image's."""
+    return ByHand(image, env) if engine.name == "buildah" else ByEngine(engine.name, image, env)
+
+
+class ByEngine:
+    """A container of docker or podman."""
+
+    def __init__(self, engine: str, image: str, env: Mapping[str, str]) -> None:
+        variables = [word for name, value in env.items() for word in ("-e", f"{name}={value}")]
+        self._engine = engine
+        self._id = self._said("run", "--detach", "--network", "host", *variables, image)
+
+    def _said(self, *words: str) -> str:
+        return _output([self._engine, *words])
+
+    def say(self, *command: str) -> str:
+        return self._said("exec", self._id, *command)
+
+    def terminate(self) -> None:
+        self._said("kill", "--signal", "TERM", self._id)
+
+    def wait(self, timeout_s: float) -> int:
+        done = subprocess.run(  # noqa: S603 - our own words
+            [self._engine, "wait", self._id], check=True, stdout=subprocess.PIPE, text=True, timeout=timeout_s
+        )
+        return int(done.stdout)
+
+    def remove(self) -> None:
+        self._said("rm", "--force", self._id)
+
+
+SETUP = """
+mount --bind "$0" "$0"
+mount -t proc proc "$0/proc"
+mount --rbind /dev "$0/dev"
+mount -t tmpfs tmpfs "$0/tmp"
+chmod 1777 "$0/tmp"
+root=$0; user=$1; shift
+exec chroot --userspec="$user:$user" --groups= "$root" "$@"
+"""
+"""In name spaces of its own; every `exec` keeps the process, so that the image's command becomes process 1."""
+
+
+class ByHand:
+    """The image's files, mounted by buildah, in a process and a mount name space of their own. Needs root."""
+
+    def __init__(self, image: str, env: Mapping[str, str]) -> None:
+        config = json.loads(_output(["buildah", "inspect", "--type", "image", image]))["OCIv1"]["config"]
+        self._container = _output(["buildah", "from", image])
+        root = _output(["buildah", "mount", self._container])
+        self._user = config.get("User") or "0"
+        variables = [*config.get("Env", []), f"HOME={_home(Path(root), self._user)}"]
+        variables += [f"{name}={value}" for name, value in env.items()]
+        self._env = ["env", "-i", f"--chdir={config.get('WorkingDir') or '/'}", *variables]
+        command = [*config.get("Entrypoint", []), *config.get("Cmd", [])]
+        spaces = ["unshare", "--fork", "--pid", "--mount", "--kill-child", "sh", "-ec", SETUP, root, self._user]
+        self._outer = subprocess.Popen([*spaces, *self._env, *command])  # noqa: S603 - the image's own command
+        self._root = root
+
+    def say(self, *command: str) -> str:
+        inside = ["nsenter", "--target", self._first(), "--pid", "--mount"]
+        who = ["chroot", f"--userspec={self._user}:{self._user}", "--groups=", self._root]
+        return _output([*inside, *who, *self._env, *command])
+
+    def terminate(self) -> None:
+        _output(["kill", "-TERM", self._first()])
+
+    def wait(self, timeout_s: float) -> int:
+        return self._outer.wait(timeout_s)
+
+    def remove(self) -> None:
+        self._outer.kill()
+        self._outer.wait()
+        with suppress(subprocess.CalledProcessError):  # it may be gone already
+            _output(["buildah", "umount", self._container])
+        _output(["buildah", "rm", self._container])
+
+    def _first(self) -> str:
+        """The id, outside, of the process that is 1 inside."""
+        pid = self._outer.pid
+        return Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()[0]
+
+
+def _home(root: Path, user: str) -> str:
+    lines = (root / "etc/passwd").read_text(encoding="utf-8").splitlines()
+    return next((line.split(":")[5] for line in lines if user in line.split(":")[2:3]), "/")
+
+
+def _output(command: Sequence[str]) -> str:
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()  # noqa: S603

@@ -1,0 +1,63 @@
+"""A stand-in for the public Python image, where no registry can be reached: Debian's own Python, by debootstrap."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+from runpod_worker.build import Engine
+from runpod_worker.core.errors import BuildError
+
+NAME = "localhost/stand-in-for-python"
+PACKAGES = "python3,python3-venv,python3-pip,ca-certificates"
+SUITE = "bookworm"
+
+
+def public_or_stand_in(engine: Engine, public: str) -> str:
+    """The image to build on: `public` where it is here or can be pulled, else a stand-in made on this machine.
+
+    Raises:
+        BuildError: neither can be had.
+    """
+    if engine.has(public) or subprocess.run([engine.name, "pull", "-q", public], check=False).returncode == 0:  # noqa: S603
+        return public
+    if engine.has(NAME):
+        return NAME
+    if engine.name != "buildah" or shutil.which("debootstrap") is None or os.geteuid() != 0:
+        raise BuildError(
+            f"{public} cannot be pulled; a stand-in for it needs buildah, debootstrap and root: "
+            "apt install buildah debootstrap"
+        )
+    print(f"{public} cannot be pulled: making a stand-in by debootstrap")
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder) / "root"
+        command = ["debootstrap", "--variant=minbase", f"--include={PACKAGES}", SUITE, str(root)]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)  # noqa: S603 - our own words
+        _clean(root)
+        _import(root)
+    return NAME
+
+
+def _clean(root: Path) -> None:
+    """Forget what debootstrap fetched and what it copied from this machine."""
+    for folder in ("var/cache/apt", "var/lib/apt/lists"):
+        shutil.rmtree(root / folder)
+        (root / folder).mkdir()
+    for file in ("etc/resolv.conf", "etc/hostname"):
+        (root / file).write_text("")
+
+
+def _import(root: Path) -> None:
+    def buildah(*words: str) -> str:
+        done = subprocess.run(["buildah", *words], check=True, stdout=subprocess.PIPE, text=True)  # noqa: S603, S607
+        return done.stdout.strip()
+
+    container = buildah("from", "scratch")
+    try:
+        buildah("add", "-q", container, str(root), "/")
+        buildah("commit", "-q", "--format", "docker", container, NAME)
+    finally:
+        buildah("rm", container)
