@@ -13,6 +13,7 @@ from typing import cast
 
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
+from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.http_parser import RawRequestMessage
 from aiohttp.streams import StreamReader
 from aiohttp.web_protocol import RequestHandler
@@ -21,8 +22,12 @@ from runpod_worker.core.errors import ServiceRefusal
 from runpod_worker.log import log
 
 from . import auth
-from .calls import Answer, Call, MethodNotAllowed, Route, RouteNotFound, error, parse, refusal
+from .calls import Answer, Call, MethodNotAllowed, Route, RouteNotFound, error, is_gone, nothing, parse, refusal
 from .store import KeyStore
+
+_http_log = log.getChild("http")
+_http_log.addFilter(lambda record: not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError)))
+"""aiohttp's own lines, without a traceback for each piece of garbage that is no HTTP; its sender is answered 400."""
 
 Page = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 """Answers a GET of one exact path outside /v2."""
@@ -57,7 +62,13 @@ class App:
     def server(self) -> web.Server:
         """An aiohttp server of this app, for a runner."""
         handle = cast("Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]", self.handle)
-        return web.Server(handle, request_factory=self._request, access_log=None)
+        return web.Server(
+            handle,
+            request_factory=self._request,
+            access_log=None,
+            logger=_http_log,
+            auto_decompress=False,  # JSON comes as it is; a few bytes must not become gigabytes
+        )
 
     async def handle(self, request: web.BaseRequest) -> Answer:
         """The reply, whatever happens: no traceback ever leaves the service."""
@@ -67,7 +78,9 @@ class App:
             _check_unsent(request)
             return refusal(exc)
         except ConnectionError:
-            raise  # the caller is gone; aiohttp closes what is left
+            if is_gone(request):
+                return nothing()  # to nobody: aiohttp notices and cleans up
+            raise
         except Exception:
             error_id = uuid.uuid4().hex[:12]
             log.exception("request.failed", extra={"error_id": error_id, "path": request.path})

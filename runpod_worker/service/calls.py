@@ -48,8 +48,7 @@ class Call(msgspec.Struct, frozen=True):
 
     def alive(self) -> bool:
         """Whether the connection still stands."""
-        transport = self.request.transport
-        return transport is not None and not transport.is_closing()
+        return not is_gone(self.request)
 
     def header(self, name: str) -> str | None:
         """The header's value."""
@@ -116,6 +115,8 @@ async def body(request: web.BaseRequest, limit: int) -> bytes:
         read = await request.read()
     except web.HTTPRequestEntityTooLarge as exc:
         raise TooLarge.over(limit) from exc
+    except web.RequestPayloadError as exc:
+        raise BadRequest(f"body: cannot be read: {exc}") from exc
     if len(read) > limit:
         raise TooLarge.over(limit)
     return read
@@ -163,9 +164,8 @@ class Reply:
         transport = request.transport
         if transport is None or transport.is_closing():
             raise ConnectionResetError("the other side hung up before the reply was sent")
-        content, length = self._content, b"Content-Length: %d\r\n" % len(self._content)
-        if self.status == 204:
-            length = b""
+        content = b"" if request.method == "HEAD" else self._content
+        length = b"" if self.status == 204 else b"Content-Length: %d\r\n" % len(self._content)
         date = b"Date: %s\r\n" % rfc822_formatted_time().encode()
         data = b"".join((_status_line(self.status), self._head, length, date, self._connection(request), b"\r\n"))
         request.writer.output_size += len(data) + len(content)
@@ -179,6 +179,12 @@ class Reply:
         if request.version >= HttpVersion11:
             return b"" if self.keep_alive else b"Connection: close\r\n"
         return b"Connection: keep-alive\r\n" if self.keep_alive else b""
+
+
+def is_gone(request: web.BaseRequest) -> bool:
+    """Whether the other side has hung up."""
+    transport = request.transport
+    return transport is None or transport.is_closing()
 
 
 Answer = web.StreamResponse | Reply
