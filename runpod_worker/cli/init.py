@@ -22,10 +22,10 @@ ORDER = ("hello", "stream", "async-batch", "text-generation", "embeddings", "spe
 
 @bordered
 def init(
-    names: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[TEMPLATE] DIR", help="What to copy (hello when left out), and where."),
+    template: Annotated[
+        str | None, typer.Argument(metavar="TEMPLATE", help="What to start from; hello when only DIR is given.")
     ] = None,
+    folder: Annotated[str | None, typer.Argument(metavar="DIR", help="A folder that is new or empty.")] = None,
     list_: Annotated[bool, typer.Option("--list", help="Only list the templates, one line each.")] = False,
 ) -> int:
     """Start from a template: copies it into a new or empty folder.
@@ -37,9 +37,9 @@ def init(
         for name in ORDER:
             typer.echo(f"{name:<17}{_about(templates_folder() / name)}")
         return 0
-    template, folder = _chosen(names or [])
-    copy_template(template, folder)
-    typer.echo("\n  ".join([f"{folder} holds the template {template} now. Next:\n", *next_commands(folder)]))
+    name, target = _chosen(template, folder)
+    copy_template(name, target)
+    typer.echo("\n  ".join([f"{target} holds the template {name} now. Next:\n", *next_commands(target)]))
     return 0
 
 
@@ -79,16 +79,15 @@ def next_commands(folder: Path) -> list[str]:
     return [command for command in commands if command][:2]
 
 
-def _chosen(names: list[str]) -> tuple[str, Path]:
-    match names:
-        case [only]:
-            return (only if only in ORDER else "hello"), Path(only)
-        case [template, folder]:
-            return template, Path(folder)
-    raise SettingsError(
-        f"expected a folder, or a template and a folder, got {len(names)} names: "
-        "runpod-worker init [TEMPLATE] DIR; the templates: runpod-worker init --list"
-    )
+def _chosen(first: str | None, second: str | None) -> tuple[str, Path]:
+    if first is None:
+        raise SettingsError(
+            "expected a folder, or a template and a folder: runpod-worker init [TEMPLATE] DIR; "
+            "the templates: runpod-worker init --list"
+        )
+    if second is None:
+        return (first if first in ORDER else "hello"), Path(first)
+    return first, Path(second)
 
 
 def _about(template: Path) -> str:
