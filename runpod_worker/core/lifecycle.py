@@ -210,6 +210,13 @@ class Expired(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TtlSet(Event):
+    """A caller says how long the job may still live."""
+
+    ttl_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Retried(Event):
     """A caller asks for one more run of a job that did not complete."""
 
@@ -220,7 +227,9 @@ TRANSITIONS: dict[tuple[Status, type[Event]], frozenset[Status]] = {
     (Q, Taken): frozenset({P}),
     (Q, CancelRequested): frozenset({Status.CANCELLED}),
     (Q, Expired): frozenset({Status.TIMED_OUT}),
+    (Q, TtlSet): frozenset({Q}),
     (P, Beaten): frozenset({P}),
+    (P, TtlSet): frozenset({P}),
     (P, Succeeded): frozenset({Status.COMPLETED, Status.FAILED, Status.CANCELLED, Status.TIMED_OUT}),
     (P, Failed): frozenset({Status.FAILED, Status.CANCELLED, Status.TIMED_OUT}),
     (P, Stopped): frozenset({Status.FAILED, Status.CANCELLED, Status.TIMED_OUT}),
@@ -309,6 +318,9 @@ def _next(job: Job, event: Event) -> Job:  # noqa: C901 - one case an event read
             return _queued(job, event.at, attempt=job.attempt - 1)
         case LeaseExpired():
             return _lost(job, event.at)
+        case TtlSet():
+            ttl_ms = round((event.at - job.created_at) * 1000) + event.ttl_ms
+            return _with(job, policy=replace(job.policy, ttl_ms=ttl_ms))
         case Retried():
             fresh = {"created_at": event.at, "ended_at": None, "error": None, "stop": None, "retries": job.retries + 1}
             return _queued(job, event.at, attempt=0, **fresh)

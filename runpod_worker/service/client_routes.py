@@ -61,7 +61,10 @@ class ClientRoutes:
         return await held(call, wait_s, self._settings.silence_s, ended, as_it_is)
 
     async def status(self, call: Call) -> Answer:
-        """The job as it is."""
+        """The job as it is; `?ttl=` sets how much longer it may live."""
+        ttl_s = wire.milliseconds("ttl", call.query.get("ttl"), 0, self._settings.ttl_bounds_ms)
+        if ttl_s:
+            await self._service.set_ttl(call.endpoint, call.rest[0], round(ttl_s * 1000))
         return reply(await self._view(call, call.rest[0]))
 
     async def status_sync(self, call: Call) -> Answer:

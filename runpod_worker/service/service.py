@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from runpod_worker.core.errors import JobNotFound
-from runpod_worker.core.lifecycle import CancelRequested, Job, Retried, Status
+from runpod_worker.core.lifecycle import CancelRequested, Job, Retried, Status, TtlSet
 
 from . import wire
 from .jobs import Ended, Jobs
@@ -183,6 +183,11 @@ class Service:
         job = await self.jobs.change(job_id, Retried(at=self._now()))
         await self.takes.dispatch(endpoint)
         return job
+
+    async def set_ttl(self, endpoint: str, job_id: str, ttl_ms: int) -> None:
+        """Let the job live so much longer from now; one that has ended stays as it is."""
+        await self.job(endpoint, job_id)
+        await self.jobs.try_change(job_id, TtlSet(at=self._now(), ttl_ms=ttl_ms))
 
     async def purge_queue(self, endpoint: str) -> int:
         """Cancel what is queued; how many that were."""

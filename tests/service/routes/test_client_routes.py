@@ -191,6 +191,16 @@ async def test_status_sync_answers_the_job_as_it_is_after_the_wait(serve):
     assert (await running.api.get(f"/status-sync/{job_id}?wait=90000")).json == {"id": job_id, "status": "IN_QUEUE"}
 
 
+async def test_status_sets_the_ttl_that_it_is_given(running, api):
+    job_id = await api.run()
+
+    assert (await api.get(f"/status/{job_id}?ttl=20000")).json["status"] == "IN_QUEUE"
+    assert (await api.get(f"/status/{job_id}?ttl=soon")).status == 400
+
+    job = running.stores.jobs.get(job_id)
+    assert 20_000 <= job.policy.ttl_ms < 40_000
+
+
 @pytest.mark.parametrize("path", ["/runsync", "/status-sync/{id}", "/stream/{id}"])
 async def test_a_wait_that_is_no_number_is_refused(api, path):
     job_id = await api.run()

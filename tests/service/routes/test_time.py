@@ -143,6 +143,20 @@ async def test_ttl_counts_from_submission_and_shows_as_timed_out(service, clock)
     assert (await service.retry("ep", queued.id)).status is Status.IN_QUEUE
 
 
+async def test_a_caller_may_set_how_much_longer_a_job_lives(service, clock):
+    job = await submit(service)
+
+    clock.time += 5
+    await service.set_ttl("ep", job.id, 10_000)
+    clock.time += 9.9
+    await service.sweep.once()
+    assert (await service.job("ep", job.id)).status is Status.IN_QUEUE
+    clock.time += 0.2
+    await service.sweep.once()
+
+    assert (await service.job("ep", job.id)).status is Status.TIMED_OUT
+
+
 @pytest.mark.parametrize(("sync", "kept_s"), [(False, 1800), (True, 60)])
 async def test_an_ended_job_is_found_until_its_retention_is_over(service, clock, sync, kept_s):
     job = await service.submit("ep", wire.submission(b'{"input": 1}', service.settings), sync=sync)
