@@ -30,8 +30,8 @@ SMALL = 64 * 1024
 """Bodies up to this size tell something about round trips, and may carry the wish for the next job; larger ones would
 delay it."""
 
-CHUNKS_BYTES = MIB
-"""Most bytes of chunks in one post, unless a single one is larger."""
+CHUNKS_BYTES = MIB // 2
+"""Most bytes of chunks in one post, unless a single one is larger: well under what servers take for a body."""
 
 _UNREADABLE = frozenset({400, 413, 422})
 """What a service says to an outcome that it cannot take for what is in it; a failure in its place can be told."""
@@ -179,7 +179,7 @@ class Delivery:
             if outputs and size + len(chunk) > CHUNKS_BYTES:
                 break
             outputs.append(chunk)
-            size += len(chunk)
+            size += len(chunk) + 1
         return outputs
 
     async def _send_progress(self, value: bytes) -> None:

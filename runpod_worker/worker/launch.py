@@ -91,10 +91,10 @@ def _run_agent(settings: WorkerSettings, process: Callable[[], Process], started
     from .agent import Agent
     from .link_http import HttpLink
     from .spool import Spool
-    from .transport import AiohttpTransport
+    from .transport import HttpTransport
 
     async def main() -> int:
-        link = HttpLink(settings, AiohttpTransport())
+        link = HttpLink(settings, HttpTransport())
         spool = Spool(settings.spool_dir, endpoint=link.endpoint, most_bytes=settings.spool_bytes)
         return await Agent(settings, link, spool, [process()], started_at=started_at).run()
 

@@ -27,6 +27,9 @@ BEAT_S = 10.0
 PROTOCOL_VERSION = "1.12.0"
 """The version of RunPod's SDK whose protocol this is; a heartbeat names it."""
 
+# As replies name them.
+_EXTENSIONS, _FILES_URL, _STALE_NAME = X_EXTENSIONS.lower(), X_FILES_URL.lower(), X_STALE.lower()
+
 _SAFE_ID = re.compile(r"[A-Za-z0-9_.~-]+").fullmatch
 
 
@@ -72,8 +75,8 @@ class HttpLink:
         if self._urls.ping is None:
             return
         reply = _checked(await self._transport.send("GET", self._urls.beat(job_ids), self._offer, None, BEAT_S))
-        offered = frozenset(reply.headers.get(X_EXTENSIONS, "").split()) & EXTENSIONS
-        self.files_url = reply.headers.get(X_FILES_URL) if "files" in offered else None
+        offered = frozenset(reply.headers.get(_EXTENSIONS, "").split()) & EXTENSIONS
+        self.files_url = reply.headers.get(_FILES_URL) if "files" in offered else None
         if offered != self.extensions:
             self._agree(offered)
 
@@ -122,7 +125,7 @@ class HttpLink:
         reply = _checked(await self._transport.send("POST", url, headers, body, POST_S))
         if not self.extensions:
             return _ACCEPTED
-        stale = reply.headers.get(X_STALE) == "1"
+        stale = reply.headers.get(_STALE_NAME) == "1"
         if X_TAKE in headers:
             return Answer(stale, tuple(self._jobs(reply)))
         return _STALE if stale else _ACCEPTED
@@ -229,7 +232,7 @@ def _checked(reply: Reply) -> Reply:
         return reply
     text = f"{reply.status}: {reply.body[:2000].decode('utf-8', 'replace')}"
     if reply.status == 429:
-        raise LinkBusy(text, _seconds(reply.headers.get("Retry-After")))
+        raise LinkBusy(text, _seconds(reply.headers.get("retry-after")))
     if reply.status >= 500 or reply.status == 408:
         raise LinkDown(text)
     raise LinkRefused(text, status=reply.status)

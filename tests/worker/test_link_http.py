@@ -12,7 +12,7 @@ from runpod_worker.core.errors import LinkBusy, LinkDown, LinkRefused, SettingsE
 from runpod_worker.core.wire import EXTENSIONS
 from runpod_worker.worker.link import Ask, Attempt
 from runpod_worker.worker.link_http import HttpLink
-from runpod_worker.worker.transport import AiohttpTransport
+from runpod_worker.worker.transport import HttpTransport
 
 MakeLink = Callable[..., HttpLink]
 
@@ -31,7 +31,7 @@ async def make_link(service: Any) -> AsyncIterator[MakeLink]:
             "worker_id": "pod-1",
             "api_key": "KEY123",
         }
-        links.append(HttpLink(worker_settings({**settings, **given}, env={}), AiohttpTransport()))
+        links.append(HttpLink(worker_settings({**settings, **given}, env={}), HttpTransport()))
         return links[-1]
 
     yield make
