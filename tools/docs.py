@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from runpod_worker.config import ClientSettings, WorkerSettings, rows
+from runpod_worker.config import ClientSettings, SdkSettings, WorkerSettings, rows
 from runpod_worker.service.settings import ServiceSettings
 from runpod_worker.workerfile import Case, Model, Spool, Timeouts, WorkerFile
 from runpod_worker.workerfile.schema import as_text
@@ -27,7 +27,7 @@ For each setting the first of these that gives a value wins: command line or cod
 `runpod-worker config show` prints what they are here and where each came from.
 """
 
-PARTS = ((WorkerSettings, "Worker"), (ClientSettings, "Client"))
+PARTS = ((WorkerSettings, "Worker"), (ClientSettings, "Client"), (SdkSettings, "Code for RunPod's SDK"))
 
 STRUCTS: tuple[tuple[type[msgspec.Struct], str], ...] = (
     (WorkerFile, ""),

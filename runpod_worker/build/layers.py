@@ -21,9 +21,9 @@ class Layer:
 
 
 def from_history(text: str) -> list[Layer]:
-    """From `docker history`, newest first: lines of bytes, tab, command."""
+    """From `docker history` or `podman history`, newest first: lines of size, tab, command."""
     found = [line.partition("\t") for line in text.splitlines() if line.strip()]
-    return [Layer(int(size), _readable(made_by)) for size, _, made_by in reversed(found)]
+    return [Layer(_bytes(size), _readable(made_by)) for size, _, made_by in reversed(found)]
 
 
 def from_storage(image: str, info: str) -> list[Layer]:
@@ -44,6 +44,12 @@ def table(layers: Sequence[Layer]) -> str:
     """The layers that weigh something, one a line, and their sum."""
     lines = [f"{_size(one.size):>10}  {one.made_by}" for one in layers if one.size]
     return "\n".join([*lines, f"{_size(sum(one.size for one in layers)):>10}  in all"])
+
+
+def _bytes(size: str) -> int:
+    """`1048576` is docker's answer to the wish for plain numbers; podman says `1.05 MB` all the same."""
+    found = re.fullmatch(r"([\d.]+) ?([kMGT]?)B?", size.strip())
+    return round(float(found[1]) * 1000 ** " kMGT".index(found[2] or " ")) if found else 0
 
 
 def _size(size: int) -> str:

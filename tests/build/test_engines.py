@@ -88,6 +88,15 @@ def test_dockers_history_is_read_from_the_bottom_up(install: Install) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("said", "size"), [("0", 0), ("0 B", 0), ("3.58 kB", 3580), ("1.5MB", 1_500_000), ("2 GB", 2_000_000_000)]
+)
+def test_podmans_history_says_sizes_in_words(install: Install, said: str, size: int) -> None:
+    install("podman", f"[ $1 = info ] || printf '{said}\\tCOPY . .\\n'")
+
+    assert find().layers("x") == [Layer(size, "COPY . .")]
+
+
 def test_buildahs_sizes_come_from_its_storage(install: Install, tmp_path: Path) -> None:
     steps = [
         {"created_by": "/bin/sh"},

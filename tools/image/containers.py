@@ -39,7 +39,7 @@ class ByEngine:
     def __init__(self, engine: str, image: str, env: Mapping[str, str]) -> None:
         variables = [word for name, value in env.items() for word in ("-e", f"{name}={value}")]
         self._engine = engine
-        self._id = self._said("run", "--detach", "--network", "host", *variables, image)
+        self._id = self._said("run", "--detach", "--no-healthcheck", "--network", "host", *variables, image)
 
     def _said(self, *words: str) -> str:
         return _output([self._engine, *words])
