@@ -56,7 +56,7 @@ def open_stores(settings: ServiceSettings) -> Stores:
         return Stores(jobs=MemoryStore(), keys=MemoryKeyStore())
     from .stores.sqlite import SqliteStore  # a service in memory needs no sqlite3
 
-    settings.data.mkdir(parents=True, exist_ok=True)
+    settings.data.mkdir(mode=0o700, parents=True, exist_ok=True)  # inputs and outputs are nobody else's business
     store = SqliteStore(settings.data / "jobs.sqlite")
     return Stores(jobs=store, keys=store.keys, files=FolderFiles(settings.data / "files"))
 
