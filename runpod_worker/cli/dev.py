@@ -17,6 +17,7 @@ import typer
 from runpod_worker.cli.border import bordered
 from runpod_worker.cli.options import Handler
 from runpod_worker.log import log, setup
+from runpod_worker.workerfile import beside
 
 LOOK_EVERY_S = 0.3
 STOP_S = 5.0
@@ -26,7 +27,7 @@ STOP_S = 5.0
 def dev(
     handler: Handler,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the service; 0 lets the system choose.")] = 8000,
-    endpoint: Annotated[str, typer.Option(help="Name of the endpoint.")] = "dev",
+    endpoint: Annotated[str | None, typer.Option(help="Name of the endpoint; worker.yaml's or dev by default.")] = None,
     log_level: Annotated[str, typer.Option(help="ERROR, WARN, INFO or DEBUG.")] = "INFO",
 ) -> int:
     """Run HANDLER behind a job service on this machine, and restart it whenever a Python file beside it changes.
@@ -34,7 +35,8 @@ def dev(
     Jobs and files are gone at the end. Ctrl-C ends both.
     """
     setup(log_level)
-    return asyncio.run(_dev(handler.resolve(), port, endpoint, log_level))
+    name = endpoint or beside(handler).endpoint or "dev"
+    return asyncio.run(_dev(handler.resolve(), port, name, log_level))
 
 
 async def _dev(handler: Path, port: int, endpoint: str, log_level: str) -> int:
