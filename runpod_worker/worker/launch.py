@@ -21,6 +21,8 @@ import runpod_worker
 from runpod_worker.config import WorkerSettings, environment
 from runpod_worker.log import log, setup
 
+from .memory import ENVIRONMENT, keep_pages
+
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
 
@@ -34,7 +36,7 @@ def run_handler(path: Path, settings: WorkerSettings) -> int:
     signal.signal(signal.SIGTERM, _leave_early)  # process 1 of a container would ignore it until the loop listens
     from .process import Spawned, reap_orphans
 
-    executor = Spawned([sys.executable, str(path)], {**environment(), **_told(settings)})
+    executor = Spawned([sys.executable, str(path)], {**ENVIRONMENT, **environment(), **_told(settings)})
     executor.launch()
     if os.getpid() == 1:
         reap_orphans(lambda pid: pid == executor.pid)
@@ -47,6 +49,7 @@ def run_with_agent(worker: Worker, settings: WorkerSettings) -> int:
     from . import channel
     from .executor import serve
 
+    keep_pages()
     ours, theirs = channel.pair()
     with theirs:
         order = _Order(settings=settings, fd=theirs.fileno(), pid=os.getpid(), started_at=started_at)
@@ -88,6 +91,7 @@ def _agent_main() -> int:
 def _run_agent(settings: WorkerSettings, process: Callable[[], Process], started_at: float) -> int:
     import asyncio
 
+    keep_pages()
     from .agent import Agent
     from .link_http import HttpLink
     from .spool import Spool

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from runpod_worker.core.backoff import Backoff
 from runpod_worker.core.capacity import Capacity
 from runpod_worker.core.errors import LinkDown, LinkRefused
+from runpod_worker.core.wire import MIB
 from runpod_worker.log import log
 
 from .gate import Gate
@@ -24,6 +25,9 @@ PATIENCE_S = 90.0
 
 MOST = 100
 """Most jobs in one request (docs/extensions.md)."""
+
+AHEAD_BYTES = 32 * MIB
+"""Jobs are not held ahead when their bodies, by what recent ones weighed, would be more than this."""
 
 HOLDS_S = 0.5
 """A service that says "no job" sooner than this does not hold requests: it is asked at growing intervals."""
@@ -61,6 +65,7 @@ class Taker:
         self._prefix = secrets.token_urlsafe(12)
         self._tokens = 0
         self._asked = 0
+        self._weight = 1.0
         self._ended = False
         self._changed = asyncio.Event()
         self._held: asyncio.Timeout | None = None
@@ -96,6 +101,7 @@ class Taker:
     def arrived(self, ask: Ask, jobs: Sequence[Assignment]) -> None:
         self._asked -= ask.most
         for job in jobs:
+            self._weight = max(len(job.body), self._weight * 0.9)
             self._received(job)
         self._changed.set()
 
@@ -110,8 +116,11 @@ class Taker:
         if self._ended or self._crowded():
             return 0
         now = self._now()
-        room = sum(self._capacity.wanted(one.free, one.elapsed(now)) - one.waiting for one in self._slots())
-        return min(room - self._asked, MOST)
+        all_slots = list(self._slots())
+        wanted = sum(self._capacity.wanted(one.free, one.elapsed(now)) for one in all_slots)
+        fits = max(sum(one.free for one in all_slots), 1, int(AHEAD_BYTES / self._weight))
+        held = sum(one.waiting for one in all_slots) + self._asked
+        return min(min(wanted, fits) - held, MOST)
 
     async def _until_changed(self) -> None:
         self._changed.clear()
