@@ -12,7 +12,8 @@ from typing import Any
 
 import msgspec
 
-from runpod_worker.config import ClientSettings, SdkSettings, WorkerSettings, rows
+from runpod_worker.cli.config import groups
+from runpod_worker.config import rows
 from runpod_worker.service.settings import ServiceSettings
 from runpod_worker.workerfile import Case, Model, Spool, Timeouts, WorkerFile
 from runpod_worker.workerfile.schema import as_text
@@ -27,7 +28,7 @@ For each setting the first of these that gives a value wins: command line or cod
 `runpod-worker config show` prints what they are here and where each came from.
 """
 
-PARTS = ((WorkerSettings, "Worker"), (ClientSettings, "Client"), (SdkSettings, "Code for RunPod's SDK"))
+TITLES = {"sdk": "Code for RunPod's SDK"}
 
 STRUCTS: tuple[tuple[type[msgspec.Struct], str], ...] = (
     (WorkerFile, ""),
@@ -41,9 +42,10 @@ STRUCTS: tuple[tuple[type[msgspec.Struct], str], ...] = (
 def settings_page() -> str:
     """docs/settings.md as the code has it now."""
     parts = [HEAD]
-    for cls, title in PARTS:
+    for name, cls in groups().items():
         parts += [
-            f"## {title}\n",
+            f"## {TITLES.get(name, name.capitalize())}\n",
+            f"{(cls.__doc__ or '').splitlines()[0]}\n",
             _table(("setting", "environment", "worker.yaml", "default", "what it is"), _settings(cls)),
         ]
     parts += [

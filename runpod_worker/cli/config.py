@@ -6,14 +6,15 @@ import dataclasses
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 import typer
 
+from runpod_worker import config
 from runpod_worker.cli.border import bordered
 from runpod_worker.cli.options import Concurrency, Device, Grace, Key, LogLevel, Url, WorkerId, as_mapping
-from runpod_worker.config import ClientSettings, Loaded, WorkerSettings, environment, resolve, worker_settings
+from runpod_worker.config import Loaded, WorkerSettings, environment, resolve, worker_settings
 from runpod_worker.workerfile import FILE_NAME, WorkerFile, in_folder, is_secret
 from runpod_worker.workerfile.schema import as_text
 
@@ -67,17 +68,16 @@ def merged(file: WorkerFile, given: Mapping[str, object], env: Mapping[str, str]
     worker = resolve(WorkerSettings, given, env=all_env, file=as_mapping(file))
     drawn = next(one.value for one in worker if one.name == "worker_id")
     used = worker_settings({**given, "worker_id": drawn}, env=all_env, file=as_mapping(file))
-    groups = {
-        "worker": [_derived(one, getattr(used, one.name)) for one in worker],
-        "client": resolve(ClientSettings, env=all_env),
-    }
-    secret = {one.name for cls in (WorkerSettings, ClientSettings) for one in dataclasses.fields(cls) if _secret(one)}
-    shown = {group: [_shown(one, secret, env) for one in found] for group, found in groups.items()}
+    found = {name: resolve(cls, env=all_env) for name, cls in groups().items()}
+    found["worker"] = [_derived(one, getattr(used, one.name)) for one in worker]
+    shown = {name: [_shown(one, groups()[name], env) for one in ones] for name, ones in found.items()}
     return shown | {"image": list(_image(file))}
 
 
-def _secret(field: dataclasses.Field[object]) -> bool:
-    return bool(field.metadata.get("secret"))
+def groups() -> dict[str, type[Any]]:
+    """Every class of settings by its name: `worker` is WorkerSettings."""
+    known = {name: cls for name, cls in vars(config).items() if name.endswith("Settings") and isinstance(cls, type)}
+    return {name.removesuffix("Settings").lower(): cls for name, cls in known.items()}
 
 
 def _derived(one: Loaded, used: object) -> Loaded:
@@ -85,8 +85,9 @@ def _derived(one: Loaded, used: object) -> Loaded:
     return one if used == one.value else Loaded(one.name, used, "url")
 
 
-def _shown(one: Loaded, secret: set[str], env: Mapping[str, str]) -> Loaded:
-    value = HIDDEN if one.name in secret and one.value else one.value
+def _shown(one: Loaded, cls: type[Any], env: Mapping[str, str]) -> Loaded:
+    about = {field.name: field.metadata for field in dataclasses.fields(cls)}[one.name]
+    value = HIDDEN if about.get("secret") and one.value else one.value
     variable = one.origin.removeprefix("environment ")
     from_file = variable != one.origin and not env.get(variable)
     return Loaded(one.name, value, f"{FILE_NAME} env.{variable}" if from_file else one.origin)

@@ -16,7 +16,7 @@ endpoint: hello
 concurrency: 3
 device: cpu
 timeouts: {grace: 5}
-env: {RUNPOD_WORKER_STOP_GRACE: 2, HF_TOKEN: hf_secret, COLOUR: red}
+env: {RUNPOD_WORKER_STOP_GRACE: 2, HF_TOKEN: hf_hunter2, COLOUR: red}
 """
 
 
@@ -69,11 +69,11 @@ def test_the_urls_that_come_from_one_url_say_so(folder: Path) -> None:
 
 @pytest.mark.parametrize("form", [[], ["--json"]])
 def test_no_secret_is_ever_printed(folder: Path, monkeypatch: pytest.MonkeyPatch, form: list[str]) -> None:
-    monkeypatch.setenv("RUNPOD_API_KEY", "rpa_secret")
+    monkeypatch.setenv("RUNPOD_API_KEY", "rpa_hunter2")
 
-    output = CliRunner().invoke(app, ["show", str(folder), "--key", "key_secret", *form]).output
+    output = CliRunner().invoke(app, ["show", str(folder), "--key", "key_hunter2", *form]).output
 
-    assert "secret" not in output
+    assert "hunter2" not in output
     assert output.count("(set, hidden)") == 3
 
 
@@ -110,7 +110,7 @@ def test_run_uses_the_file_and_hands_its_variables_to_the_handler(
 
     assert (settings.device, settings.concurrency, settings.grace_s, settings.stop_grace_s) == ("cpu", 8, 5.0, 2.0)
     assert os.environ["COLOUR"] == "blue"
-    assert os.environ["HF_TOKEN"] == "hf_secret"
+    assert os.environ["HF_TOKEN"] == "hf_hunter2"
 
 
 def test_the_schema_is_printed_for_editors() -> None:
