@@ -380,3 +380,38 @@ async def _ended(pid: int) -> None:
             except FileNotFoundError:
                 return
             await asyncio.sleep(0.02)
+
+
+# ---------------------------------------------------------------- files
+
+SAVING = """
+@worker.handler
+def handler(job):
+    return {"url": job.save(b"PNG", "out.bin")}
+"""
+
+
+async def test_files_are_stored_before_the_result_that_names_them(agreed: Any, start_worker: Any) -> None:
+    agreed.script("files", 503)
+    agreed.delay("files", 0.1)
+    await start_worker(SAVING)
+    await agreed.add({"id": "a", "input": 1, "attempt": 1})
+
+    url = (await agreed.result("a"))["output"]["url"]
+
+    refused, stored = agreed.to("files")
+    assert (refused.method, stored.method, stored.body) == ("PUT", "PUT", b"PNG")
+    assert url.endswith(stored.path)
+    [done] = agreed.to("job-done")
+    assert agreed.requests.index(stored) < agreed.requests.index(done)
+
+
+async def test_a_file_that_is_refused_fails_its_job(agreed: Any, start_worker: Any) -> None:
+    agreed.script("files", (413, b"too large"))
+    await start_worker(SAVING)
+    await agreed.add({"id": "a", "input": 1, "attempt": 1})
+
+    result = await agreed.result("a")
+
+    assert "out.bin" in result["error"]
+    assert "too large" in result["error"]
