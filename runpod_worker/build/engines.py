@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from runpod_worker.build.layers import Layer, from_history, from_storage
@@ -57,6 +57,8 @@ class Engine:
         return done.stdout
 
 
+CHROOT = ("--isolation", "chroot")
+
 # The image format of Docker knows HEALTHCHECK, the other one does not.
 ENGINES = (
     Engine("docker", ("docker", "build"), ("docker", "info"), takes_volumes=False),
@@ -80,9 +82,18 @@ def find(name: str | None = None, *, which: Callable[[str], str | None] = shutil
             continue
         done = _run(engine.alive_command)
         if done.returncode == 0:
-            return engine
+            return (
+                engine
+                if _can_contain(engine, which)
+                else replace(engine, build_command=(*engine.build_command, *CHROOT))
+            )
         silent[engine.name] = done.stderr.strip() or done.stdout.strip()
     raise BuildError(_why_none(name, silent))
+
+
+def _can_contain(engine: Engine, which: Callable[[str], str | None]) -> bool:
+    """Whether builds run in containers of their own. buildah alone has no program for that, only a change of root."""
+    return engine.name != "buildah" or any(which(name) for name in ("crun", "runc"))
 
 
 def hub_options(env: Mapping[str, str]) -> list[str]:

@@ -28,6 +28,17 @@ def test_an_engine_that_is_installed_but_dead_is_passed_over(install: Install) -
     assert find().name == "buildah"
 
 
+def test_buildah_without_a_container_runtime_changes_root_instead(install: Install, folder: Path) -> None:
+    calls = install("buildah", "exit 0")
+    find().build(folder, folder / "Dockerfile", "hello")
+    install("crun", "exit 0")
+    find().build(folder, folder / "Dockerfile", "hello")
+
+    alone, with_runtime = [line for line in calls.read_text().splitlines() if " build " in line]
+    assert "--isolation chroot" in alone
+    assert "--isolation" not in with_runtime
+
+
 def test_without_any_engine_the_error_says_what_to_install(install: Install) -> None:
     with pytest.raises(BuildError, match=r"install Docker .* `apt install podman` or `apt install buildah`"):
         find()
