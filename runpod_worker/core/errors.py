@@ -11,6 +11,7 @@ RunpodWorkerError
 ├── BacklogFull           429  the endpoint takes no more jobs for now
 ├── StoreUnavailable      503  the store cannot be reached or cannot write
 ├── HandlerError               the user's handler or model raised
+│   ├── CheckFailed            a fitness check says that this worker must not take jobs
 │   └── InputError             the job's input is not what the handler asked for
 ├── DeclarationError           the worker is declared wrongly: no handler, two handlers, wrong arguments
 ├── OutputError                the handler's output cannot travel (not JSON, too large)
@@ -110,6 +111,15 @@ class StoreUnavailable(ServiceRefusal):
 
 class HandlerError(RunpodWorkerError):
     """The handler failed."""
+
+
+class CheckFailed(HandlerError):
+    """A fitness check failed."""
+
+    def __init__(self, check: str, reason: str) -> None:
+        super().__init__(f"the check {check} failed: {reason}")
+        self.check = check
+        self.reason = reason
 
 
 class InputError(HandlerError):

@@ -5,6 +5,9 @@ Limits are the platform's (protocol A.10); header names of our own are explained
 
 from __future__ import annotations
 
+SDK_VERSION = "1.12.0"
+"""The version of RunPod's SDK whose protocol this is; a heartbeat names it, and old code sees it."""
+
 MIB = 2**20
 RUN_LIMIT = 10 * MIB
 RUNSYNC_LIMIT = 20 * MIB

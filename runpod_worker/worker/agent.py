@@ -34,6 +34,9 @@ from .taking import EMPTY, HOLDS_S, PATIENCE_S, Taker
 LOADS = 3
 """So many times in a row an executor may die before it is ready; then the worker gives up."""
 
+UNFIT_S = 2.0
+"""How long the service may take to hear that a fitness check failed."""
+
 LOAD_PAUSE = Backoff(base_s=0.5, cap_s=5.0)
 
 NO_SUCH_ROUTE = frozenset({404, 405, 501})
@@ -279,12 +282,22 @@ class Agent:
             how, last_lines = await bench.settle()
             self._holding.bury(bench, how, last_lines)
             failures = 0 if was_ready else failures + 1
+            if bench.failed_check is not None:
+                await self._tell_unfit(bench.failed_check, bench.load_error or "")
             if self._leaving.is_set() or self._cannot_go_on(bench, how, failures):
                 return
             if failures:
                 await asyncio.sleep(LOAD_PAUSE.ceiling(failures - 1))
             log.warning("executor.respawned", extra={"died": bench.killed_for or how})
             bench.start()
+
+    async def _tell_unfit(self, check: str, reason: str) -> None:
+        """Best effort, and bounded: whether it is heard or not, this worker ends."""
+        try:
+            async with asyncio.timeout(UNFIT_S):
+                await self._link.unfit(check, reason.removeprefix(f"the check {check} failed: "))
+        except (TimeoutError, LinkDown, LinkRefused) as error:
+            log.warning("unfit.unheard", extra={"error": str(error)})
 
     def _cannot_go_on(self, bench: Bench, how: str, failures: int) -> bool:
         if bench.load_error is not None:

@@ -65,7 +65,7 @@ class Worker:
         /,
         *,
         input: Any = None,
-        concurrency: int = 1,
+        concurrency: int | Callable[[int], int] = 1,
         timeout: float | None = None,
         aggregate: bool = False,
         refresh: bool = False,
@@ -79,7 +79,9 @@ class Worker:
             options: any of
                 input: the type the input must have (dataclass, TypedDict, msgspec.Struct, pydantic model), checked
                     before the handler is called; `Job[MyInput]` as annotation does the same.
-                concurrency: jobs at once: threads for a function, tasks of one event loop for a coroutine.
+                concurrency: jobs at once: threads for a function, tasks of one event loop for a coroutine. For
+                    coroutines it may be a function that makes the next number from the current one; it is asked
+                    whenever a job comes or goes, and every second while jobs run.
                 timeout: seconds a job may run.
                 aggregate: what a generator yields is also collected into the output.
                 refresh: replace the worker after each job.

@@ -28,6 +28,8 @@ class Bench:
         self.slots = Slots()
         self.ready: Ready | None = None
         self.load_error: str | None = None
+        self.failed_check: str | None = None
+        """The name of the fitness check that failed, when that is why it could not be loaded."""
         self.killed_for: str | None = None
         """Why the agent itself killed the process."""
         self._hear = hear
@@ -38,7 +40,7 @@ class Bench:
 
     def start(self) -> None:
         """Start the process."""
-        self.ready = self.load_error = self.killed_for = None
+        self.ready = self.load_error = self.failed_check = self.killed_for = None
         self._gone, self._exited, self._closed = asyncio.Event(), asyncio.Event(), asyncio.Event()
         sock = self.process.start(_setter(self._exited, self._gone))
         self._channel = AgentChannel(sock, received=self._received, closed=self._channel_ended)

@@ -15,19 +15,20 @@ from typing import Any
 import msgspec
 
 from runpod_worker.config import WorkerSettings
-from runpod_worker.core.errors import HandlerError, InputError
+from runpod_worker.core.errors import CheckFailed, HandlerError, InputError
 from runpod_worker.core.schema import validated
 from runpod_worker.log import log
 from runpod_worker.worker import device, results
 from runpod_worker.worker.app import Declaration, Hook
 from runpod_worker.worker.calling import Calling
+from runpod_worker.worker.concurrency import concurrency_of
 from runpod_worker.worker.deadlines import Deadlines
 from runpod_worker.worker.files import SavedFiles
 from runpod_worker.worker.frames import Done, Ready, Run, Stop, ToExecutor, Unrun
 from runpod_worker.worker.outflow import Outflow
 from runpod_worker.worker.results import Place
 from runpod_worker.worker.runner import Runner, runner_for
-from runpod_worker.worker.running import Files, Running, now
+from runpod_worker.worker.running import Files, Running, alive, now
 from runpod_worker.worker.stopping import MainThread
 
 Send = Callable[..., None]
@@ -59,15 +60,15 @@ class Engine:
             self._model = self._call(hook, found.value)
         load_s = now() - began
         for check in self._declared.checks:
-            self._call(check, self._model)
+            self._check(check)
         self._warm_up()
-        slots = self._settings.concurrency or handler.concurrency
+        slots = concurrency_of(handler, self._settings)
         self._runner = runner_for(self._calling(self._outflow), self._outflow, self._ended, slots, self._aio)
         gc.collect()
         gc.freeze()  # what was loaded stays: no collection need look at it again
         return Ready(
             kind=handler.kind,
-            slots=slots,
+            slots=slots.slots,
             load_s=load_s,
             device=found.name,
             gpu=found.gpu,
@@ -122,7 +123,7 @@ class Engine:
         except Exception as error:  # also what a __post_init__ of the user's input type raises
             self._outflow.send(Done(frame.key, error=results.raised(error, self._place()).error))
             return
-        self._held[frame.key] = running
+        self._held[frame.key] = alive[running.id] = running
         assert self._runner is not None  # noqa: S101 - no job comes before Ready
         self._runner.submit(running)
 
@@ -151,15 +152,27 @@ class Engine:
             running.stop(reason)
 
     def _answer(self, done: Done) -> None:
-        del self._held[done.key]
+        self._forget(self._held.pop(done.key))
         self._outflow.send(done)
+
+    def _forget(self, running: Running) -> None:
+        if alive.get(running.id) is running:
+            del alive[running.id]
 
     def _ended(self, running: Running) -> None:
         del self._held[running.key]
+        self._forget(running)
         if running.metrics:
             log.info("job.metrics", extra={"job": running.id, "metrics": running.metrics})
 
     # ---------------------------------------------------------------- hooks
+
+    def _check(self, hook: Hook) -> None:
+        try:
+            self._call(hook, self._model)
+        except Exception as error:
+            name = getattr(hook.function, "__name__", type(hook.function).__name__)
+            raise CheckFailed(name, f"{type(error).__name__}: {error}") from error
 
     def _call(self, hook: Hook, argument: Any) -> Any:
         value = hook.call(argument)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from runpod_worker.config import WorkerSettings, worker_settings
-from runpod_worker.core.errors import ChannelClosed, RunpodWorkerError
+from runpod_worker.core.errors import ChannelClosed, CheckFailed, RunpodWorkerError
 from runpod_worker.log import log, setup
 from runpod_worker.worker.channel import ExecutorChannel
 from runpod_worker.worker.engine import Engine
@@ -69,7 +69,7 @@ def _serve(worker: Worker, settings: WorkerSettings, channel: ExecutorChannel) -
     except BaseException as error:
         text = str(error) if isinstance(error, RunpodWorkerError) else traceback_of(error)
         log.error("executor.load_failed", extra={"error": text})
-        channel.send(LoadFailed(text))
+        channel.send(LoadFailed(text, error.check if isinstance(error, CheckFailed) else None))
         if reader is not None:  # this process may have to wait for its agent: nothing is left to see to
             reader.served.set()
             reader.finished.set()

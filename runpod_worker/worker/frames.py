@@ -59,9 +59,17 @@ class Ready(Frame, frozen=True):
 
 
 class LoadFailed(Frame, frozen=True):
-    """The model could not be loaded; the executor exits after this."""
+    """The model could not be loaded, or a check failed; the executor exits after this."""
 
     error: str
+    check: str | None = None
+    """The name of the check that failed."""
+
+
+class Resized(Frame, frozen=True):
+    """From now on there are so many slots. Jobs that run in more of them go on."""
+
+    slots: int
 
 
 class Started(Frame, frozen=True):
@@ -133,4 +141,4 @@ class Done(Frame, frozen=True):
 
 
 ToExecutor = Run | Stop | Unrun
-ToAgent = Ready | LoadFailed | Started | Chunks | Progress | File | FileFailed | Done
+ToAgent = Ready | LoadFailed | Resized | Started | Chunks | Progress | File | FileFailed | Done

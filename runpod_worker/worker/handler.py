@@ -41,6 +41,7 @@ class Handler:
     """A handler as declared.
 
     `input_type` None: the input is taken as it comes. `takes_model`: it is called with the job and the model.
+    `modifier`: makes the next number of slots from the one before, which is `concurrency` at first.
     """
 
     function: Function
@@ -48,6 +49,7 @@ class Handler:
     takes_model: bool
     input_type: Any = None
     concurrency: int = 1
+    modifier: Callable[[int], int] | None = None
     timeout_s: float | None = None
     aggregate: bool = False
     refresh: bool = False
@@ -57,7 +59,7 @@ def declared(
     function: Function,
     *,
     input: Any = None,  # noqa: A002 - the name users write
-    concurrency: int = 1,
+    concurrency: int | Callable[[int], int] = 1,
     timeout: float | None = None,
     aggregate: bool = False,
     refresh: bool = False,
@@ -69,14 +71,17 @@ def declared(
     """
     if not callable(function):
         raise DeclarationError(f"a handler must be a function, got {function!r} ({type(function).__name__})")
-    _check("concurrency", concurrency, int, 1)
+    modifier = concurrency if callable(concurrency) else None
+    number = 1 if callable(concurrency) else concurrency
+    _check("concurrency", number, int, 1)
     _check("timeout", timeout, int | float, 0.001)
     return Handler(
         function=function,
         kind=kind_of(function),
         takes_model=arguments(function, 1, 2, "handler(job) or handler(job, model)") == 2,
         input_type=input if input is not None else _annotated_input(function),
-        concurrency=concurrency,
+        concurrency=number,
+        modifier=modifier,
         timeout_s=timeout,
         aggregate=aggregate,
         refresh=refresh,

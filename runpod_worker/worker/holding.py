@@ -13,7 +13,21 @@ from runpod_worker.core.capacity import Capacity
 from runpod_worker.log import log
 
 from .bench import Bench
-from .frames import Chunks, Done, File, FileFailed, LoadFailed, Progress, Ready, Run, Started, Stop, ToAgent, Unrun
+from .frames import (
+    Chunks,
+    Done,
+    File,
+    FileFailed,
+    LoadFailed,
+    Progress,
+    Ready,
+    Resized,
+    Run,
+    Started,
+    Stop,
+    ToAgent,
+    Unrun,
+)
 from .link import Assignment, Attempt, Link
 from .outbox import Outbox
 from .outcome import STOPPED, Startup, error_body, result_body, timings_json
@@ -132,7 +146,10 @@ class Holding:
             case Ready():
                 self._ready(bench, frame)
             case LoadFailed():
-                bench.load_error = frame.error
+                bench.load_error, bench.failed_check = frame.error, frame.check
+            case Resized():
+                bench.slots.count = frame.slots
+                self._outside.changed()
             case Chunks() | Progress() | File() | FileFailed():
                 job = bench.slots.jobs.get(frame.key)
                 if job is None:  # encoded after the slot was free: the job is in its delivery

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from typing import Any, Generic, Protocol, TypeVar, cast
 
@@ -49,6 +50,15 @@ class Job(dict[str, Any], Generic[Input]):
     def __init__(self, received: dict[str, Any], behind: Behind | None = None) -> None:
         super().__init__(received)
         self._behind = behind
+
+    def __copy__(self) -> Job[Input]:
+        return Job(dict(self), self._behind)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Job[Input]:
+        return Job(copy.deepcopy(dict(self), memo), self._behind)
+
+    def __reduce__(self) -> tuple[Any, ...]:  # another process has nothing behind it
+        return Job, (dict(self),)
 
     @property
     def id(self) -> str:

@@ -77,6 +77,9 @@ class Link(Protocol):
     async def beat(self, job_ids: Collection[str]) -> None:
         """This worker is alive and holds these jobs."""
 
+    async def unfit(self, check: str, reason: str) -> None:
+        """This worker failed a fitness check, and will not take jobs."""
+
     async def finish(self, attempt: Attempt, body: bytes, *, is_stream: bool = False, ask: Ask | None = None) -> Answer:
         """Report the outcome (a JSON object). `ask`: the answer may bring the next jobs; where `take` is agreed."""
 

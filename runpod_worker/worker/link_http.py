@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping, Sequence
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, urlencode, urlsplit
 
 import msgspec
 
 from runpod_worker.config import WorkerSettings
 from runpod_worker.core.errors import LinkBusy, LinkDown, LinkRefused, SettingsError
-from runpod_worker.core.wire import EXTENSIONS, X_ATTEMPT, X_EXTENSIONS, X_FILES_URL, X_STALE, X_TAKE, X_TAKE_ID
+from runpod_worker.core.wire import (
+    EXTENSIONS,
+    SDK_VERSION,
+    X_ATTEMPT,
+    X_EXTENSIONS,
+    X_FILES_URL,
+    X_STALE,
+    X_TAKE,
+    X_TAKE_ID,
+)
 from runpod_worker.log import log
 
 from .link import Answer, Ask, Assignment, Attempt, assignments
@@ -23,9 +32,6 @@ POST_S = 120.0
 """How long a report may take; enough for 20 MB over a slow line."""
 
 BEAT_S = 10.0
-
-PROTOCOL_VERSION = "1.12.0"
-"""The version of RunPod's SDK whose protocol this is; a heartbeat names it."""
 
 # As replies name them.
 _EXTENSIONS, _FILES_URL, _STALE_NAME = X_EXTENSIONS.lower(), X_FILES_URL.lower(), X_STALE.lower()
@@ -79,6 +85,12 @@ class HttpLink:
         self.files_url = reply.headers.get(_FILES_URL) if "files" in offered else None
         if offered != self.extensions:
             self._agree(offered)
+
+    async def unfit(self, check: str, reason: str) -> None:
+        if self._urls.ping is None:
+            return
+        url = self._urls.unfit(check, reason)
+        _checked(await self._transport.send("GET", url, self._headers, None, BEAT_S))
 
     async def finish(self, attempt: Attempt, body: bytes, *, is_stream: bool = False, ask: Ask | None = None) -> Answer:
         headers = self._of(attempt)
@@ -205,7 +217,11 @@ class _Urls:
         url = self.ping or ""
         if job_ids:
             url = with_parameter(url, f"job_id={quote(','.join(job_ids), safe='')}")
-        return with_parameter(url, f"runpod_version={PROTOCOL_VERSION}")
+        return with_parameter(url, f"runpod_version={SDK_VERSION}")
+
+    def unfit(self, check: str, reason: str) -> str:
+        about = {"status": "unhealthy", "check": check, "reason": reason[:256], "runpod_version": SDK_VERSION}
+        return with_parameter(self.ping or "", urlencode(about))
 
 
 def with_parameter(url: str, parameter: str) -> str:

@@ -23,7 +23,11 @@ serve_api: list[ServeApi] = []
 def start(worker: Worker, given: Mapping[str, object]) -> int:
     """Run the worker as flags, environment and `given` say; return the exit code."""
     told = flags.take(sys.argv)
-    settings = worker_settings({"log_level": told.rp_log_level, **given})
+    return run(worker, told, worker_settings({"log_level": told.rp_log_level, **given}))
+
+
+def run(worker: Worker, told: flags.Flags, settings: WorkerSettings) -> int:
+    """Run the worker as these flags and settings say; return the exit code."""
     setup(settings.log_level, as_json=settings.endpoint_id is not None)
     worker.declaration()  # what is wrong with it is said before anything is started
     if told.rp_serve_api:

@@ -16,10 +16,14 @@ from typing import Protocol
 from runpod_worker.core.errors import ChannelClosed
 from runpod_worker.log import job_id, log
 from runpod_worker.worker.calling import Calling
-from runpod_worker.worker.frames import ToAgent
+from runpod_worker.worker.concurrency import Concurrency
+from runpod_worker.worker.frames import Resized, ToAgent
 from runpod_worker.worker.outflow import Outflow
 from runpod_worker.worker.running import Running
 from runpod_worker.worker.stopping import MainThread, PoolThread
+
+ADJUST_EVERY_S = 1.0
+"""How often the number of slots is looked at while jobs run."""
 
 
 class Runner(Protocol):
@@ -141,13 +145,15 @@ class LoopRunner:
         calling: Calling,
         outflow: Outflow,
         ended: Callable[[Running], None],
-        slots: int,
+        concurrency: Concurrency,
         aio: asyncio.Runner,
     ) -> None:
         self._calling = calling
         self._outflow = outflow
         self._ended = ended
-        self._free = slots
+        self._concurrency = concurrency
+        self._free = concurrency.slots
+        self._looking: asyncio.TimerHandle | None = None
         self._aio = aio
         self._loop = aio.get_loop()
         self._inbox: deque[Running] = deque()
@@ -173,11 +179,14 @@ class LoopRunner:
         self._pump()
         while self._tasks:
             await asyncio.wait(self._tasks)
+        if self._looking is not None:
+            self._looking.cancel()
         self._flush()
 
     def _pump(self) -> None:
         self._pumping = False  # before the inbox is looked at: what comes later pumps again
-        while self._free and self._inbox:
+        self._adjust()
+        while self._free > 0 and self._inbox:
             running = self._inbox.popleft()
             if running.claim():
                 self._free -= 1
@@ -192,6 +201,22 @@ class LoopRunner:
         self._ended(running)
         self._free += 1
         self._pump()
+
+    def _adjust(self) -> None:
+        """Ask how many slots there are to be, now and again while jobs run."""
+        if self._concurrency.fixed:
+            return
+        before, slots = self._concurrency.slots, self._concurrency.adjust()
+        if slots != before:
+            self._free += slots - before
+            self._send(Resized(slots))
+        if self._looking is None:
+            self._looking = self._loop.call_later(ADJUST_EVERY_S, self._look)
+
+    def _look(self) -> None:
+        self._looking = None
+        if self._tasks:
+            self._pump()
 
     def _send(self, frame: ToAgent) -> None:
         """Send the frame with all others of this turn of the loop."""
@@ -209,11 +234,16 @@ class LoopRunner:
 
 
 def runner_for(
-    calling: Calling, outflow: Outflow, ended: Callable[[Running], None], slots: int, aio: asyncio.Runner
+    calling: Calling,
+    outflow: Outflow,
+    ended: Callable[[Running], None],
+    concurrency: Concurrency,
+    aio: asyncio.Runner,
 ) -> Runner:
     """The runner that suits the handler's kind and the number of slots."""
     if calling.handler.kind.on_loop:
-        return LoopRunner(calling, outflow, ended, slots, aio)
+        return LoopRunner(calling, outflow, ended, concurrency, aio)
+    slots = concurrency.slots
     if slots == 1 and threading.current_thread() is threading.main_thread():
         return MainThreadRunner(calling, outflow, ended)
     return PoolRunner(calling, outflow, ended, slots)

@@ -42,6 +42,10 @@ class Files(Protocol):
         """Finish what was begun."""
 
 
+alive: dict[str, Running] = {}
+"""The attempts of this process by job id, for whoever has the id only."""
+
+
 class Running:
     """The attempt, shared by the thread that reads the channel, the one that runs the handler, and the handler's own.
 
