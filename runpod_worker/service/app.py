@@ -42,6 +42,7 @@ class App:
         locked: nobody may while there is no key; otherwise everybody may then.
         pages: other paths, for people.
         body_limit: no request body is read further than this.
+        root_endpoint: its routes are answered without `/v2/{endpoint}` too.
     """
 
     def __init__(
@@ -52,8 +53,10 @@ class App:
         locked: bool = False,
         pages: Mapping[str, Page] | None = None,
         body_limit: int,
+        root_endpoint: str | None = None,
     ) -> None:
         self._routes = routes
+        self._root_endpoint = root_endpoint
         self._keys = keys
         self._locked = locked
         self._pages = pages or {}
@@ -88,7 +91,7 @@ class App:
             return error(500, f"an unexpected error; the service's log has it as {error_id}")
 
     async def _answer(self, request: web.BaseRequest) -> Answer:
-        call = parse(request)
+        call = parse(request) or self._at_root(request)
         if call is None:
             return await self._page(request)
         route = self._routes.get(call.verb)
@@ -98,6 +101,16 @@ class App:
             raise MethodNotAllowed(f"{call.verb}: expected {' or '.join(sorted(route.methods))}, got {request.method}")
         self._authorize(call, route)
         return await route.handle(call)
+
+    def _at_root(self, request: web.BaseRequest) -> Call | None:
+        """The call of `/run` and the like, and of `/{endpoint}/realtime`, for the endpoint that has the root."""
+        endpoint = self._root_endpoint
+        if endpoint is None:
+            return None
+        verb, *rest = request.path.strip("/").split("/")
+        if [verb, *rest] == [endpoint, "realtime"]:
+            verb, rest = "runsync", []
+        return Call(request, endpoint, verb, tuple(rest), request.query) if verb in self._routes else None
 
     def _authorize(self, call: Call, route: Route) -> None:
         if call.request.method not in route.public:

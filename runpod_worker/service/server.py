@@ -22,6 +22,7 @@ from .app import App, Page
 from .client_routes import ClientRoutes
 from .file_routes import FileRoutes
 from .files import FileStore, FolderFiles
+from .openai_routes import OpenAIRoutes
 from .service import Service
 from .settings import ServiceSettings
 from .store import KeyStore, Store
@@ -68,6 +69,8 @@ class Server:
         settings: what can be set.
         stores: where things are kept; closed with the server.
         pages: answers to GETs of paths outside /v2.
+        open_to_all: without keys, answer whoever reaches the host, wherever that is.
+        root_endpoint: its routes are answered without `/v2/{endpoint}` too, such as `/run`.
         now: the clock, in seconds since the epoch.
         random: spreads the retries of webhooks.
 
@@ -81,10 +84,13 @@ class Server:
         stores: Stores,
         *,
         pages: Mapping[str, Page] | None = None,
+        open_to_all: bool = False,
+        root_endpoint: str | None = None,
         now: Callable[[], float] = time.time,  # noqa: TID251 - a server is where the real clock comes in
         random: Callable[[], float] = random.random,
     ) -> None:
         self._settings = settings
+        self._open_to_all = open_to_all
         self._stores = stores
         self._now = now
         self._tasks: list[asyncio.Task[None]] = []
@@ -95,7 +101,8 @@ class Server:
         self._app = App(
             self._routes(),
             stores.keys,
-            locked=not is_loopback(settings.host),
+            locked=not (open_to_all or is_loopback(settings.host)),
+            root_endpoint=root_endpoint,
             pages=pages,
             body_limit=self._body_limit(),
         )
@@ -138,7 +145,8 @@ class Server:
     def _routes(self) -> dict[str, Any]:
         files = self._stores.files
         extensions = EXTENSIONS if files is not None else EXTENSIONS - {"files"}
-        routes = ClientRoutes(self.service).table() | WorkerRoutes(self.service, extensions).table()
+        routes = ClientRoutes(self.service).table() | OpenAIRoutes(self.service).table()
+        routes |= WorkerRoutes(self.service, extensions).table()
         if files is not None:
             routes |= FileRoutes(files, self._stores.jobs, self._settings.file_limit).table()
         return routes
@@ -163,7 +171,8 @@ class Server:
         return max(settings.run_limit, settings.runsync_limit, settings.result_limit)
 
     def _check_host(self) -> None:
-        if not is_loopback(self._settings.host) and not self._stores.keys.has_keys():
+        reachable = not (self._open_to_all or is_loopback(self._settings.host))
+        if reachable and not self._stores.keys.has_keys():
             raise SettingsError(
                 f"host: expected a loopback address like 127.0.0.1, got {self._settings.host!r}: "
                 "without API keys everybody could use the service; add a key first"
