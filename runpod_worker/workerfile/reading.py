@@ -17,8 +17,6 @@ from msgspec import inspect
 from runpod_worker.core.errors import SettingsError
 from runpod_worker.workerfile.model import VARIABLE, WorkerFile
 
-FILE_NAME = "worker.yaml"
-
 WORDS = {
     "^Expected": "expected",
     "^Object missing required field": "lacks the key",
@@ -34,23 +32,12 @@ Place = tuple[str | int, ...]
 Node = yaml.Node
 
 
-def beside(handler: Path) -> WorkerFile:
-    """The worker.yaml in `handler`'s folder, or one that says nothing when there is none."""
-    return in_folder(handler.parent)
-
-
-def in_folder(folder: Path) -> WorkerFile:
-    """The worker.yaml in `folder`, or one that says nothing when there is none.
+def read(path: Path) -> WorkerFile:
+    """The file at `path`.
 
     Raises:
         SettingsError: it is not YAML, has a key nobody knows, or a value of the wrong type.
     """
-    path = folder / FILE_NAME
-    return read(path) if path.is_file() else WorkerFile()
-
-
-def read(path: Path) -> WorkerFile:
-    """The file at `path`; raises as `in_folder` does."""
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
