@@ -22,7 +22,8 @@ from runpod_worker.core.errors import ServiceRefusal
 from runpod_worker.log import log
 
 from . import auth
-from .calls import Answer, Call, MethodNotAllowed, Route, RouteNotFound, error, is_gone, nothing, parse, refusal
+from .calls import Answer, Call, MethodNotAllowed, Route, RouteNotFound, envelope, error, is_gone, nothing, parse
+from .hangup import Listener
 from .store import KeyStore
 
 _http_log = log.getChild("http")
@@ -62,10 +63,10 @@ class App:
         self._pages = pages or {}
         self._body_limit = body_limit
 
-    def server(self) -> web.Server:
+    def server(self) -> Listener:
         """An aiohttp server of this app, for a runner."""
         handle = cast("Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]", self.handle)
-        return web.Server(
+        return Listener(
             handle,
             request_factory=self._request,
             access_log=None,
@@ -79,7 +80,7 @@ class App:
             return await self._answer(request)
         except ServiceRefusal as exc:
             _check_unsent(request)
-            return refusal(exc)
+            return envelope(exc)
         except ConnectionError:
             if is_gone(request):
                 return nothing()  # to nobody: aiohttp notices and cleans up
@@ -95,12 +96,17 @@ class App:
         if call is None:
             return await self._page(request)
         route = self._routes.get(call.verb)
-        if route is None or len(call.rest) != route.segments or not call.endpoint:
+        if route is None or not route.fits(call.rest) or not call.endpoint:
             raise RouteNotFound
-        if request.method not in route.methods:
-            raise MethodNotAllowed(f"{call.verb}: expected {' or '.join(sorted(route.methods))}, got {request.method}")
-        self._authorize(call, route)
-        return await route.handle(call)
+        try:
+            if request.method not in route.methods:
+                wanted = " or ".join(sorted(route.methods))
+                raise MethodNotAllowed(f"{call.verb}: expected {wanted}, got {request.method}")
+            self._authorize(call, route)
+            return await route.handle(call)
+        except ServiceRefusal as exc:
+            _check_unsent(request)
+            return route.refusal(exc)
 
     def _at_root(self, request: web.BaseRequest) -> Call | None:
         """The call of `/run` and the like, and of `/{endpoint}/realtime`, for the endpoint that has the root."""

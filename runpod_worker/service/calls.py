@@ -59,16 +59,29 @@ Handler = Callable[[Call], Awaitable["Answer"]]
 
 
 class Route:
-    """A handler, the methods it answers, and how many path segments follow its verb."""
+    """A handler, the methods it answers, how many path segments follow its verb (None: at least one), and how it
+    words a refusal."""
 
-    __slots__ = ("handle", "methods", "public", "segments")
+    __slots__ = ("handle", "methods", "public", "refusal", "segments")
 
-    def __init__(self, handle: Handler, *methods: str, segments: int = 0, public: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        handle: Handler,
+        *methods: str,
+        segments: int | None = 0,
+        public: tuple[str, ...] = (),
+        refusal: Callable[[ServiceRefusal], Reply] | None = None,
+    ) -> None:
         self.handle = handle
         self.methods = frozenset(methods)
         self.segments = segments
         self.public = frozenset(public)
         """Methods that need no key: the URL itself is the capability."""
+        self.refusal = refusal or envelope
+
+    def fits(self, rest: tuple[str, ...]) -> bool:
+        """Whether these segments may follow the verb."""
+        return bool(rest) if self.segments is None else len(rest) == self.segments
 
 
 def parse(request: web.BaseRequest) -> Call | None:
@@ -211,8 +224,8 @@ def nothing(more: bytes = b"") -> Reply:
     return Reply(204, more, b"")
 
 
-def refusal(exc: ServiceRefusal) -> Reply:
-    """The error envelope."""
+def envelope(exc: ServiceRefusal) -> Reply:
+    """The platform's error envelope."""
     return error(exc.status, str(exc))
 
 

@@ -41,6 +41,15 @@ class Streamed:
     news: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Read:
+    """Chunks that nobody had read before, the job after them, and whether there are no more for now."""
+
+    job: Job
+    chunks: list[bytes]
+    drained: bool
+
+
 class Service:
     """The job service without HTTP: use cases on a store. All of it lives in one event loop.
 
@@ -150,13 +159,27 @@ class Service:
 
         The final status is told only with the last chunk or after it.
         """
+        read = await self.read(endpoint, job_id, timeout_s)
+        job, chunks = read.job, read.chunks
+        status = job.status if read.drained or not job.final else Status.IN_PROGRESS
+        return Streamed(wire.stream_view(job, status, chunks), len(chunks), bool(chunks) or job.final)
+
+    async def read(self, endpoint: str, job_id: str, timeout_s: float) -> Read:
+        """As `stream`, for those who write another reply of it."""
         job = await self.job(endpoint, job_id)
         chunks, drained = self._streams.read(job_id)
         if not chunks and not job.final and await self.jobs.moved.wait(job_id, timeout_s):
             job = await self.job(endpoint, job_id)
             chunks, drained = self._streams.read(job_id)
-        status = job.status if drained or not job.final else Status.IN_PROGRESS
-        return Streamed(wire.stream_view(job, status, chunks), len(chunks), bool(chunks) or job.final)
+        return Read(job, chunks, drained)
+
+    async def output(self, job_id: str) -> bytes | None:
+        """The job's output as JSON, None when there is none."""
+        return await self._store.output(job_id)
+
+    def chunks(self, job_id: str) -> list[bytes]:
+        """All chunks of the job's latest attempt, whether or not somebody has read them."""
+        return self._streams.latest(job_id)
 
     def unread(self, job_id: str, count: int) -> None:
         """The last `count` chunks did not reach their reader."""

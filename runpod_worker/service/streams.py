@@ -57,6 +57,10 @@ class Streams:
         marks.read += taken
         return unread[:taken], taken == len(unread)
 
+    def latest(self, job_id: str) -> list[bytes]:
+        """All chunks of the latest attempt, read or not."""
+        return self._store.chunks(job_id, self._of(job_id).base)
+
     def unread(self, job_id: str, count: int) -> None:
         """The last `count` chunks did not reach their reader: the next one gets them."""
         marks = self._of(job_id)
