@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from . import endpoint, http_client
+    from . import endpoint, http_client, serverless
     from .client.aio import AsyncioEndpoint, AsyncioJob
     from .client.blocking import Endpoint
     from .core.errors import (
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
         RunpodWorkerError,
         WaitTimedOut,
     )
+    from .serverless.modules.rp_logger import RunPodLogger
+    from .worker import openai
     from .worker.app import Worker
     from .worker.job import Job
 
@@ -47,6 +49,7 @@ __all__ = [
     "JobStopped",
     "JobTimedOut",
     "OutputError",
+    "RunPodLogger",
     "RunpodWorkerError",
     "WaitTimedOut",
     "Worker",
@@ -55,6 +58,8 @@ __all__ = [
     "endpoint",
     "endpoint_url_base",
     "http_client",
+    "openai",
+    "serverless",
 ]
 
 _HOMES = {
@@ -70,13 +75,15 @@ _HOMES = {
     "JobStopped": "core.errors",
     "JobTimedOut": "core.errors",
     "OutputError": "core.errors",
+    "RunPodLogger": "serverless.modules.rp_logger",
     "RunpodWorkerError": "core.errors",
     "WaitTimedOut": "core.errors",
     "Worker": "worker.app",
 }
 """Public name -> the module that holds it."""
 
-_MODULES = frozenset({"endpoint", "http_client"})
+_MODULES = {name: name for name in ("endpoint", "http_client", "serverless")} | {"openai": "worker.openai"}
+"""Public module -> where it is."""
 
 _SETTINGS = {"api_key": "api_key", "endpoint_url_base": "base_url"}
 """Names a program may assign; until it does, the environment speaks, each time anew."""
@@ -88,7 +95,7 @@ def __getattr__(name: str) -> object:
         globals()[name] = value
         return value
     if name in _MODULES:
-        return import_module(f"{__name__}.{name}")
+        return import_module(f"{__name__}.{_MODULES[name]}")
     if name in _SETTINGS:
         from .config import client_settings
 

@@ -54,6 +54,12 @@ def environment() -> Mapping[str, str]:
     return os.environ
 
 
+def put_on_python_path(folder: Path) -> None:
+    """Let all Python processes that are started from here look for modules in this folder first."""
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(folder), *([before] if before else [])])
+
+
 def fill_environment(values: Mapping[str, str]) -> None:
     """Set those of `values` that the environment does not set: worker.yaml's `env`, for us and for the handler."""
     for name, value in values.items():
@@ -288,3 +294,39 @@ class ClientSettings:
 def client_settings(*, env: Mapping[str, str] | None = None) -> ClientSettings:
     """The client's settings from the environment."""
     return load(ClientSettings, env=env)
+
+
+# ------------------------------------------------------------------ RunPod's SDK
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SdkSettings:
+    """What old code can be told by the variables of RunPod's SDK (protocol B.1, C.8, C.9)."""
+
+    realtime_port: int = setting(
+        0, "RUNPOD_REALTIME_PORT", text="Serve the local job API on this port, and nothing else"
+    )
+    realtime_concurrency: int = setting(1, "RUNPOD_REALTIME_CONCURRENCY", text="Jobs at once there")
+    skip_system_checks: bool = setting(
+        False, "RUNPOD_SKIP_AUTO_SYSTEM_CHECKS", text="Leave out the checks of memory and disk before the first job"
+    )
+    skip_gpu_check: bool = setting(False, "RUNPOD_SKIP_GPU_CHECK", text="Leave out the check of the GPU")
+    min_memory_gb: float = setting(4.0, "RUNPOD_MIN_MEMORY_GB", text="Least memory that must be available")
+    min_disk_percent: float = setting(10.0, "RUNPOD_MIN_DISK_PERCENT", text="Least part of the disk that must be free")
+    max_download_bytes: int = setting(
+        5 * 2**30, "RUNPOD_MAX_DOWNLOAD_BYTES", text="Largest file that `rp_download` takes"
+    )
+    private_downloads: bool = setting(
+        False, "RUNPOD_ALLOW_PRIVATE_DOWNLOAD_URLS", text="Let `rp_download` reach private addresses"
+    )
+    bucket_url: str | None = setting(None, "BUCKET_ENDPOINT_URL", text="S3 service that `rp_upload` uploads to")
+    bucket_key: str | None = setting(None, "BUCKET_ACCESS_KEY_ID", text="Access key there")
+    bucket_secret: str | None = setting(None, "BUCKET_SECRET_ACCESS_KEY", secret=True, text="Its secret")
+    sdk_log_level: str = setting(
+        "DEBUG", "RUNPOD_LOG_LEVEL", "RUNPOD_DEBUG_LEVEL", text="Level of the handler's own `RunPodLogger` lines"
+    )
+
+
+def sdk_settings(*, env: Mapping[str, str] | None = None) -> SdkSettings:
+    """The SDK's settings from the environment."""
+    return load(SdkSettings, env=env)

@@ -1,0 +1,180 @@
+"""Time parts of a handler; with `--rp_debugger` the times are in the output (protocol C.7).
+
+Each job has checkpoints of its own, so that two jobs at once, or one after the other, may use the same names.
+"""
+
+from __future__ import annotations
+
+import functools
+import platform
+import time
+from collections import Counter
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from runpod_worker.core.wire import SDK_VERSION
+from runpod_worker.log import job_id
+from runpod_worker.worker.handler import kind_of
+
+MOST_JOBS = 1000
+"""Checkpoints of so many jobs are kept where nobody fetches them."""
+
+STARTED_AT = time.perf_counter()
+
+
+class Checkpoints:
+    """The checkpoints of the job whose handler runs here: `add` a name, `start` it, `stop` it."""
+
+    _by_job: dict[str | None, list[dict[str, Any]]] = {}  # noqa: RUF012 - shared by all, like the SDK's
+
+    @property
+    def checkpoints(self) -> list[dict[str, Any]]:
+        """Those of this job, in the order they were added."""
+        job = job_id.get()
+        if job not in self._by_job and len(self._by_job) >= MOST_JOBS:
+            del self._by_job[next(iter(self._by_job))]
+        return self._by_job.setdefault(job, [])
+
+    @property
+    def name_lookup(self) -> dict[str, int]:
+        """Name -> its place."""
+        return {one["name"]: place for place, one in enumerate(self.checkpoints)}
+
+    def add(self, name: str) -> None:
+        """Add a checkpoint.
+
+        Raises:
+            KeyError: this job has one of that name.
+        """
+        if name in self.name_lookup:
+            raise KeyError(f'Checkpoint name "{name}" already exists.')
+        self.checkpoints.append({"name": name})
+
+    def start(self, name: str) -> None:
+        """Note the beginning."""
+        self._named(name).update(start=time.perf_counter(), start_utc=_utc())
+
+    def stop(self, name: str) -> None:
+        """Note the end."""
+        one = self._named(name)
+        if "start" not in one:
+            raise KeyError("Checkpoint has not been started.")
+        one.update(end=time.perf_counter(), stop_utc=_utc())
+
+    def get_checkpoints(self) -> list[dict[str, Any]]:
+        """What was started and stopped."""
+        return [
+            {
+                "name": one["name"],
+                "start_utc": one["start_utc"],
+                "stop_utc": one["stop_utc"],
+                "duration_ms": (one["end"] - one["start"]) * 1000,
+            }
+            for one in self.checkpoints
+            if "start" in one and "end" in one
+        ]
+
+    def clear(self) -> None:
+        """Forget this job's checkpoints."""
+        self._by_job.pop(job_id.get(), None)
+
+    def free_name(self, name: str) -> str:
+        """The name, with a number where this job used it already."""
+        used = Counter(one["name"].partition("#")[0] for one in self.checkpoints)[name]
+        return f"{name}#{used + 1}" if used else name
+
+    def _named(self, name: str) -> dict[str, Any]:
+        for one in self.checkpoints:
+            if one["name"] == name:
+                return one
+        raise KeyError(f"Checkpoint name '{name}' does not exist.")
+
+
+class LineTimer:
+    """Times a `with` block. The second of the same name in a job is called `name#2`."""
+
+    def __init__(self, name: str) -> None:
+        self.checkpoints = Checkpoints()
+        self.name = self.checkpoints.free_name(name)
+        self.checkpoints.add(self.name)
+
+    def __enter__(self) -> None:
+        self.checkpoints.start(self.name)
+
+    def __exit__(self, *error: object) -> None:
+        self.checkpoints.stop(self.name)
+
+
+class FunctionTimer:
+    """Times each call of the decorated function."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = function
+        self.checkpoints = Checkpoints()
+        functools.update_wrapper(self, function)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        with LineTimer(self.function.__name__):
+            return self.function(*args, **kwargs)
+
+
+def get_debugger_output() -> dict[str, Any]:
+    """The times of this job and what it ran on; forgets the times."""
+    checkpoints = Checkpoints()
+    timestamps = checkpoints.get_checkpoints()
+    checkpoints.clear()
+    system = {
+        "os": f"{platform.system()} {platform.release()}",
+        "processor": _processor(),
+        "python_version": platform.python_version(),
+        "runpod": SDK_VERSION,
+    }
+    return {"system_info": system, "timestamps": timestamps}
+
+
+def clear_debugger_output() -> None:
+    """Forget this job's times."""
+    Checkpoints().clear()
+
+
+def with_report(handler: Callable[..., Any], started: float) -> Callable[..., Any]:
+    """The handler, with the report in outputs that are dicts; others are left as they are, and so are streams."""
+    kind = kind_of(handler)
+    if "generator" in kind:
+        return handler
+    if kind.on_loop:
+
+        @functools.wraps(handler)
+        async def on_loop(job: Any) -> Any:
+            return _reported(await handler(job), started)
+
+        return on_loop
+
+    @functools.wraps(handler)
+    def called(job: Any) -> Any:
+        return _reported(handler(job), started)
+
+    return called
+
+
+def _reported(output: Any, started: float) -> Any:
+    report = get_debugger_output()
+    report["ready_delay_ms"] = (started - STARTED_AT) * 1000
+    return {**output, "rp_debugger": report} if isinstance(output, dict) else output
+
+
+def _utc() -> str:
+    now = datetime.now(UTC)  # noqa: TID251 - the report says what the clock on the wall said
+    return now.isoformat().replace("+00:00", "Z")
+
+
+@functools.cache
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or "unknown"
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or "unknown"
