@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from runpod_worker.cli.border import bordered
-from runpod_worker.cli.options import Handler
+from runpod_worker.cli.options import AsRunpod, Handler, stand_for_runpod
 from runpod_worker.log import log, setup
 from runpod_worker.workerfile import beside
 
@@ -29,12 +29,14 @@ def dev(
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the service; 0 lets the system choose.")] = 8000,
     endpoint: Annotated[str | None, typer.Option(help="Name of the endpoint; worker.yaml's or dev by default.")] = None,
     log_level: Annotated[str, typer.Option(help="ERROR, WARN, INFO or DEBUG.")] = "INFO",
+    as_runpod: AsRunpod = False,
 ) -> int:
     """Run HANDLER behind a job service on this machine, and restart it whenever a Python file beside it changes.
 
     Jobs and files are gone at the end. Ctrl-C ends both.
     """
     setup(log_level)
+    stand_for_runpod(as_runpod)
     name = endpoint or beside(handler).endpoint or "dev"
     return asyncio.run(_dev(handler.resolve(), port, name, log_level))
 

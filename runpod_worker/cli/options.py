@@ -9,7 +9,7 @@ from typing import Annotated
 import msgspec
 import typer
 
-from runpod_worker.config import WorkerSettings, fill_environment, worker_settings
+from runpod_worker.config import WorkerSettings, fill_environment, put_on_python_path, worker_settings
 from runpod_worker.workerfile import WorkerFile, beside
 
 Handler = Annotated[
@@ -23,7 +23,18 @@ WorkerId = Annotated[str | None, typer.Option(help="This worker's id. [RUNPOD_PO
 Device = Annotated[str | None, typer.Option(help="auto, cuda, cuda:1, cpu or mps. [RUNPOD_WORKER_DEVICE]")]
 Concurrency = Annotated[int | None, typer.Option(min=1, help="Jobs at once, instead of the handler's own number.")]
 Grace = Annotated[float | None, typer.Option(min=0, help="Seconds running jobs may go on after SIGTERM.")]
+AsRunpod = Annotated[
+    bool, typer.Option("--as-runpod", help="Let a handler that says `import runpod` use this package, unedited.")
+]
 LogLevel = Annotated[str | None, typer.Option(help="ERROR, WARN, INFO or DEBUG. [RUNPOD_LOG_LEVEL]")]
+
+
+def stand_for_runpod(asked: bool) -> None:
+    """Where `asked`, let `import runpod` in all processes started from here find this package."""
+    if asked:
+        from runpod_worker.serverless import as_runpod
+
+        put_on_python_path(as_runpod.FOLDER)
 
 
 def settings_for(handler: Path, given: Mapping[str, object]) -> WorkerSettings:

@@ -3,7 +3,19 @@
 from __future__ import annotations
 
 from runpod_worker.cli.border import bordered
-from runpod_worker.cli.options import Concurrency, Device, Grace, Handler, Key, LogLevel, Url, WorkerId, settings_for
+from runpod_worker.cli.options import (
+    AsRunpod,
+    Concurrency,
+    Device,
+    Grace,
+    Handler,
+    Key,
+    LogLevel,
+    Url,
+    WorkerId,
+    settings_for,
+    stand_for_runpod,
+)
 from runpod_worker.core.errors import SettingsError
 from runpod_worker.log import setup
 
@@ -18,6 +30,7 @@ def run(
     concurrency: Concurrency = None,
     grace: Grace = None,
     log_level: LogLevel = None,
+    as_runpod: AsRunpod = False,
 ) -> int:
     """Take jobs from a job service and run them with HANDLER.
 
@@ -43,4 +56,5 @@ def run(
             "to try the handler here: runpod-worker test " + str(handler)
         )
     setup(settings.log_level, as_json=settings.endpoint_id is not None)
+    stand_for_runpod(as_runpod)
     return run_handler(handler, settings)

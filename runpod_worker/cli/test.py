@@ -12,6 +12,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from runpod_worker.cli.border import bordered
+from runpod_worker.cli.options import AsRunpod, stand_for_runpod
 from runpod_worker.config import environment, fill_environment
 from runpod_worker.core.errors import SettingsError
 from runpod_worker.workerfile import Case, hub, in_folder
@@ -28,6 +29,7 @@ def test(
     output: Annotated[
         str | None, typer.Option("--output", "-o", help="The expected output as JSON, or @FILE; compared.")
     ] = None,
+    as_runpod: AsRunpod = False,
 ) -> int:
     """Run HANDLER's tests, exit 0 when all passed.
 
@@ -41,6 +43,7 @@ def test(
     if not handler.is_file():
         raise SettingsError(f"there is no handler {handler}; name it: runpod-worker test FILE.py")
     fill_environment({**hub.variables(folder), **file.env})
+    stand_for_runpod(as_runpod)
     cases = [*file.tests, *(hub.cases(folder) or ())]
     if job is not None or output is not None or not cases:
         _once(handler, job, output)
