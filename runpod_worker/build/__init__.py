@@ -4,6 +4,18 @@ from runpod_worker.build import image
 from runpod_worker.build.dockerfile import MADE, dockerfile
 from runpod_worker.build.engines import Engine, find
 from runpod_worker.build.layers import Layer, table
-from runpod_worker.build.plan import Plan, plan
+from runpod_worker.build.plan import Plan, image_name, plan, refuse_secrets
 
-__all__ = ["MADE", "Engine", "Layer", "Plan", "dockerfile", "find", "image", "plan", "table"]
+__all__ = [
+    "MADE",
+    "Engine",
+    "Layer",
+    "Plan",
+    "dockerfile",
+    "find",
+    "image",
+    "image_name",
+    "plan",
+    "refuse_secrets",
+    "table",
+]

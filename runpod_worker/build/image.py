@@ -11,19 +11,18 @@ from runpod_worker.build.plan import BASE, Plan
 from runpod_worker.core.errors import BuildError
 
 
-def write(plan: Plan, folder: Path) -> bool:
-    """Write the Dockerfile, and a .dockerignore where there is none.
-
-    Returns False and writes nothing when somebody's own Dockerfile is there: that one is built as it stands.
-    """
+def has_own(folder: Path) -> bool:
+    """Whether there is a Dockerfile that somebody wrote by hand."""
     path = folder / "Dockerfile"
-    if path.is_file() and not path.read_text(encoding="utf-8").startswith(MADE):
-        return False
-    path.write_text(dockerfile(plan), encoding="utf-8")
+    return path.is_file() and not path.read_text(encoding="utf-8").startswith(MADE)
+
+
+def write(plan: Plan, folder: Path) -> None:
+    """Write the Dockerfile, and a .dockerignore where there is none."""
+    (folder / "Dockerfile").write_text(dockerfile(plan), encoding="utf-8")
     ignore = folder / ".dockerignore"
     if not ignore.exists():
         ignore.write_text(IGNORED, encoding="utf-8")
-    return True
 
 
 def need_base(engine: Engine, folder: Path, base: str | None) -> None:

@@ -30,8 +30,6 @@ class Plan:
     only_baked: bool
     """Every model is in the image, so nothing needs the network at run time."""
     handler: str
-    name: str
-    """The image's name when nobody gives another."""
 
 
 def plan(file: WorkerFile, folder: Path) -> Plan:
@@ -40,7 +38,7 @@ def plan(file: WorkerFile, folder: Path) -> Plan:
     Raises:
         BuildError: a file it names is missing or lies outside the folder, or a secret stands in `env`.
     """
-    _refuse_secrets(file)
+    refuse_secrets(file)
     requirements_file, packages = _requirements(file, folder)
     models = [_inside(folder, model.id, "models[].id", "folder") for model in file.models if model.is_folder]
     model_folders = tuple(dict.fromkeys(Path(one).parts[0] for one in models))
@@ -59,16 +57,17 @@ def plan(file: WorkerFile, folder: Path) -> Plan:
         folders=tuple(path.name for path in others if path.is_dir()),
         only_baked=bool(hub) and all(model.bake for model in hub),
         handler=_inside(folder, file.handler, "handler", "file"),
-        name=image_name(file.endpoint or folder.resolve().name),
     )
 
 
-def image_name(text: str) -> str:
-    """`text` with what may not stand in an image's name replaced."""
-    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "worker"
+def image_name(file: WorkerFile, folder: Path) -> str:
+    """The image's name when nobody gives another: the endpoint's, or the folder's."""
+    name = (file.endpoint or folder.resolve().name).lower()
+    return re.sub(r"[^a-z0-9]+", "-", name).strip("-") or "worker"
 
 
-def _refuse_secrets(file: WorkerFile) -> None:
+def refuse_secrets(file: WorkerFile) -> None:
+    """Raise BuildError when a variable in `env` looks like a secret."""
     for name in file.env:
         if is_secret(name):
             raise BuildError(

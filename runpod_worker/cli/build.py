@@ -30,17 +30,20 @@ def build(
 
     A Dockerfile that somebody wrote by hand is built as it stands. Prints at the end what each layer weighs.
     """
-    from runpod_worker.build import find, image, plan, table
+    from runpod_worker.build import find, image, image_name, plan, refuse_secrets, table
     from runpod_worker.build.engines import hub_options
 
-    planned = plan(in_folder(folder), folder)
-    written = image.write(planned, folder)
-    typer.echo(f"{'wrote' if written else 'using your own'} {folder / 'Dockerfile'}")
+    file = in_folder(folder)
+    refuse_secrets(file)
+    own = image.has_own(folder)
+    if not own:
+        image.write(plan(file, folder), folder)
+    typer.echo(f"{'using your own' if own else 'wrote'} {folder / 'Dockerfile'}")
     if no_build:
         return 0
     found = find(engine)
     image.need_base(found, folder, base)
-    name = tag or planned.name
+    name = tag or image_name(file, folder)
     typer.echo(f"building {name} with {found.name}")
     given = ["--build-arg", f"BASE={base}"] if base else []
     found.build(folder, folder / "Dockerfile", name, [*given, *hub_options(environment()), *(options or [])])

@@ -70,6 +70,7 @@ def test_a_missing_base_is_told_with_the_command_that_makes_it(install: Install,
 def test_somebodys_own_dockerfile_is_built_as_it_stands(install: Install, folder: Path) -> None:
     install("docker", ENGINE)
     (folder / "Dockerfile").write_text("FROM scratch\n")
+    (folder / "handler.py").rename(folder / "anything.py")
 
     result = command(str(folder))
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from runpod_worker.build import dockerfile, plan
+from runpod_worker.build import dockerfile, image_name, plan
 from runpod_worker.core.errors import BuildError
 from runpod_worker.workerfile import Model, WorkerFile
 
@@ -137,4 +137,4 @@ def test_a_variable_that_only_sounds_like_a_secret_is_none(folder: Path) -> None
 
 @pytest.mark.parametrize(("endpoint", "name"), [("SDXL_v1", "sdxl-v1"), (None, "my-worker"), ("---", "worker")])
 def test_the_image_is_named_for_the_endpoint_or_the_folder(folder: Path, endpoint: str | None, name: str) -> None:
-    assert plan(WorkerFile(endpoint=endpoint), folder).name == name
+    assert image_name(WorkerFile(endpoint=endpoint), folder) == name
