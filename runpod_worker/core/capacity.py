@@ -27,6 +27,9 @@ TURNAROUND_S = 50e-6
 SMOOTHING = 1 / 8
 """Weight of a new measurement, as TCP smooths its round trips (RFC 6298)."""
 
+LATE_S = 0.0015
+"""What a timer of the event loop may be late (uvloop's have steps of 1 ms), and the way to the executor."""
+
 ROUNDING_S = 1e-9
 """So that the moment `due_in` names is one at which `wanted` agrees."""
 
@@ -138,7 +141,7 @@ class Capacity:
         round_trip = self._round_trip.value
         if round_trip is None or self._ahead_jobs <= 0:
             return 0.0
-        return min(round_trip + (self._preparation.value or 0.0), self._ahead_s)
+        return min(round_trip + (self._preparation.value or 0.0) + LATE_S, self._ahead_s)
 
     def wanted(self, free: int, running: Iterable[float]) -> int:
         """How many jobs should wait for a slot: one for each free one, and those that may be held ahead.
