@@ -49,7 +49,7 @@ class JsonFormatter(logging.Formatter):
 
 
 def setup(level: str = "INFO", *, as_json: bool = False, stream: TextIO | None = None) -> None:
-    """Send the package's log lines to `stream` (standard error by default). Called by programs, never by the library."""
+    """Send the package's log lines to `stream`, standard error by default. For programs; the library never calls it."""
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(JsonFormatter() if as_json else TextFormatter())
     log.handlers[:] = [handler]
