@@ -16,7 +16,7 @@ from shapes import COLOURS, SHAPES, Scene, draw
 
 UNCLEAR = "unclear"
 FAR_COLOUR = 0.2  # RGB distance, 0..1.7; the two nearest colours of the palette are 0.36 apart
-POOR_OVERLAP = 0.8  # the circle covers 0.78 of the square; no other two shapes overlap as much
+POOR_OVERLAP = 0.7  # no two shapes but circle and square (0.78) overlap more than 0.6
 OUTLINE = 48  # pixels
 
 
