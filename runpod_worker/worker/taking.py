@@ -82,11 +82,11 @@ class Taker:
     async def run(self) -> None:
         """Ask for jobs for ever."""
         while True:
-            if self._wanted() <= 0:
+            if self._wanted(self._now()) <= 0:
                 await self._until_changed()
                 continue
             await self._gate.turn()
-            wanted = self._wanted()
+            wanted = self._wanted(self._now())
             if wanted > 0:
                 await self._take(self._new(wanted))
 
@@ -95,7 +95,7 @@ class Taker:
     def ask(self) -> Ask | None:
         if "take" not in self._link.extensions:
             return None
-        wanted = self._wanted()
+        wanted = self._wanted(self._now())
         return self._new(wanted) if wanted > 0 else None
 
     def arrived(self, ask: Ask, jobs: Sequence[Assignment]) -> None:
@@ -112,10 +112,9 @@ class Taker:
 
     # ---------------------------------------------------------------- how many, and when
 
-    def _wanted(self) -> int:
+    def _wanted(self, now: float) -> int:
         if self._ended or self._crowded():
             return 0
-        now = self._now()
         all_slots = list(self._slots())
         wanted = sum(self._capacity.wanted(one.free, one.elapsed(now)) for one in all_slots)
         fits = max(sum(one.free for one in all_slots), 1, int(AHEAD_BYTES / self._weight))
@@ -125,6 +124,8 @@ class Taker:
     async def _until_changed(self) -> None:
         self._changed.clear()
         now = self._now()
+        if self._wanted(now) > 0:  # became true since it was last looked at; `due_in` names only what is to come
+            return
         dues = [self._capacity.due_in(one.elapsed(now)) for one in self._slots() if one.count]
         due = min((due for due in dues if due is not None), default=None)
         if due is None or self._asked or self._crowded() or self._ended:
