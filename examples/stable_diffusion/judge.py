@@ -32,20 +32,21 @@ def look(image: Image.Image) -> Seen:
     """Name the colour and the shape in the picture, and the background they are on."""
     data = torch.frombuffer(bytearray(image.convert("RGB").tobytes()), dtype=torch.uint8)
     pixels = data.reshape(image.height, image.width, 3) / 255
-    ground = _border(pixels).median(0).values
+    frame = _frame(image.height, image.width)
+    ground = pixels[frame].median(0).values
     from_ground = (pixels - ground).norm(dim=2)
     contrast = from_ground.quantile(0.95)  # every shape covers well over 5 %
     if contrast < FAR_COLOUR:
         return Seen(UNCLEAR, UNCLEAR, _name(ground))
     colour = pixels[from_ground > contrast / 2].median(0).values
-    mask = (pixels - colour).norm(dim=2) < from_ground
+    mask = ((pixels - colour).norm(dim=2) < from_ground) & ~frame  # a speck in a corner is no part of the shape
     return Seen(_name(colour), _shape(mask), _name(ground))
 
 
-def _border(pixels: torch.Tensor, width: int = 3) -> torch.Tensor:
-    inner = torch.zeros(pixels.shape[:2], dtype=torch.bool)
-    inner[width:-width, width:-width] = True
-    return pixels[~inner]
+def _frame(height: int, width: int, thickness: int = 3) -> torch.Tensor:
+    frame = torch.ones((height, width), dtype=torch.bool)
+    frame[thickness:-thickness, thickness:-thickness] = False
+    return frame
 
 
 def _name(colour: torch.Tensor) -> str:
