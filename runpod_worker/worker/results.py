@@ -21,7 +21,7 @@ import msgspec
 
 import runpod_worker
 from runpod_worker.core.errors import InputError, OutputError
-from runpod_worker.core.wire import CHUNK_LIMIT, MIB, RESULT_LIMIT
+from runpod_worker.core.wire import CHUNK_LIMIT, MIB, RESULT_LIMIT, SDK_VERSION
 
 _OWN_CODE = str(Path(__file__).parent)
 _UNENCODABLE = (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError)
@@ -99,7 +99,7 @@ def raised(error: BaseException, place: Place) -> Outcome:
         "error_traceback": traceback_of(error),
         "hostname": place.hostname,
         "worker_id": place.worker_id,
-        "runpod_version": runpod_worker.__version__,
+        "runpod_version": SDK_VERSION,
         "runpod_worker_version": runpod_worker.__version__,
     }
     return Outcome(error=_encoder.encode(told).decode())

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import runpod_worker
 from runpod_worker.core.errors import InputError, OutputError
 from runpod_worker.core.wire import CHUNK_LIMIT, RESULT_LIMIT
 from runpod_worker.worker import results
@@ -115,7 +116,7 @@ def test_an_exception_becomes_json_with_the_fields_of_the_sdk():
     assert told["error_traceback"].startswith("Traceback (most recent call last):\n  File")
     assert told["error_traceback"].endswith(told["error_message"] + "\n")
     assert (told["hostname"], told["worker_id"]) == ("host", "worker-1")
-    assert told["runpod_version"] == told["runpod_worker_version"]
+    assert (told["runpod_version"], told["runpod_worker_version"]) == ("1.12.0", runpod_worker.__version__)
 
 
 def test_what_the_caller_did_wrong_is_said_in_plain_words():
