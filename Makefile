@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: help demo test check format docs image bench clean
+.PHONY: compat-table help demo test check format docs image bench clean
 
 help:            ## this list
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
@@ -38,6 +38,9 @@ docs: $(STAMP)   ## the pages that are made from the code: docs/settings.md, doc
 
 image: $(STAMP)  ## base image, hello and Stable Diffusion, each built and made to serve a job (VARIANT=cuda: for GPUs)
 	$(BIN)/python -m tools.image --variant $(or $(VARIANT),cpu)
+
+compat-table: $(STAMP) ## what we say against what RunPod's SDK says, case by case; writes docs/compatibility.md
+	$(BIN)/python -m tools.differential
 
 bench: $(STAMP)  ## our worker and the reference SDK through the same scenarios; writes docs/benchmarks.md
 	$(BIN)/python -m benchmarks
