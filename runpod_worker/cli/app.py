@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from runpod_worker import __version__
-from runpod_worker.cli import border, build, call, config, dev, init, keys, run, serve
+from runpod_worker.cli import border, build, call, config, conformance, dev, init, keys, run, serve
 from runpod_worker.cli import test as test_command
 
 HELP = """GPU inference workers: run a handler file anywhere, and the job service it takes jobs from.
@@ -41,5 +41,6 @@ app.command("dev")(dev.dev)
 app.command("serve")(serve.serve)
 app.command("call")(call.call)
 app.command("build")(build.build)
+app.command("conformance")(conformance.conformance)
 app.add_typer(keys.app, name="keys")
 app.add_typer(config.app, name="config")

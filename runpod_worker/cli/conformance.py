@@ -1,0 +1,81 @@
+"""`runpod-worker conformance`: is a job service, or a worker, what the protocol asks for?"""
+
+from __future__ import annotations
+
+import asyncio
+import shlex
+from collections.abc import AsyncIterator, Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from runpod_worker.cli.border import bordered
+from runpod_worker.config import environment
+from runpod_worker.core.errors import SettingsError
+
+if TYPE_CHECKING:
+    from runpod_worker.conformance.check import Verdict
+
+
+@bordered
+def conformance(
+    url: Annotated[
+        str | None, typer.Argument(help="Check the service of this endpoint: http://host:port/v2/ENDPOINT.")
+    ] = None,
+    worker: Annotated[
+        str | None,
+        typer.Option(metavar="CMD", help="Check this worker instead; {handler} or {sdk_handler} stands for a file."),
+    ] = None,
+    key: Annotated[str | None, typer.Option(help="API key of the endpoint.")] = None,
+    lease: Annotated[
+        float | None, typer.Option(min=0.1, help="The service's lease in seconds: checks lost workers too.")
+    ] = None,
+    slow: Annotated[bool, typer.Option("--slow", help="Check time limits too (about 20 seconds).")] = False,
+    only: Annotated[str, typer.Option(metavar="WORDS", help="Only checks with these words in their name.")] = "",
+) -> int:
+    """Check a job service, playing caller and worker; or a worker, playing the service. Exits 1 when a check failed.
+
+    The endpoint must have no workers and no jobs of its own. The worker's command must serve the conformance handler
+    (docs/conformance.md); {handler} is one for this package, {sdk_handler} one for RunPod's SDK:
+
+    runpod-worker conformance --worker "runpod-worker run {handler}"
+    """
+    if (url is None) == (worker is None):
+        raise SettingsError("give the URL of an endpoint, or --worker CMD")
+    names, verdicts = _service(url, key, lease, slow, only) if url else _worker(worker or "", only)
+    return asyncio.run(_show(names, verdicts))
+
+
+def _service(
+    url: str, key: str | None, lease: float | None, slow: bool, only: str
+) -> tuple[list[tuple[str, str]], AsyncIterator[Verdict]]:
+    from runpod_worker.conformance.service_run import chosen, verdicts
+    from runpod_worker.conformance.suites import SERVICE
+
+    if not url.startswith(("http://", "https://")):
+        raise SettingsError(f"expected http(s)://host[:port]/v2/ENDPOINT, got {url!r}")
+    checks = [one for one in chosen(SERVICE, key=bool(key), lease=bool(lease), slow=slow) if only in one.name]
+    return [(one.name, one.clause) for one in checks], verdicts(url, checks, key=key, lease_s=lease)
+
+
+def _worker(command: str, only: str) -> tuple[list[tuple[str, str]], AsyncIterator[Verdict]]:
+    from runpod_worker.conformance.suites import WORKER
+    from runpod_worker.conformance.worker_run import WorkerRun
+
+    checks = [one for one in WORKER if only in one.name]
+    run = WorkerRun(shlex.split(command), environment())
+    return [(one.name, one.clause) for one in checks], run.verdicts(checks)
+
+
+async def _show(checks: Sequence[tuple[str, str]], verdicts: AsyncIterator[Verdict]) -> int:
+    from runpod_worker.conformance.check import line, summary
+
+    if not checks:
+        raise SettingsError("no check has these words in its name")
+    width, clauses = max(len(name) for name, _ in checks), max(len(clause) for _, clause in checks)
+    seen = []
+    async for verdict in verdicts:
+        seen.append(verdict)
+        typer.echo(line(verdict, width, clauses))
+    typer.echo(summary(seen))
+    return 1 if any(one.why for one in seen) else 0
