@@ -56,6 +56,7 @@ class ClientRoutes:
             return wire.job_view(end.job, source=asked.input, output=end.output, timings=timings)
 
         async def as_it_is() -> bytes:
+            await self._service.secure(job.id)
             return await self._view(call, job.id)
 
         return await held(call, wait_s, self._settings.silence_s, ended, as_it_is)

@@ -104,6 +104,14 @@ class Service:
         await self.takes.add(job, asked)
         return job
 
+    async def secure(self, job_id: str) -> None:
+        """Return once the job survives a power cut: before its caller is told its id.
+
+        Raises:
+            StoreUnavailable: it does not.
+        """
+        await self._store.secure(job_id)
+
     async def ended(self, job_id: str, timeout_s: float) -> Ended | None:
         """The job when it has ended, at the latest after that time; None if it has not."""
         job = self._store.get(job_id)

@@ -51,8 +51,11 @@ class Account:
 class Store(Protocol):
     """Jobs, their bodies and chunks, and the webhooks still owed."""
 
-    async def add(self, job: Job, request: bytes) -> None:
+    async def add(self, job: Job, request: bytes, *, durable: bool = True) -> None:
         """Keep a new job (in any status: it may have been taken at birth) and the caller's request body.
+
+        Without `durable` a power cut may still take the job back, until `secure` or the job's end: for callers who are
+        told nothing before that.
 
         Raises:
             StoreUnavailable: nothing was written.
@@ -64,6 +67,13 @@ class Store(Protocol):
 
     async def settled(self, job_id: str) -> Job | None:
         """The job as it is safely stored: what a caller may be told. Waits for a write that is under way."""
+
+    async def secure(self, job_id: str) -> None:
+        """Return once the job survives a power cut as it is now.
+
+        Raises:
+            StoreUnavailable: it does not.
+        """
 
     async def request(self, job_id: str) -> bytes | None:
         """The request body given to `add`."""

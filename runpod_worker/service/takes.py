@@ -47,6 +47,9 @@ class Takes:
     async def add(self, job: Job, request: wire.Submission) -> None:
         """Keep a new job; if a worker waits for one it is taken at birth, and one write does for both.
 
+        The caller of a sync job hears nothing before it has ended, or before `Service.secure`: its first write need not
+        wait for the disk.
+
         Raises:
             BacklogFull: nobody waits and the endpoint has its limit of jobs.
             StoreUnavailable: nothing was written.
@@ -57,7 +60,7 @@ class Takes:
             return
         if self._store.counts(job.endpoint).in_queue >= self._settings.backlog_limit:
             raise BacklogFull
-        await self._store.add(job, request.body)
+        await self._store.add(job, request.body, durable=not job.sync)
         self._jobs.alarm.arm(job.due_at)
         if self.polls.waiting(job.endpoint):
             await self.dispatch(job.endpoint)
@@ -66,7 +69,7 @@ class Takes:
         taken = apply(job, self._event(poll.ask))
         self._workers.took(taken.endpoint, poll.ask.worker, taken.id)
         try:
-            await self._store.add(taken, request.body)
+            await self._store.add(taken, request.body, durable=not job.sync)
         except BaseException:
             self.polls.unclaim(poll)
             raise

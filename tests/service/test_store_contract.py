@@ -53,6 +53,18 @@ async def test_added_job_is_there_with_its_request(store, make_job):
     assert await store.output(job.id) is None
 
 
+async def test_a_job_that_need_not_be_durable_yet_can_be_made_so(store, make_job):
+    job = make_job()
+    await store.add(job, b"{}", durable=False)
+    running = await taken(store, job)
+
+    await store.secure(job.id)
+    await store.secure("nobody")
+
+    assert await store.settled(job.id) == running
+    assert await store.request(job.id) == b"{}"
+
+
 async def test_unknown_job_is_none_everywhere(store):
     assert store.get("nobody") is None
     assert await store.settled("nobody") is None

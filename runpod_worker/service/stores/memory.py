@@ -23,7 +23,7 @@ class MemoryStore:
         self._chunks: dict[str, list[bytes]] = {}
         self._ended: dict[bool, list[tuple[float, str]]] = {False: [], True: []}
 
-    async def add(self, job: Job, request: bytes) -> None:
+    async def add(self, job: Job, request: bytes, *, durable: bool = True) -> None:
         self._index.add(job)
         self._index.count(job.endpoint, tally(None, job))
         self._requests[job.id] = request
@@ -34,6 +34,9 @@ class MemoryStore:
 
     async def settled(self, job_id: str) -> Job | None:
         return self._index.get(job_id)
+
+    async def secure(self, job_id: str) -> None:
+        return None
 
     async def request(self, job_id: str) -> bytes | None:
         return self._requests.get(job_id)

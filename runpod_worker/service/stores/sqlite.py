@@ -65,10 +65,11 @@ class SqliteStore:
         self._recent_jobs = max(1, recent_jobs)
         self._recent: OrderedDict[str, None] = OrderedDict()
         self._going: set[str] = set()
+        self._forgetting = asyncio.Lock()
         self.keys = SqliteKeyStore(self._log, self._glance)
         self._load()
 
-    async def add(self, job: Job, request: bytes) -> None:
+    async def add(self, job: Job, request: bytes, *, durable: bool = True) -> None:
         new_endpoint = not self._index.knows(job.endpoint)
         seq, step = self._index.add(job), tally(None, job)
         self._index.count(job.endpoint, step)
@@ -89,7 +90,8 @@ class SqliteStore:
             self._index.count(job.endpoint, step, -1)
 
         try:
-            await self._log.write(Write(job.id, merge, commit=commit, undo=undo, size=len(request)))
+            write = Write(job.id, merge, commit=commit, undo=undo, durable=durable, size=len(request))
+            await self._log.write(write)
         except StoreUnavailable as exc:
             if isinstance(exc.__cause__, sqlite3.IntegrityError):  # it ended long ago and is only on disk
                 raise ValueError(f"job {job.id!r} exists already") from exc  # noqa: TRY004 - the port's word for it
@@ -110,6 +112,16 @@ class SqliteStore:
     async def settled(self, job_id: str) -> Job | None:
         await self._log.quiet(job_id)
         return self.get(job_id)
+
+    async def secure(self, job_id: str) -> None:
+        job, seq = self.get(job_id), self._index.seq(job_id)
+        if job is None or seq is None or job.final:
+            return
+
+        def merge(batch: Batch) -> None:  # one durable write brings all before it to the disk
+            _merge_job(batch, seq, job, job)
+
+        await self._log.write(Write(job_id, merge))
 
     async def request(self, job_id: str) -> bytes | None:
         return await self._body("requests", job_id)
@@ -172,7 +184,8 @@ class SqliteStore:
         return self._index.next_due()
 
     async def forget(self, ended_before: float, sync_ended_before: float) -> int:
-        return await self._forget(False, ended_before) + await self._forget(True, sync_ended_before)
+        async with self._forgetting:  # of two sweeps at once the later would count what the earlier deletes
+            return await self._forget(False, ended_before) + await self._forget(True, sync_ended_before)
 
     async def append(self, job_id: str, index: int, chunks: list[bytes]) -> int:
         if self.get(job_id) is None:
