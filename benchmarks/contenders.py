@@ -52,6 +52,10 @@ class Running:
     process: asyncio.subprocess.Process
     spawned: float
 
+    def cpu_s(self) -> float:
+        """Seconds of a processor that the worker's processes have used so far."""
+        return sum(_cpu_s(folder) for folder in Path("/proc").glob("[0-9]*") if _session(folder) == self.process.pid)
+
     async def stop(self, within: float = 10.0) -> float:
         """SIGTERM, then SIGKILL for the whole group after `within` seconds; returns how long the end took."""
         begin = time.monotonic()
@@ -64,6 +68,23 @@ class Running:
             os.killpg(self.process.pid, signal.SIGKILL)
         await self.process.wait()
         return took
+
+
+def _fields(process: Path) -> list[str]:
+    """What /proc says about the process, from its state on; nothing when it has just ended."""
+    with suppress(OSError):
+        return (process / "stat").read_text().rpartition(") ")[2].split()
+    return []
+
+
+def _session(process: Path) -> int:
+    fields = _fields(process)
+    return int(fields[3]) if fields else 0
+
+
+def _cpu_s(process: Path) -> float:
+    fields = _fields(process)
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK") if fields else 0.0
 
 
 @asynccontextmanager

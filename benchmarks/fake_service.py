@@ -11,14 +11,15 @@ import asyncio
 import json
 import time
 from collections import deque
+from collections.abc import Awaitable
 from dataclasses import dataclass, field
 from urllib.parse import parse_qs, unquote
 
-from aiohttp import web
+from benchmarks.lean_http import Request, Response, Server
 
 HOLD_S = 20.0
 AGREED = "attempt chunks return stop take timings"
-JSON = {"Content-Type": "application/json"}
+DONE = Response(200, b"{}")
 
 
 @dataclass
@@ -42,8 +43,8 @@ class FakeService:
     """Jobs go in by `add`; `seen` is what came of them."""
 
     def __init__(self, *, delay: float = 0.0, extensions: bool = False, keep_bodies: bool = True) -> None:
-        self.delay = delay
-        self.extensions = extensions
+        headers = f"X-Worker-Extensions: {AGREED}\r\n" if extensions else ""
+        self._server = Server(self._handle, delay=delay, headers=headers)
         self.keep_bodies = keep_bodies
         self.seen = Seen()
         self.queue: deque[tuple[str, bytes]] = deque()
@@ -53,22 +54,16 @@ class FakeService:
         self.expected = 0
         self.finished = asyncio.Event()
         self.port = 0
-        self._runner: web.ServerRunner | None = None
 
     # -------------------------------------------------------------- driving it
 
     async def start(self) -> None:
-        self._runner = web.ServerRunner(web.Server(self._handle, access_log=None))  # type: ignore[arg-type]
-        await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", 0)
-        await site.start()
-        self.port = self._runner.addresses[0][1]
+        self.port = await self._server.start()
 
     async def close(self) -> None:
         for poll in (*self.polls, *self.stop_polls):
             poll.cancel()
-        if self._runner:
-            await self._runner.cleanup()
+        await self._server.close()
 
     def reset(self, expected: int) -> None:
         """Forget what was seen and wait for `expected` results from now on."""
@@ -110,42 +105,41 @@ class FakeService:
 
     # -------------------------------------------------------------- the protocol
 
-    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+    def _handle(self, request: Request) -> Response | Awaitable[Response]:
         self.seen.requests += 1
         route, _, rest = request.path[len("/v2/bench/") :].partition("/")
         match route:
             case "job-take" | "job-take-batch":
-                reply = await self._take(request)
+                return self._take(request, batch=route == "job-take-batch")
             case "job-done":
-                reply = await self._done(request, unquote(rest.rpartition("/")[2]))
+                return self._done(request, unquote(rest.rpartition("/")[2]))
             case "job-stream":
-                reply = await self._stream(request, unquote(rest.rpartition("/")[2]))
+                return self._stream(request, unquote(rest.rpartition("/")[2]))
             case "job-stop":
-                reply = await self._stop(request)
+                return self._stop()
             case "job-return":
                 self.seen.returned += 1
-                reply = web.Response(body=b'{"returned": 0}', headers=JSON)
+                return Response(200, b'{"returned": 0}')
             case _:
-                reply = web.Response(body=b"{}", headers=JSON)
-        if self.extensions:
-            reply.headers["X-Worker-Extensions"] = AGREED
-        if self.delay:
-            await asyncio.sleep(self.delay)
-        return reply
+                return DONE
 
-    async def _take(self, request: web.BaseRequest) -> web.Response:
+    def _take(self, request: Request, *, batch: bool) -> Response | Awaitable[Response]:
         if self.seen.first_take is None:
             self.seen.first_take = time.monotonic()
-        batch = "/job-take-batch/" in request.path
-        if not self.queue and not await self._hold(self.polls):
-            return web.Response(status=204)
-        most = int(parse_qs(request.query_string).get("batch_size", ["1"])[0]) if batch else 1
-        jobs = self._pop(most, attempt="X-Worker-Extensions" in request.headers)
+        most = int(parse_qs(request.query).get("batch_size", ["1"])[0]) if batch else 1
+        agreed = bool(request.header(b"x-worker-extensions"))
+        return self._jobs(most, batch, agreed) if self.queue else self._held_take(most, batch, agreed)
+
+    async def _held_take(self, most: int, batch: bool, agreed: bool) -> Response:
+        return self._jobs(most, batch, agreed) if await self._hold(self.polls) else Response(204)
+
+    def _jobs(self, most: int, batch: bool, agreed: bool) -> Response:
+        jobs = self._pop(most, attempt=agreed)
         if self.queue:
             self._wake(self.polls)
         if not jobs:
-            return web.Response(status=204)
-        return web.Response(body=b"[" + b",".join(jobs) + b"]" if batch else jobs[0], headers=JSON)
+            return Response(204)
+        return Response(200, b"[" + b",".join(jobs) + b"]" if batch else jobs[0])
 
     async def _hold(self, polls: deque[asyncio.Future[None]]) -> bool:
         poll: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -165,34 +159,40 @@ class FakeService:
             jobs.append(b'{"attempt":1,' + body[1:] if attempt else body)
         return jobs
 
-    async def _done(self, request: web.BaseRequest, job_id: str) -> web.Response:
-        body = await request.read()
-        if b'"IN_PROGRESS"' in body[:200] or b'"IN_PROGRESS"' in body[-200:]:
-            value = json.loads(body)
+    def _done(self, request: Request, job_id: str) -> Response:
+        if _may_be_progress(request.body):
+            value = json.loads(bytes(request.body))
             if value.get("status") == "IN_PROGRESS":
                 self.seen.progress.append((job_id, value["output"], job_id in self.seen.done))
-                return web.Response(body=b"{}", headers=JSON)
+                return DONE
         self.seen.done[job_id] = time.monotonic()
         if self.keep_bodies:
-            self.seen.bodies[job_id] = body
+            self.seen.bodies[job_id] = bytes(request.body)
         if len(self.seen.done) >= self.expected:
             self.finished.set()
-        most = int(request.headers.get("X-Take", 0))
-        if most:
-            return web.Response(body=b"[" + b",".join(self._pop(most, attempt=True)) + b"]", headers=JSON)
-        return web.Response(body=b"{}", headers=JSON)
+        most = int(request.header(b"x-take") or 0)
+        return Response(200, b"[" + b",".join(self._pop(most, attempt=True)) + b"]") if most else DONE
 
-    async def _stream(self, request: web.BaseRequest, job_id: str) -> web.Response:
-        body = await request.read()
+    def _stream(self, request: Request, job_id: str) -> Response:
         now = time.monotonic()
         self.seen.chunk_posts += 1
-        self.seen.chunks += len(json.loads(body)["outputs"]) if b'"outputs"' in body[:400] else 1
+        several = b'"outputs"' in bytes(request.body[:400])
+        self.seen.chunks += len(json.loads(bytes(request.body))["outputs"]) if several else 1
         self.seen.first_chunk.setdefault(job_id, now)
         self.seen.last_chunk[job_id] = now
-        return web.Response(body=b"{}", headers=JSON)
+        return DONE
 
-    async def _stop(self, request: web.BaseRequest) -> web.Response:
-        if not self.stops and not await self._hold(self.stop_polls):
-            return web.Response(status=204)
+    def _stop(self) -> Response | Awaitable[Response]:
+        return self._stopped() if self.stops else self._held_stop()
+
+    async def _held_stop(self) -> Response:
+        return self._stopped() if await self._hold(self.stop_polls) else Response(204)
+
+    def _stopped(self) -> Response:
         stops, self.stops = list(self.stops), deque()
-        return web.json_response({"jobsToStop": stops})
+        return Response(200, json.dumps({"jobsToStop": stops}).encode())
+
+
+def _may_be_progress(body: memoryview) -> bool:
+    """The reference SDK puts the status last, ours first."""
+    return b'"IN_PROGRESS"' in bytes(body[:200]) or b'"IN_PROGRESS"' in bytes(body[-200:])

@@ -47,10 +47,15 @@ def rows(result: Result) -> Iterator[list[str]]:
         ]
 
 
+def cheaper(name: str) -> bool:
+    """Whether less of it is better."""
+    return name.endswith((" ms", " us/job"))
+
+
 def ratio(name: str, ours: float, peer: float | None) -> str:
     if not peer or not ours or math.isnan(peer) or math.isinf(peer):
         return ""
-    better = peer / ours if "ms" in name.split() else ours / peer
+    better = peer / ours if cheaper(name) else ours / peer
     return f"{number(better)} x"
 
 
@@ -87,7 +92,7 @@ def picture(results: list[Result], path: Path) -> None:
         for name, value in ours.items():
             other = peer.get(name)
             if other and value and not math.isnan(other) and not math.isinf(other):
-                better = other / value if "ms" in name.split() else value / other
+                better = other / value if cheaper(name) else value / other
                 bars.append((f"{result.scenario.name}: {name}", better))
     figure, axes = plt.subplots(figsize=(10, 0.42 * len(bars) + 1.2))
     names, values = zip(*reversed(bars), strict=True)

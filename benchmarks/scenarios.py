@@ -79,15 +79,16 @@ def backlog(
             service.reset(10**9)
             for n in range(200 if few else count):
                 service.add(f"j{n}", {})
-            async with running(contender, service, handler, concurrency):
+            async with running(contender, service, handler, concurrency) as worker:
                 begin = time.monotonic()
                 warm = 0.0 if few else 1.0
                 await asyncio.sleep(warm)
-                before, at = len(service.seen.done), time.monotonic()
+                before, at, cpu = len(service.seen.done), time.monotonic(), worker.cpu_s()
                 while len(service.seen.done) < (200 if few else count) and time.monotonic() - begin < seconds:
                     await asyncio.sleep(0.02)
-                rate = (len(service.seen.done) - before) / (time.monotonic() - at)
-            return {"jobs/s": rate, "gap p50 ms": p50(gaps_ms(service))}
+                jobs = len(service.seen.done) - before
+                rate, cost = jobs / (time.monotonic() - at), 1e6 * (worker.cpu_s() - cpu) / jobs
+            return {"jobs/s": rate, "CPU us/job": cost, "gap p50 ms": p50(gaps_ms(service))}
 
         return await with_service(use, **options)
 
@@ -181,7 +182,7 @@ def stream(**options: object) -> Callable[[Contender], Awaitable[Figures]]:
 async def big_outputs(contender: Contender) -> Figures:
     """1 MB outputs."""
     figures = await backlog("big_output", 6000, seconds=6.0, keep_bodies=False)(contender)
-    return {"jobs/s": figures["jobs/s"]}
+    return {name: figures[name] for name in ("jobs/s", "CPU us/job")}
 
 
 async def big_inputs(contender: Contender) -> Figures:
@@ -194,10 +195,12 @@ async def big_inputs(contender: Contender) -> Figures:
         service.reset(total)
         for n in range(total):
             service.add_raw(f"j{n:05}", body.replace(b'"ID"', f'"j{n:05}"'.encode(), 1))
-        async with running(contender, service, "big_input"):
+        async with running(contender, service, "big_input") as worker:
+            cpu = worker.cpu_s()
             await finished(service)
+            cost = 1e6 * (worker.cpu_s() - cpu) / total
         done = sorted(service.seen.done.values())
-        return {"jobs/s": (len(done) - 1) / (done[-1] - done[0])}
+        return {"jobs/s": (len(done) - 1) / (done[-1] - done[0]), "CPU us/job": cost}
 
     return await with_service(use)
 
