@@ -42,7 +42,8 @@ def checks() -> list[Check]:
     """What is to be run, in order."""
     settings = sdk_settings()
     found = list(_registered)
-    if worker_settings().take_url is None:
+    worker = worker_settings()
+    if worker.take_url is None or worker.url is not None:
         return found
     if not settings.skip_system_checks:
         found += [lambda: _memory(settings), lambda: _disk(settings)]

@@ -16,10 +16,11 @@ from typing import NamedTuple
 
 import msgspec
 
-from runpod_worker.config import WorkerSettings, worker_settings
+from runpod_worker.config import WorkerSettings, environment, worker_settings
 from runpod_worker.core.errors import SettingsError
 from runpod_worker.log import log, setup
 from runpod_worker.worker.app import Worker
+from runpod_worker.worker.launch import run_with_agent, with_package
 
 ENDPOINT = "local"
 DAY_MS = 24 * 3600 * 1000
@@ -43,8 +44,6 @@ class _Order(msgspec.Struct):
 
 def serve_api(worker: Worker, settings: WorkerSettings, listen: Listen) -> int:
     """Serve until told to stop; the exit code."""
-    from runpod_worker.worker.launch import run_with_agent
-
     setup(settings.log_level, as_json=settings.endpoint_id is not None)
     worker.declaration()
     endpoint = settings.endpoint_id or ENDPOINT
@@ -66,6 +65,7 @@ def serve_api(worker: Worker, settings: WorkerSettings, listen: Listen) -> int:
 def _start(order: _Order) -> subprocess.Popen[bytes]:
     service = subprocess.Popen(  # noqa: S603 - this very interpreter, with our own module
         [sys.executable, "-P", "-m", __name__],
+        env=with_package(environment()),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         process_group=0,  # a Ctrl-C at the terminal is for this process

@@ -55,7 +55,7 @@ def run_with_agent(worker: Worker, settings: WorkerSettings) -> int:
         order = _Order(settings=settings, fd=theirs.fileno(), pid=os.getpid(), started_at=started_at)
         agent = subprocess.Popen(  # noqa: S603 - this very interpreter, with our own module
             [sys.executable, "-P", "-m", __name__],
-            env=_with_package(environment()),
+            env=with_package(environment()),
             stdin=subprocess.PIPE,
             pass_fds=[theirs.fileno()],
             process_group=0,  # a Ctrl-C at the terminal is for this process, which passes it on
@@ -137,7 +137,7 @@ def _told(settings: WorkerSettings) -> dict[str, str]:
     return told
 
 
-def _with_package(env: Mapping[str, str]) -> dict[str, str]:
+def with_package(env: Mapping[str, str]) -> dict[str, str]:
     """The environment, with this very package importable."""
     root = str(Path(runpod_worker.__file__).parents[1])
     return {**env, "PYTHONPATH": os.pathsep.join(filter(None, [root, env.get("PYTHONPATH")]))}

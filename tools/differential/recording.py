@@ -36,6 +36,8 @@ class Seen:
 
     jobs: dict[str, list[Request]] = field(default_factory=dict)
     first: dict[str, Request] = field(default_factory=dict)
+    unfit: list[Request] = field(default_factory=list)
+    """Heartbeats that say the worker failed a check."""
     waiting: deque[dict[str, Any]] = field(default_factory=deque)
     open: set[str] = field(default_factory=set)
     finished: asyncio.Event = field(default_factory=asyncio.Event)
@@ -95,6 +97,8 @@ class Recorder:
         said = Request(request.method, path, request.query_string, json.loads(body) if body else None)
         if route in ROUTES:
             seen.first.setdefault(route, said)
+            if "status=unhealthy" in said.query:
+                seen.unfit.append(said)
         else:
             self._about(seen, unquote(rest[-1]), route, said)
         if route.startswith("job-take"):

@@ -24,11 +24,13 @@ class RunPodLogger:
 
     _instance: RunPodLogger | None = None
     level: str
+    _as_json: bool
 
     def __new__(cls) -> RunPodLogger:
         if cls._instance is None:
             made = super().__new__(cls)
             made.level = _level(sdk_settings().sdk_log_level)
+            made._as_json = bool(worker_settings().endpoint_id)
             cls._instance = made
         return cls._instance
 
@@ -43,7 +45,15 @@ class RunPodLogger:
             return
         if message_level != TIP and LOG_LEVELS.index(_level(message_level)) < LOG_LEVELS.index(self.level):
             return
-        _write(_shortened(str(message)), message_level, job_id or current_job.get())
+        self._write(_shortened(str(message)), message_level, job_id or current_job.get())
+
+    def _write(self, message: str, level: str, job_id: str | None) -> None:
+        if self._as_json:
+            line = json.dumps({"requestId": job_id, "message": message, "level": level})
+        else:
+            line = f"{level.ljust(7)}| {f'{job_id} | ' if job_id else ''}{message}"
+        sys.stdout.write(line + "\n")  # one write: lines of several threads stay whole
+        sys.stdout.flush()
 
     def secret(self, secret_name: str, secret: Any) -> None:
         """Write a secret's first and last character."""
@@ -90,12 +100,3 @@ def _shortened(message: str) -> str:
         return message
     half = MAX_MESSAGE_LENGTH // 2
     return f"{message[:half]}\n...TRUNCATED {left_out} CHARACTERS...\n{message[-half:]}"
-
-
-def _write(message: str, level: str, job_id: str | None) -> None:
-    if worker_settings().endpoint_id:
-        line = json.dumps({"requestId": job_id, "message": message, "level": level})
-    else:
-        line = f"{level.ljust(7)}| {f'{job_id} | ' if job_id else ''}{message}"
-    sys.stdout.write(line + "\n")  # one write: lines of several threads stay whole
-    sys.stdout.flush()

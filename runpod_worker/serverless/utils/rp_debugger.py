@@ -97,14 +97,17 @@ class LineTimer:
 
     def __init__(self, name: str) -> None:
         self.checkpoints = Checkpoints()
-        self.name = self.checkpoints.free_name(name)
-        self.checkpoints.add(self.name)
+        self.name = name
+        self._entered: list[str] = []
 
     def __enter__(self) -> None:
-        self.checkpoints.start(self.name)
+        name = self.checkpoints.free_name(self.name)
+        self.checkpoints.add(name)
+        self.checkpoints.start(name)
+        self._entered.append(name)
 
     def __exit__(self, *error: object) -> None:
-        self.checkpoints.stop(self.name)
+        self.checkpoints.stop(self._entered.pop())
 
 
 class FunctionTimer:
