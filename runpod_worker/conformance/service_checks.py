@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import json
+import io
 import re
 from typing import Any
 
@@ -93,7 +93,8 @@ async def a_request_that_is_not_understood_is_400_in_the_envelope(ends: Ends) ->
 
 @check("G.12")
 async def a_body_over_10_MiB_is_refused_in_the_known_words(ends: Ends) -> None:  # noqa: N802
-    reply = await ends.send("POST", "run", data=json.dumps({"input": {"x": "y" * (11 * 2**20)}}).encode())
+    body = io.BytesIO(b'{"input": {"x": "%s"}}' % (b"y" * (11 * 2**20)))
+    reply = await ends.send("POST", "run", data=body)
     same(reply.status, 400, "status code")
     need(b"exceeded max body size of" in reply.body, f"expected the known words, got {short(reply.body)}")
 

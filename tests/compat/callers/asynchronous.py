@@ -1,0 +1,35 @@
+"""The reference SDK's asyncio client, as its documentation uses it. Prints what it saw as JSON."""
+
+import asyncio
+import json
+import sys
+
+import aiohttp
+import runpod
+
+runpod.api_key = "key"
+runpod.endpoint_url_base = sys.argv[1]
+from runpod import AsyncioEndpoint  # noqa: E402 - reads the base URL
+
+
+async def main():
+    seen = {}
+    async with aiohttp.ClientSession() as session:
+        endpoint = AsyncioEndpoint("ep", session)
+        job = await endpoint.run({"return": {"n": 1}})
+        seen["output"] = await job.output(timeout=60)
+        seen["status"] = await job.status()
+        streamed = await endpoint.run({"yield": [1, "two", {"three": 3}]})
+        seen["stream"] = [one async for one in streamed.stream()]
+        busy = await endpoint.run({"wait": True})
+        while await busy.status() != "IN_PROGRESS":
+            await asyncio.sleep(0.05)
+        for n in range(2):
+            await endpoint.run({"return": n})
+        seen["health"] = (await endpoint.health())["jobs"]["inQueue"]
+        seen["purge"] = await endpoint.purge_queue()
+        seen["cancel"] = (await busy.cancel())["status"]
+    print(json.dumps(seen))
+
+
+asyncio.run(main())

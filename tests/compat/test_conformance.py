@@ -1,0 +1,156 @@
+"""The conformance suite against our own two ends, as its users run it; and against ends that are broken."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from runpod_worker.conformance import service_run, suites
+from runpod_worker.conformance.check import Checks, Verdict, need, same
+from runpod_worker.conformance.worker_run import WorkerRun, WorkerSide
+
+pytestmark = pytest.mark.slow
+
+HANDLERS = Path(__file__).parents[2] / "runpod_worker/conformance/handlers"
+
+
+def conformance(*options: str) -> tuple[int, str]:
+    command = [sys.executable, "-m", "runpod_worker", "conformance", *options]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_our_service_passes_every_check(site: Any) -> None:
+    site.serve("--lease", "2")
+
+    status, table = conformance(site.url, "--lease", "2", "--slow")
+
+    assert (status, "FAIL" in table) == (0, False), table
+    assert table.splitlines()[-1] == f"{len(suites.SERVICE) - 1} of {len(suites.SERVICE) - 1} passed"  # keys: below
+
+
+def test_our_service_passes_the_check_of_keys(site: Any) -> None:
+    data = ["--data", str(site.folder / "data")]
+    command = [sys.executable, "-m", "runpod_worker", "keys", "create", "me", "--endpoint", "ep", *data]
+    made = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    key = next(word for word in made.split() if len(word) > 30)
+    serve = [sys.executable, "-m", "runpod_worker", "serve", "--port", str(site.port), *data]
+    site.processes.append(subprocess.Popen(serve))
+    site.until(lambda: _answers(site), "the service answers")
+
+    status, table = conformance(site.url, "--key", key, "--only", "key")
+
+    assert (status, table.splitlines()[-1]) == (0, "1 of 1 passed"), table
+
+
+def _answers(site: Any) -> bool:
+    import urllib.error
+    import urllib.request
+
+    try:
+        urllib.request.urlopen(site.url + "/health")
+    except urllib.error.HTTPError as refused:
+        return refused.code == 401
+    except OSError:
+        return False
+    return True
+
+
+def test_our_worker_passes_every_check() -> None:
+    status, table = conformance("--worker", f"{sys.executable} -m runpod_worker run {{handler}}")
+
+    assert (status, "FAIL" in table) == (0, False), table
+    assert table.splitlines()[-1] == f"{len(suites.WORKER)} of {len(suites.WORKER)} passed"
+
+
+def test_a_handler_for_the_reference_sdk_passes_as_well_on_ours() -> None:
+    command = f"{sys.executable} -m runpod_worker run --as-runpod {{sdk_handler}}"
+    status, table = conformance("--worker", command, "--only", "posts what it returns")
+
+    assert (status, table.splitlines()[-1]) == (0, "2 of 2 passed"), table
+
+
+def test_a_worker_that_does_not_start_fails_with_its_last_words() -> None:
+    command = f"{sys.executable} -c \"import sys; sys.exit('no handler here')\""
+    status, table = conformance("--worker", command, "--only", "empty dict")
+
+    assert status == 1
+    assert "ended with status 1 before it asked for a job; its last words: no handler here" in table
+
+
+def test_a_service_that_is_not_there_fails() -> None:
+    status, table = conformance("http://127.0.0.1:9/v2/ep", "--only", "health")
+
+    assert (status, "FAIL" in table, table.splitlines()[-1]) == (1, True, "0 of 1 passed")
+
+
+@pytest.mark.parametrize(
+    "options", [(), ("http://x/v2/ep", "--worker", "x"), ("not a url",), ("http://x/v2/e", "--only", "no such check")]
+)
+def test_what_makes_no_sense_is_said(options: tuple[str, ...]) -> None:
+    status, said = conformance(*options)
+
+    assert (status, said.startswith("error: ")) == (1, True)
+
+
+@pytest.fixture
+async def yes_man() -> AsyncIterator[str]:
+    """A service that answers everything with 200 and an empty object."""
+
+    async def yes(_: web.BaseRequest) -> web.Response:
+        return web.json_response({})
+
+    runner = web.ServerRunner(web.Server(yes))
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    yield f"http://127.0.0.1:{runner.addresses[0][1]}/v2/ep"
+    await runner.cleanup()
+
+
+async def test_a_service_that_agrees_to_everything_passes_nothing(yes_man: str) -> None:
+    checks = service_run.chosen(suites.SERVICE, key=False, lease=False, slow=False)
+
+    verdicts = [one async for one in service_run.verdicts(yes_man, checks)]
+
+    assert [one.name for one in verdicts if not one.why] == []
+
+
+async def test_what_one_check_leaves_behind_does_not_reach_the_next() -> None:
+    checks: Checks[WorkerSide] = Checks()
+    names = []
+
+    @checks("X", group="function")
+    async def fails(side: WorkerSide) -> None:
+        names.append(side.name)
+        side.stage.add({"sleep": 60})
+        need(False, "as it should")
+
+    @checks("X", group="function")
+    async def passes(side: WorkerSide) -> None:
+        names.append(side.name)
+        same((await side.stage.result(side.stage.add({"return": 1}))).json, {"output": 1}, "result")
+
+    run = WorkerRun([sys.executable, "-m", "runpod_worker", "run", "{handler}"], _environment())
+    verdicts: list[Verdict] = [one async for one in run.verdicts(checks.all)]
+
+    assert [(one.name, one.why) for one in verdicts] == [("fails", "as it should"), ("passes", "")]
+    assert names[0] != names[1]
+
+
+def _environment() -> dict[str, str]:
+    import os
+
+    return dict(os.environ)
+
+
+def test_every_check_names_its_clause_and_no_name_is_used_twice() -> None:
+    for suite in (suites.SERVICE, suites.WORKER):
+        names = [one.name for one in suite]
+        assert len(names) == len(set(names))
+        assert all(one.clause[0] in "ABCDEG" for one in suite)

@@ -1,0 +1,236 @@
+"""The reference SDK of many versions as the worker of our service, as real processes.
+
+CI runs the newest version and the oldest; `make compat` all of them and prints the matrix.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+HANDLER = str(Path(__file__).parent / "sdk_handler.py")
+ALL = ("1.2.6", "1.5.3", "1.6.2", "1.7.0", "1.7.13", "1.9.1", "1.12.0")
+EVERY = os.environ.get("COMPAT") == "all"
+MOST = pytest.mark.parametrize("version", ALL if EVERY else (ALL[0], ALL[-1]))
+SOME = pytest.mark.parametrize("version", ALL if EVERY else ALL[-1:])
+STARTS_BESIDE = "1.9.1"
+"""The first that always starts a job it has taken while another one runs; the jobs of older ones may wait."""
+
+STOPS = "1.10.0"
+"""The first version that listens to job-stop."""
+
+FAILS_ON_YIELDED_ERROR = "1.7.0"
+"""The first that takes a yielded error for one; to older ones it is a chunk like any other."""
+
+KNOWS_SIGTERM = "1.7.7"
+"""The first that does not simply die of it."""
+
+
+Start = Callable[..., Any]
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def start(site: Any, version: str, sdk: Callable[[str], Path]) -> Start:
+    """Start a worker of this version: `start(KIND="generator")`."""
+    python = sdk(version)
+
+    def one(**env: str) -> Any:
+        return site.worker(str(python), "-u", HANDLER, **env)
+
+    return one
+
+
+def is_old(version: str, than: str) -> bool:
+    return [int(n) for n in version.split(".")] < [int(n) for n in than.split(".")]
+
+
+@MOST
+def test_all_that_a_function_does(site: Any, start: Start, version: str, tmp_path: Path) -> None:
+    """One worker for many promises: starting one of these takes seconds."""
+    site.serve("--lease", "2")
+    start()
+
+    for value in ("text", {"a": [1, None, "ünï 😀"]}, []):  # what it returns
+        view = site.ended(site.run({"return": value}))
+        assert (view["status"], view["output"]) == ("COMPLETED", value)
+    assert site.ended(site.run({}))["output"] == {"echo": {}}
+
+    view = site.ended(site.run({"raise": "bøøm"}))  # errors
+    assert (view["status"], "bøøm" in view["error"] or "b\\u00f8\\u00f8m" in view["error"]) == ("FAILED", True)
+    view = site.ended(site.run({"return": {"error": "too dark", "rest": 1}}))
+    assert (view["status"], view["error"]) == ("FAILED", "too dark")
+    view = site.ended(site.run({"return": {"error": {"code": 7}}}))
+    assert view["status"] == "FAILED"
+    assert isinstance(view["error"], str)
+
+    view = site.ended(site.run({"odd": "nan"}))  # NaN is no JSON, and is not passed on
+    assert (view["status"], view["output"]) == ("COMPLETED", {"value": None})
+
+    gate = tmp_path / "gate"  # longer than the lease: pings keep it, and progress is seen
+    job = site.run({"progress": [{"percent": 50}], "until": str(gate), "return": "end"})
+    site.until(lambda: site.status(job).get("output") == {"percent": 50}, "progress is seen")
+    assert site.get(f"status-sync/{job}?wait=5000")["status"] == "IN_PROGRESS"
+    gate.touch()
+    view = site.ended(job)
+    assert (view["status"], view["output"], view.get("retries", 0)) == ("COMPLETED", "end", 0)
+
+    for n in range(3):  # progress that races the result, and comes late, changes nothing
+        assert site.ended(site.run({"progress": [1, 2, 3, 4, 5], "return": n}))["output"] == n
+    assert site.ended(site.run({"return": "last"}))["output"] == "last"
+    jobs = site.health()["jobs"]
+    assert (jobs["inProgress"], jobs["inQueue"], jobs["retried"]) == (0, 0, 0)
+
+
+@MOST
+@pytest.mark.parametrize("kind", ["generator", "async_generator"] if EVERY else ["async_generator"])
+def test_generators_stream(site: Any, start: Start, version: str, kind: str) -> None:
+    site.serve()
+    start(KIND=kind)
+
+    job = site.run({"yield": ["a", {"b": 1}, "ü"]})
+    assert site.stream(job) == ("COMPLETED", ["a", {"b": 1}, "ü"])
+
+    job = site.run({"yield": ["a"], "raise": "broke"})
+    assert site.stream(job) == ("FAILED", ["a"])
+    assert "broke" in site.ended(job)["error"]
+
+    job = site.run({"yield": ["a", {"error": {"message": "m"}}, "b"]})
+    expected = "COMPLETED" if is_old(version, FAILS_ON_YIELDED_ERROR) else "FAILED"
+    assert site.ended(job)["status"] == expected
+
+
+@SOME
+def test_an_aggregated_stream_is_the_output(site: Any, start: Start) -> None:
+    site.serve()
+    start(KIND="async_generator", AGGREGATE="1")
+
+    assert site.ended(site.run({"yield": ["a", "b"]}))["output"] == ["a", "b"]
+
+
+@SOME
+def test_several_jobs_at_once(site: Any, start: Start, version: str, tmp_path: Path) -> None:
+    site.serve()
+    start(KIND="coroutine", SLOTS="3")
+    for n in range(3):  # concurrency is raised with the first jobs
+        assert site.ended(site.run({"return": n}))["output"] == n
+    marks = [tmp_path / f"mark{n}" for n in range(3)]
+    gate = tmp_path / "gate"
+
+    jobs = [site.run({"mark": str(mark), "until": str(gate), "return": mark.name}) for mark in marks]
+    if not is_old(version, STARTS_BESIDE):
+        site.until(lambda: all(mark.exists() for mark in marks), "three jobs run at once")
+    gate.touch()
+
+    assert [site.ended(job)["output"] for job in jobs] == [mark.name for mark in marks]
+
+
+@MOST
+def test_cancelling_a_running_job(site: Any, start: Start, version: str, tmp_path: Path) -> None:
+    site.serve("--lease", "5")
+    start(KIND="coroutine")
+    mark, gate = tmp_path / "mark", tmp_path / "gate"
+    job = site.run({"mark": str(mark), "until": str(gate), "return": "too late"})
+    site.until(mark.exists, "the handler runs")
+
+    assert site.post(f"cancel/{job}")["status"] == "CANCELLED"
+    if is_old(version, STOPS):  # nobody told it: the handler goes on, and its result is dropped
+        gate.touch()
+    following = site.run({"return": "next"})
+
+    assert site.ended(following)["output"] == "next"
+    view = site.status(job)
+    assert (view["status"], view.get("output")) == ("CANCELLED", None)
+
+
+@SOME
+def test_a_stop_that_a_function_cannot_hear_does_no_harm(site: Any, start: Start, tmp_path: Path) -> None:
+    site.serve()
+    start(KIND="function")
+    mark, gate = tmp_path / "mark", tmp_path / "gate"
+    job = site.run({"mark": str(mark), "until": str(gate), "return": "too late"})
+    site.until(mark.exists, "the handler runs")
+
+    site.post(f"cancel/{job}")
+    gate.touch()
+
+    assert site.ended(site.run({"return": "next"}))["output"] == "next"
+    assert site.status(job)["status"] == "CANCELLED"
+
+
+@MOST
+def test_output_that_is_never_sent_fails_when_its_lease_is_over(site: Any, start: Start, version: str) -> None:
+    """The SDK logs that the output is not JSON and says nothing to the service."""
+    site.serve("--lease", "1.5")
+    start()
+
+    view = site.ended(site.run({"odd": "object"}))
+
+    assert (view["status"], view["error"]) == ("FAILED", "job timed out after 1 retries")
+    assert site.ended(site.run({"return": "next"}))["output"] == "next"
+
+
+@MOST
+def test_a_crashed_worker_loses_its_job_to_another(site: Any, start: Start, tmp_path: Path) -> None:
+    site.serve("--lease", "2")
+    first = start()
+    mark, gate = tmp_path / "mark", tmp_path / "gate"
+    job = site.run({"mark": str(mark), "until": str(gate), "return": "second time"})
+    site.until(mark.exists, "the handler runs")
+
+    os.kill(first.process.pid, signal.SIGKILL)  # not its ping process: in some versions that goes on as an orphan
+    first.process.wait(20)
+    orphan = _has_orphan(first)
+    gate.touch()
+    start()
+    if orphan:
+        first.kill_all()  # as the platform does with the whole container
+
+    view = site.ended(job)
+    assert (view["status"], view["output"], view["retries"]) == ("COMPLETED", "second time", 1)
+
+
+def _has_orphan(worker: Any) -> bool:
+    try:
+        os.killpg(worker.process.pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+@SOME
+def test_a_worker_that_asks_to_be_replaced_gets_no_more_jobs(site: Any, start: Start, tmp_path: Path) -> None:
+    site.serve()
+    first = start(REFRESH="1")
+    assert site.ended(site.run({"return": 1}))["workerId"] == first.name
+
+    following = site.run({"return": 2})
+    assert site.status(following)["status"] == "IN_QUEUE"
+    other = start()
+
+    view = site.ended(following)
+    assert (view["workerId"], view["output"]) == (other.name, 2)
+
+
+@MOST
+def test_sigterm_loses_no_job(site: Any, start: Start, version: str, tmp_path: Path) -> None:
+    site.serve("--lease", "2")
+    worker = start(KIND="coroutine")
+    mark, gate = tmp_path / "mark", tmp_path / "gate"
+    job = site.run({"mark": str(mark), "until": str(gate), "return": "finished"})
+    site.until(mark.exists, "the handler runs")
+
+    worker.signal(signal.SIGTERM)
+    gate.touch()
+    if is_old(version, KNOWS_SIGTERM):
+        worker.process.wait(20)
+        start()
+    view = site.ended(job)
+
+    assert (view["status"], view["output"]) == ("COMPLETED", "finished")
