@@ -7,6 +7,7 @@ output. So a plain function may hand back a generator, and a decorator may hide 
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
@@ -33,12 +34,16 @@ _END = object()
 class Calling:
     """The handler, its model, and where its chunks go."""
 
-    def __init__(self, handler: Handler, model: Any, outflow: Outflow, deadlines: Deadlines, place: Place) -> None:
+    def __init__(
+        self, handler: Handler, model: Any, outflow: Outflow, deadlines: Deadlines, place: Place, aio: asyncio.Runner
+    ) -> None:
+        """`aio`: the main thread's event loop."""
         self.handler = handler
         self._model = (model,) if handler.takes_model else ()
         self._outflow = outflow
         self._deadlines = deadlines
         self._place = place
+        self._aio = aio
 
     def start(self, running: Running) -> Started:
         """The handler is about to be entered: the clocks start."""
@@ -59,10 +64,18 @@ class Calling:
                 self._iterate(stream, guard, value)
                 return self._streamed(stream)
             if isinstance(value, Awaitable | AsyncIterator):
-                return asyncio.run(self._run_on_loop(running, lambda: value))
+                return self._awaited(running, value)
             return self._done(running, results.returned(value), finished_at)
         except BaseException as error:
             return self._done(running, results.raised(error, self._place), now())
+
+    def _awaited(self, running: Running, value: Any) -> Done:
+        """A plain function handed back something to await. In the main thread always on the same loop: what the
+        handler keeps from job to job, such as a session, belongs to it."""
+        work = self._run_on_loop(running, lambda: value)
+        if threading.current_thread() is threading.main_thread():
+            return self._aio.run(work)
+        return asyncio.run(work)
 
     def _iterate(self, stream: _Stream, guard: MainThread | PoolThread, values: Iterator[Any]) -> None:
         try:

@@ -205,7 +205,7 @@ class Engine:
             raise HandlerError(f"the warm-up failed: {done.error}")
 
     def _calling(self, outflow: Outflow) -> Calling:
-        return Calling(self._declared.handler, self._model, outflow, self._deadlines, self._place())
+        return Calling(self._declared.handler, self._model, outflow, self._deadlines, self._place(), self._aio)
 
     def _place(self) -> Place:
         return Place(self._settings.hostname, self._settings.worker_id)
