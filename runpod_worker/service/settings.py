@@ -27,8 +27,8 @@ class ServiceSettings:
     """How long job-take and job-stop stay open: workers give up after 90 s, many proxies after 60 s."""
     runsync_hold_s: float = 90.0
     stream_hold_s: float = 10.0
-    cancel_hold_s: float = 5.0
-    """How long /cancel waits for a worker that confirms stops."""
+    cancel_hold_s: float = 2.0
+    """How long /cancel waits for a worker that confirms stops: RunPod's clients give up after 3 s."""
     wait_bounds_ms: tuple[int, int] = (1_000, 300_000)
     """What a caller may ask for with `?wait=`."""
     silence_s: float = 80.0
