@@ -21,7 +21,7 @@ import msgspec
 
 import runpod_worker
 from runpod_worker.core.errors import InputError, OutputError
-from runpod_worker.core.wire import CHUNK_LIMIT, MIB, RESULT_LIMIT, SDK_VERSION
+from runpod_worker.core.wire import MIB, RESULT_LIMIT, SDK_VERSION
 
 _OWN_CODE = str(Path(__file__).parent)
 _UNENCODABLE = (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError)
@@ -65,14 +65,14 @@ def yielded_error(value: Any) -> str | None:
 
 
 def chunk(value: Any) -> bytes:
-    """A yielded value as JSON.
+    """A yielded value as JSON. RunPod's service splits what is over 1 MB by itself.
 
     Raises:
-        OutputError: it is not JSON, or too large for a chunk.
+        OutputError: it is not JSON, or too large for any job service.
     """
     data = encoded(value)
-    if len(data) > CHUNK_LIMIT:
-        raise OutputError(f"a chunk of {len(data) / MIB:.1f} MiB of JSON: at most {CHUNK_LIMIT // MIB} MiB is taken")
+    if len(data) > RESULT_LIMIT:
+        raise OutputError(f"a chunk of {len(data) / MIB:.1f} MiB of JSON: at most {RESULT_LIMIT // MIB} MiB is taken")
     return data
 
 

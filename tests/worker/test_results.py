@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import runpod_worker
 from runpod_worker.core.errors import InputError, OutputError
-from runpod_worker.core.wire import CHUNK_LIMIT, RESULT_LIMIT
+from runpod_worker.core.wire import RESULT_LIMIT
 from runpod_worker.worker import results
 from runpod_worker.worker.results import Outcome, Place
 
@@ -91,8 +91,8 @@ def test_an_output_over_the_limit_fails_and_says_what_to_do():
 
 
 def test_a_chunk_over_the_limit_is_refused():
-    with pytest.raises(OutputError, match=r"a chunk of 1.0 MiB"):
-        results.chunk("x" * CHUNK_LIMIT)
+    with pytest.raises(OutputError, match=r"a chunk of 20\.0 MiB"):
+        results.chunk("x" * RESULT_LIMIT)
 
 
 def test_numbers_of_numpy_are_numbers():

@@ -177,6 +177,7 @@ STREAMS = {
     "unicode": ["væ", "日本", "🚀"],
     "nothing": [],
     "big": ["x" * 500_000],
+    "huge": ["x" * 3_000_000, "and more"],
     "error": ["a", {"error": "enough"}, "never"],
     "error-object": ["a", {"error": {"code": 7}}, "never"],
     "raises": ["a", ValueError("in the stream")],
