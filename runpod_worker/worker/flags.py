@@ -32,7 +32,9 @@ def take(argv: list[str]) -> Flags:
     parser.add_argument("--rp_api_port", type=int, default=8000, help="its port")
     parser.add_argument("--rp_api_concurrency", type=int, default=1, help="jobs at once there")
     parser.add_argument("--rp_log_level", choices=LEVELS, help="how much is logged")
-    parser.add_argument("--rp_debugger", action="store_true", help="accepted for compatibility")
+    parser.add_argument(
+        "--rp_debugger", action="store_true", help="put the times of the handler's parts into its output (RunPod's SDK)"
+    )
     found, rest = parser.parse_known_args(argv[1:])
     argv[1:] = rest
     return Flags(**vars(found))
