@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: compat-table help demo test check format docs image bench clean
+.PHONY: compat-table help demo test check format docs image bench compat clean
 
 help:            ## this list
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
@@ -42,8 +42,11 @@ image: $(STAMP)  ## base image, hello and Stable Diffusion, each built and made 
 compat-table: $(STAMP) ## what we say against what RunPod's SDK says, case by case; writes docs/compatibility.md
 	$(BIN)/python -m tools.differential
 
+compat: $(STAMP) ## seven versions of RunPod's SDK as workers of our service; all clients; prints the matrix
+	COMPAT=all $(BIN)/python -m pytest tests/compat -n 2
+
 bench: $(STAMP)  ## our worker and the reference SDK through the same scenarios; writes docs/benchmarks.md
 	$(BIN)/python -m benchmarks
 
 clean:           ## remove what make made
-	rm -rf $(VENV) demo-output .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-compat .node-compat demo-output .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -24,7 +25,7 @@ ROOT = Path(__file__).parents[2]
 REFERENCE_VERSION = "1.12.0"
 REFERENCE = ROOT / ".venv-reference"
 COMPAT = ROOT / ".venv-compat"
-PATIENCE_S = 60.0
+PATIENCE_S = float(os.environ.get("COMPAT_PATIENCE", "60"))
 FINAL = ("COMPLETED", "FAILED", "CANCELLED", "TIMED_OUT")
 
 
@@ -199,11 +200,13 @@ class Site:
     def stream(self, job_id: str) -> tuple[str, list[Any]]:
         """The final status and all chunks."""
         chunks: list[Any] = []
-        while True:
+        deadline = time.monotonic() + PATIENCE_S
+        while time.monotonic() < deadline:
             view = self.get(f"stream/{job_id}")
             chunks += [one["output"] for one in view["stream"]]
             if view["status"] in FINAL:
                 return view["status"], chunks
+        raise AssertionError(f"the stream of {job_id} does not end; it gave {chunks}")
 
     def close(self) -> None:
         for worker in self.workers:
@@ -243,3 +246,24 @@ def sdk() -> Callable[[str], Path]:
 @pytest.fixture(scope="session")
 def locked() -> type[Locked]:
     return Locked
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Show what each version of the SDK was seen to do, when all were tried."""
+    if os.environ.get("COMPAT") != "all":
+        return
+    seen: dict[str, dict[str, str]] = {}
+    versions: set[str] = set()
+    for outcome, mark in (("passed", "ok"), ("failed", "FAIL"), ("error", "FAIL")):
+        for report in terminalreporter.stats.get(outcome, []):
+            found = re.search(r"test_sdk_workers.py::test_(\w+)\[(?:(\w+)-)?([\d.]+)(?:-(\w+))?\]", report.nodeid)
+            if found and (outcome != "passed" or report.when == "call"):
+                promise = " ".join(filter(None, (found[1].replace("_", " "), found[2] or found[4])))
+                seen.setdefault(promise, {})[found[3]] = mark
+                versions.add(found[3])
+    columns = sorted(versions, key=lambda version: [int(n) for n in version.split(".")])
+    terminalreporter.section("the reference SDK as the worker of our service")
+    rows = [("", *columns), *((promise, *(row.get(one, "-") for one in columns)) for promise, row in seen.items())]
+    width = max(len(row[0]) for row in rows)
+    for first, *others in rows:
+        terminalreporter.write_line(f"{first:<{width}}" + "".join(f"{one:>8}" for one in others))
