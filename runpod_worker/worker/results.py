@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -25,6 +26,7 @@ from runpod_worker.core.wire import MIB, RESULT_LIMIT, SDK_VERSION
 
 _OWN_CODE = str(Path(__file__).parent)
 _UNENCODABLE = (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError)
+_KEYS = {None: "null", True: "true", False: "false"}
 _MARKS = ("error", "refresh_worker")
 
 
@@ -131,7 +133,20 @@ def encoded(value: Any, name: str = "output") -> bytes:
     try:
         return _encoder.encode(value)
     except _UNENCODABLE as error:
+        with suppress(*_UNENCODABLE):
+            return _encoder.encode(_with_text_keys(value))
         raise OutputError(_complaint(value, name, error)) from None
+
+
+def _with_text_keys(value: Any) -> Any:
+    """The value, with keys that Python's own encoder turns into text and ours does not: None, True and False."""
+    if isinstance(value, dict):
+        return {_text_key(key): _with_text_keys(item) for key, item in value.items()}
+    return [_with_text_keys(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _text_key(key: Any) -> Any:
+    return _KEYS[key] if key is None or isinstance(key, bool) else key
 
 
 def _marked(value: dict[Any, Any]) -> Outcome:

@@ -115,6 +115,7 @@ CASES = {
     "list": returning([{"a": 1}, "b"]),
     "tuple": returning((1, 2)),
     "integer-keys": returning({1: "a"}),
+    "other-keys-of-python": returning({"deep": [{None: 1, True: 2, 1.5: 3}]}),
     "unicode": returning({"ключ": "væ 日本 🚀 \u2028 \x07"}),
     "output-key": returning({"output": {"a": 1}}),
     "status-key": returning({"status": "IN_PROGRESS", "a": 1}),
