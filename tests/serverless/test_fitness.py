@@ -17,8 +17,9 @@ def _no_checks_of_others():
     fitness.clear_fitness_checks()
 
 
+@pytest.mark.parametrize("command", [(), ("-m", "runpod_worker", "run")], ids=["python", "run"])
 @pytest.mark.parametrize("kind", ["def", "async def"])
-async def test_a_failed_check_is_told_to_the_service_and_ends_the_worker(recorder, start, kind):
+async def test_a_failed_check_is_told_to_the_service_and_ends_the_worker(recorder, start, kind, command):
     seen = recorder.expect("ep", [{"id": "a", "input": None}])
     code = f"""
         @runpod.serverless.register_fitness_check
@@ -26,7 +27,7 @@ async def test_a_failed_check_is_told_to_the_service_and_ends_the_worker(recorde
             raise RuntimeError("no weights " + "x" * 300)
         runpod.serverless.start({{"handler": lambda job: None}})
     """
-    worker = await start(IMPORT + textwrap.dedent(code), **recorder.environment("ep"))
+    worker = await start(IMPORT + textwrap.dedent(code), command=command, **recorder.environment("ep"))
 
     assert await worker.ended() == 1
     assert seen.jobs == {"a": []}
