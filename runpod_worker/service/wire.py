@@ -323,12 +323,13 @@ def assignment(job: Job, request: SubmitBody | Submission, *, now: float, counte
     ahead = counted and lease is not None and deadline is not None
     return joined(
         (
+            # Before the input: a worker need not read through a large one for them.
             ("attempt", _int(job.attempt) if ahead else None),
+            ("leaseMs", _int(round((lease.until - now) * 1000)) if ahead and lease else None),
+            ("timeoutMs", _int(round((deadline - now) * 1000)) if ahead and deadline else None),
             ("id", b'"%s"' % job.id.encode()),
             ("input", source),
-            ("leaseMs", _int(round((lease.until - now) * 1000)) if ahead and lease else None),
             ("s3Config", s3_config or None),
-            ("timeoutMs", _int(round((deadline - now) * 1000)) if ahead and deadline else None),
             ("webhook", text(job.webhook)),
         )
     )

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
 import msgspec
 
@@ -121,9 +121,17 @@ class _Agreed(msgspec.Struct):
     leaseMs: float | None = None  # noqa: N815
 
 
+LARGE = 64 * 1024
+"""In a job of more than this, what comes before its input is looked at first."""
+
+_INPUT = b'"input":'
+
 _plain = msgspec.json.Decoder(_Plain)
 _agreed = msgspec.json.Decoder(_Agreed)
 _array = msgspec.json.Decoder(list[msgspec.Raw])
+
+
+_Head = TypeVar("_Head", _Plain, _Agreed)
 
 
 def assignments(body: bytes, *, agreed: bool) -> list[Assignment]:
@@ -155,9 +163,11 @@ def _readable(bodies: Sequence[bytes], agreed: bool) -> list[Assignment]:
 
 def _assignment(body: bytes, agreed: bool) -> Assignment:
     if not agreed:
-        plain = _plain.decode(body)
+        plain = _before_input(body, _plain) or _plain.decode(body)
         return Assignment(id=str(plain.id), body=body, error=_missing(plain.input))
-    head = _agreed.decode(body)
+    head = _before_input(body, _agreed)
+    if head is None or None in (head.attempt, head.timeoutMs, head.leaseMs):
+        head = _agreed.decode(body)
     return Assignment(
         id=head.id,
         body=body,
@@ -166,6 +176,17 @@ def _assignment(body: bytes, agreed: bool) -> Assignment:
         lease_s=None if head.leaseMs is None else head.leaseMs / 1000,
         error=_missing(head.input),
     )
+
+
+def _before_input(body: bytes, decoder: msgspec.json.Decoder[_Head]) -> _Head | None:
+    """A large job's head, where all of it comes before the input; the executor reads the rest, and need not wait."""
+    if len(body) <= LARGE:
+        return None
+    end = body.find(_INPUT, 0, LARGE)
+    try:
+        return decoder.decode(body[:end] + _INPUT + b"null}") if end > 0 else None
+    except msgspec.MsgspecError:  # it was another object's key, or the id comes later
+        return None
 
 
 def _missing(value: msgspec.Raw | msgspec.UnsetType) -> str | None:

@@ -21,16 +21,19 @@ class Startup:
 
 def result_body(output: bytes | None, error: str | None, stop_pod: bool, timings: bytes | None) -> bytes:
     """The result. `output` and `timings` are JSON; what is None says nothing and is left out."""
-    parts = []
+    # Put together in one go: an output may be large, and each `+` would copy it.
+    parts = [b"{"]
     if output is not None:
-        parts.append(b'"output":' + output)
+        parts += [b'"output":', output, b","]
     if error is not None:
-        parts.append(b'"error":' + msgspec.json.encode(error))
+        parts += [b'"error":', msgspec.json.encode(error), b","]
     if stop_pod:
-        parts.append(b'"stopPod":true')
+        parts += [b'"stopPod":true', b","]
     if timings is not None:
-        parts.append(b'"timings":' + timings)
-    return b"{" + b",".join(parts) + b"}"
+        parts += [b'"timings":', timings, b","]
+    if len(parts) > 1:
+        parts.pop()
+    return b"".join([*parts, b"}"])
 
 
 def error_body(error: str) -> bytes:

@@ -287,6 +287,35 @@ async def test_a_job_carries_attempt_and_times_where_that_is_agreed(service: Any
     assert service.to("job-take")[0].headers["x-take-id"] == "tok"
 
 
+FILLER = b'"' + b"f" * 100_000 + b'"'
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"attempt":2,"leaseMs":40000,"timeoutMs":1500,"id":"a","input":%b}',
+        b'{"attempt":2,"id":"a","input":%b,"leaseMs":40000,"timeoutMs":1500}',
+        b'{"input":%b,"attempt":2,"leaseMs":40000,"timeoutMs":1500,"id":"a"}',
+        b'{"s3Config":{"id":"b","input":1},"attempt":2,"id":"a","leaseMs":40000,"timeoutMs":1500,"input":%b}',
+    ],
+)
+async def test_a_large_jobs_head_is_found_wherever_it_is(service: Any, our_link: HttpLink, body: bytes) -> None:
+    service.script("job-take", body % FILLER)
+
+    [job] = await our_link.take(ONE, busy=False)
+
+    assert (job.id, job.attempt, job.timeout_s, job.lease_s, job.error) == ("a", 2, 1.5, 40.0, None)
+    assert job.body == body % FILLER
+
+
+async def test_a_large_job_without_an_input_is_known_as_such(service: Any, link: HttpLink) -> None:
+    service.script("job-take", b'{"id":"a","output":{"input":%b}}' % FILLER)
+
+    [job] = await link.take(ONE, busy=False)
+
+    assert job.error is not None
+
+
 async def test_an_attempt_key_means_nothing_where_nothing_is_agreed(service: Any, link: HttpLink) -> None:
     service.script("job-take", b'{"id":"a","input":1,"attempt":"first","timeoutMs":"soon"}')
 
