@@ -77,9 +77,8 @@ class Server:
 
     def _write(self, connection: _Connection, response: Response) -> None:
         status, body = response
-        head = (
-            f"HTTP/1.1 {status} X\r\nContent-Type: application/json\r\n{self._headers}Content-Length: {len(body)}\r\n\r\n"
-        ).encode()
+        fields = f"Content-Type: application/json\r\n{self._headers}Content-Length: {len(body)}\r\n"
+        head = f"HTTP/1.1 {status} X\r\n{fields}\r\n".encode()
         if len(body) > SCRATCH:
             connection.transport.writelines([head, body])
         else:
