@@ -141,7 +141,6 @@ class Agent:
             asking=self._taker,
             now=self._now,
             measured=self._capacity.answered,
-            relieved=self._relieved,
             lost=lambda job: self._holding.lost(job),
             posts=asyncio.Semaphore(POSTS),
             tasks=tasks,
@@ -188,10 +187,6 @@ class Agent:
     def _note(self) -> None:
         self._changed.set()
         self._taker.changed()
-
-    def _relieved(self) -> None:
-        if not self._outbox.choked:
-            self._holding.relieve()
 
     # ---------------------------------------------------------------- loops
 

@@ -50,16 +50,6 @@ class Bench:
         if self._channel is not None:
             self._channel.post(frame)
 
-    def pause(self) -> None:
-        """Let the executor wait with what it has to say."""
-        if self._channel is not None:
-            self._channel.pause()
-
-    def resume(self) -> None:
-        """Listen to the executor again."""
-        if self._channel is not None:
-            self._channel.resume()
-
     def kill(self, reason: str) -> None:
         """End the process now."""
         self.killed_for = reason
@@ -72,7 +62,6 @@ class Bench:
 
     async def settle(self) -> tuple[str, str]:
         """After `gone`: hear the last frames, see the process end; how it ended, and its last lines."""
-        self.resume()
         with suppress(TimeoutError):
             async with asyncio.timeout(LAST_FRAMES_S if self._exited.is_set() else EXIT_S):
                 await (self._closed if self._exited.is_set() else self._exited).wait()

@@ -82,10 +82,16 @@ class Calling:
             while (value := guard.call(stream.running, next, values, _END)) is not _END:
                 if stream.ends_with(value):
                     break
-                self._outflow.push(stream.chunk(value))
+                self._push(stream.chunk(value))
         except BaseException as error:
             stream.fail(results.raised(error, self._place))
         _end(values, stream.running)
+
+    def _push(self, chunk: Chunk) -> None:
+        running, _, data = chunk
+        running.account.chunk(len(data))
+        self._outflow.push(chunk)
+        running.account.wait()
 
     # ---------------------------------------------------------------- on an event loop
 
@@ -120,11 +126,15 @@ class Calling:
         await _end_on_loop(values, stream.running)
 
     async def _put(self, chunk: Chunk) -> None:
+        account = chunk[0].account
+        account.chunk(len(chunk[2]))
         self._outflow.put(chunk)
         if self._outflow.crowded(chunk):
             await asyncio.get_running_loop().run_in_executor(None, self._outflow.send)
         elif chunk[1] % FAIR_EVERY == 0:
             await asyncio.sleep(0)
+        if not account.has_room:
+            await account.wait_on_loop()
 
     # ---------------------------------------------------------------- the end
 

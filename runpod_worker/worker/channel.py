@@ -96,7 +96,8 @@ class ExecutorChannel:
 class AgentChannel:
     """The agent's end, on the running loop (asyncio's or uvloop's).
 
-    `received` is called for each frame; a frame that arrives after `pause` may still be delivered, up to one read.
+    `received` is called for each frame. Nothing keeps this end from reading: a job that says more than can leave waits by
+    itself (credit.py), so that no stop and no result waits for a stream.
     `closed` is called once, when the executor is gone (None), or with the error that made the channel useless. A
     `received` that raises counts as such an error. Neither is called after `close`.
     """
@@ -119,9 +120,9 @@ class AgentChannel:
         self._room = asyncio.Event()
         self._room.set()
         self._open = True
-        self._reading = self._writing = False
+        self._writing = False
         self._loop = asyncio.get_running_loop()
-        self.resume()
+        self._loop.add_reader(sock, self._readable)
 
     def post(self, *frames: ToExecutor) -> None:
         """Send the frames, in order, without waiting: for the small ones. Dropped when the executor is gone.
@@ -148,27 +149,12 @@ class AgentChannel:
             raise ChannelClosed
         self.post(*frames)
 
-    def pause(self) -> None:
-        """Read nothing more for now; the executor's sends will wait once the socket is full.
-
-        Its end is noticed after `resume` only; a stopped job's Done arrives only when somebody reads.
-        """
-        if self._reading:
-            self._reading = False
-            self._loop.remove_reader(self._sock)
-
-    def resume(self) -> None:
-        """Read on."""
-        if self._open and not self._reading:
-            self._reading = True
-            self._loop.add_reader(self._sock, self._readable)
-
     def close(self) -> None:
         """Close the socket; the executor sees the agent gone. What was not written yet is dropped."""
         if not self._open:
             return
-        self.pause()
         self._open = False
+        self._loop.remove_reader(self._sock)
         self._discard()
         self._room.set()
         self._sock.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -33,6 +33,9 @@ delay it."""
 CHUNKS_BYTES = MIB // 2
 """Most bytes of chunks in one post, unless a single one is larger: well under what servers take for a body."""
 
+CREDIT_STEP = 16 * 1024
+"""A job hears that its bytes have left once there are so many: far below what it may owe at any time (credit.py)."""
+
 _UNREADABLE = frozenset({400, 413, 422})
 """What a service says to an outcome that it cannot take for what is in it; a failure in its place can be told."""
 
@@ -60,7 +63,6 @@ class Desk:
     asking: Asking
     now: Callable[[], float]
     measured: Callable[[float], None]
-    relieved: Callable[[], None]
     lost: Callable[[Held], None]
     posts: asyncio.Semaphore
     tasks: asyncio.TaskGroup
@@ -84,7 +86,9 @@ class Delivery:
         self._file_error: str | None = None
         self._is_stream = False
         self._dropped = False
+        self._under_way: asyncio.Timeout | None = None
         self._kept: list[Path] = []
+        self._to_credit = 0
         self._keeping: asyncio.Task[None] | None = None
 
     # ---------------------------------------------------------------- fed by the agent
@@ -135,6 +139,8 @@ class Delivery:
         self._files.clear()
         self._progress = None
         self._wake.set()
+        if self._under_way is not None:  # what is under way is not waited for: the outcome of the stop is
+            self._under_way.reschedule(asyncio.get_running_loop().time())
 
     # ---------------------------------------------------------------- emptied by the loop
 
@@ -142,17 +148,27 @@ class Delivery:
         """Deliver until the outcome is acknowledged, or the job turns out to be somebody else's."""
         while not (self._dropped and self.body is None):
             if self._chunks:
-                await self._send_chunks()
+                await self._unless_dropped(self._send_chunks())
             elif self._files:
-                await self._send_files()
+                await self._unless_dropped(self._send_files())
             elif self.body is not None and self._files_seen >= self._files_expected:
                 await self._send_outcome()
                 return
             elif self._progress is not None and self.body is None:
-                await self._send_progress(self._progress)
+                await self._unless_dropped(self._send_progress(self._progress))
             else:
                 self._wake.clear()
                 await self._wake.wait()
+
+    async def _unless_dropped(self, work: Coroutine[None, None, None]) -> None:
+        try:
+            async with asyncio.timeout(None) as self._under_way:
+                await work
+        except TimeoutError:
+            if not self._dropped:
+                raise
+        finally:
+            self._under_way = None
 
     async def _send_chunks(self) -> None:
         outputs = self._next_chunks()
@@ -168,7 +184,7 @@ class Delivery:
             for _ in outputs:
                 self._chunks.popleft()
             self._index = index + len(outputs)
-            self._buffer(-sum(map(len, outputs)))
+            self._left(sum(map(len, outputs)))
 
     def _next_chunks(self) -> list[bytes]:
         if "chunks" not in self._desk.link.extensions:
@@ -197,7 +213,7 @@ class Delivery:
         await asyncio.gather(*(self._send_file(file) for file in files))
         if not self._dropped:
             del self._files[: len(files)]
-            self._buffer(-sum(len(file.body) for file in files))
+            self._left(sum(len(file.body) for file in files))
 
     async def _send_file(self, file: File) -> None:
         link = self._desk.link
@@ -275,8 +291,14 @@ class Delivery:
 
     def _buffer(self, size: int) -> None:
         self._desk.buffered += size
-        if size < 0:
-            self._desk.relieved()
+
+    def _left(self, size: int) -> None:
+        """So many bytes wait no more: their job may go on, told in steps that spare frames."""
+        self._buffer(-size)
+        self._to_credit += size
+        if self._to_credit >= CREDIT_STEP:
+            self.job.credit(self._to_credit)
+            self._to_credit = 0
 
     # ---------------------------------------------------------------- kept on disk
 

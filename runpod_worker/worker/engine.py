@@ -22,9 +22,10 @@ from runpod_worker.worker import device, results
 from runpod_worker.worker.app import Declaration, Hook
 from runpod_worker.worker.calling import Calling
 from runpod_worker.worker.concurrency import concurrency_of
+from runpod_worker.worker.credit import Account, Bank
 from runpod_worker.worker.deadlines import Deadlines
 from runpod_worker.worker.files import SavedFiles
-from runpod_worker.worker.frames import Done, Ready, Run, Stop, ToExecutor, Unrun
+from runpod_worker.worker.frames import Credit, Done, Ready, Run, Stop, ToExecutor, Unrun
 from runpod_worker.worker.outflow import Outflow
 from runpod_worker.worker.results import Place
 from runpod_worker.worker.runner import Runner, runner_for
@@ -38,12 +39,20 @@ class Engine:
     """Runs the jobs of one declared worker on one device; frames go out by `send`, which may wait."""
 
     def __init__(
-        self, declaration: Declaration, settings: WorkerSettings, send: Send, *, files: Files | None = None
+        self,
+        declaration: Declaration,
+        settings: WorkerSettings,
+        send: Send,
+        *,
+        files: Files | None = None,
+        bank: Bank | None = None,
     ) -> None:
+        """`bank`: where each job's credit is kept; by default nobody gives credit, and nothing waits for it."""
         self._declared = declaration
         self._settings = settings
         self._outflow = Outflow(send)
         self._files: Files = files or SavedFiles(self._outflow.send)
+        self._bank = bank
         self._deadlines = Deadlines()
         self._aio = asyncio.Runner(loop_factory=_new_loop)
         self._held: dict[str, Running] = {}
@@ -93,6 +102,9 @@ class Engine:
                 held = self._held.get(frame.key)
                 if held is not None and held.claim():
                     self._answer(Done(frame.key, unrun=True))
+            case Credit():
+                if self._bank is not None:
+                    self._bank.pay(frame.key, frame.size)
 
     def close(self, reason: str | None = None) -> None:
         """Let `serve` end when what was received is done. With a reason: stop it, and answer for nothing any more."""
@@ -119,7 +131,8 @@ class Engine:
 
     def _run(self, frame: Run) -> None:
         try:
-            running = self._prepared(frame, self._outflow, self._files)
+            account = None if self._bank is None else self._bank.open(frame.key)
+            running = self._prepared(frame, self._outflow, self._files, account)
         except Exception as error:  # also what a __post_init__ of the user's input type raises
             self._outflow.send(Done(frame.key, error=results.raised(error, self._place()).error))
             return
@@ -127,7 +140,7 @@ class Engine:
         assert self._runner is not None  # noqa: S101 - no job comes before Ready
         self._runner.submit(running)
 
-    def _prepared(self, frame: Run, outflow: Outflow, files: Files) -> Running:
+    def _prepared(self, frame: Run, outflow: Outflow, files: Files, account: Account | None = None) -> Running:
         try:
             received = self._decode(frame.body)
         except msgspec.DecodeError as error:
@@ -136,7 +149,7 @@ class Engine:
             raise InputError(f"job: expected object, got {type(received).__name__}")
         if "input" not in received:
             raise InputError("job.input is missing")
-        running = Running(frame, received, outflow, files)
+        running = Running(frame, received, outflow, files, account or Account())
         if self._declared.handler.input_type is not None:
             running.input = validated(received["input"], self._declared.handler.input_type)
         running.input_ready_at = now()

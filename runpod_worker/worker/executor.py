@@ -14,6 +14,7 @@ from runpod_worker.config import WorkerSettings, worker_settings
 from runpod_worker.core.errors import ChannelClosed, CheckFailed, RunpodWorkerError
 from runpod_worker.log import log, setup
 from runpod_worker.worker.channel import ExecutorChannel
+from runpod_worker.worker.credit import Bank
 from runpod_worker.worker.engine import Engine
 from runpod_worker.worker.frames import LoadFailed
 from runpod_worker.worker.results import traceback_of
@@ -63,7 +64,7 @@ def serve(
 def _serve(worker: Worker, settings: WorkerSettings, channel: ExecutorChannel) -> int:
     reader: _Reader | None = None
     try:
-        engine = Engine(worker.declaration(), settings, channel.send)
+        engine = Engine(worker.declaration(), settings, channel.send, bank=Bank())
         reader = _Reader(channel, engine, settings)
         ready = engine.load()
     except BaseException as error:

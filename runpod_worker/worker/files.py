@@ -14,12 +14,16 @@ import queue
 import re
 import secrets
 import threading
+from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from runpod_worker.core.errors import ChannelClosed, OutputError
+from runpod_worker.worker.credit import Account
 from runpod_worker.worker.frames import File, FileFailed, ToAgent
 from runpod_worker.worker.running import Running
 
@@ -39,8 +43,8 @@ class SavedFiles:
 
     def __init__(self, send: Callable[[ToAgent], None]) -> None:
         self._send = send
-        self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._room = threading.Semaphore(PENDING_LIMIT)
+        self._inbox: queue.SimpleQueue[_Pending | _Signal] = queue.SimpleQueue()
+        self._permits = deque([True] * PENDING_LIMIT)  # no lock: a JobStopped may come at any line of the handler's
         self._thread: threading.Thread | None = None
 
     def save(self, running: Running, content: Any, name: str) -> str:
@@ -51,36 +55,87 @@ class SavedFiles:
             return f"data:{kind};base64,{base64.b64encode(read()).decode()}"
         token = secrets.token_urlsafe(TOKEN_BYTES)
         running.files += 1
-        if self._room.acquire(blocking=False):
+        pending = _Pending(running.key, running.account, token, name, kind, read)
+        if self._permitted():
             self._start()
-            self._work.put(lambda: self._behind(running.key, token, name, kind, read))
+            self._inbox.put(pending)
         else:
-            self._send(_file(running.key, token, name, kind, read))
+            running.account.wait()
+            self._store(pending)
         return f"{store}/{quote(running.id, safe='')}/{token}/{quote(name)}"
 
     def close(self) -> None:
         """Send what waits, end the thread."""
         if self._thread is not None:
-            self._work.put(None)
+            self._inbox.put(_Signal.CLOSE)
             self._thread.join()
 
-    def _behind(self, key: str, token: str, name: str, kind: str, read: Content) -> None:
+    def _permitted(self) -> bool:
         try:
-            self._send(_file(key, token, name, kind, read))
-        finally:
-            self._room.release()
+            return self._permits.pop()
+        except IndexError:
+            return False
 
     def _start(self) -> None:
         if self._thread is None:
-            self._thread = threading.Thread(target=self._encode, name="runpod-worker-files", daemon=True)
+            self._thread = threading.Thread(target=self._work, name="runpod-worker-files", daemon=True)
             self._thread.start()
 
-    def _encode(self) -> None:
-        while (work := self._work.get()) is not None:
-            try:
-                work()
-            except ChannelClosed:  # whoever reads the channel deals with it
-                return
+    def _work(self) -> None:
+        """Encode and send; a file whose job has no credit waits, and no other job's file with it."""
+        waiting: list[_Pending] = []
+        news: _Pending | _Signal = _Signal.ROOM
+        try:
+            while news is not _Signal.CLOSE:
+                news = self._inbox.get()
+                if isinstance(news, _Pending):
+                    waiting.append(news)
+                waiting = self._sent(waiting, all_of_them=news is _Signal.CLOSE)
+        except ChannelClosed:  # whoever reads the channel deals with it
+            return
+
+    def _sent(self, waiting: list[_Pending], *, all_of_them: bool) -> list[_Pending]:
+        """Send what may be sent; the rest."""
+        rest: list[_Pending] = []
+        for pending in waiting:
+            if all_of_them or pending.account.has_room:
+                self._store(pending)
+                self._permits.append(True)
+            else:
+                rest.append(pending)
+        for account in {pending.account for pending in rest}:
+            account.when_room(lambda: self._inbox.put(_Signal.ROOM))
+        return rest
+
+    def _store(self, pending: _Pending) -> None:
+        frame = pending.frame()
+        if isinstance(frame, File):
+            pending.account.file(len(frame.body))
+        self._send(frame)
+
+
+class _Signal(Enum):
+    ROOM = "some job may send again"
+    CLOSE = "nothing more comes"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Pending:
+    """A file that was saved and not sent yet."""
+
+    key: str
+    account: Account
+    token: str
+    name: str
+    kind: str
+    read: Content
+
+    def frame(self) -> File | FileFailed:
+        try:
+            return File(self.key, self.token, self.name, self.kind, self.read())
+        except Exception as error:
+            text = f"job.save: {self.name} could not be encoded: {type(error).__name__}: {error}"
+            return FileFailed(self.key, self.name, text)
 
 
 class FolderFiles:
@@ -133,10 +188,3 @@ def _encoded(content: Any, name: str) -> bytes:
     file = io.BytesIO()
     content.save(file, format=_FORMATS.get(suffix, suffix))
     return file.getvalue()
-
-
-def _file(key: str, token: str, name: str, kind: str, read: Content) -> File | FileFailed:
-    try:
-        return File(key, token, name, kind, read())
-    except Exception as error:
-        return FileFailed(key, name, f"job.save: {name} could not be encoded: {type(error).__name__}: {error}")

@@ -41,6 +41,13 @@ class Unrun(Frame, frozen=True):
     key: str
 
 
+class Credit(Frame, frozen=True):
+    """So many bytes of the job's chunks and files have left the agent (or were dropped there)."""
+
+    key: str
+    size: int
+
+
 # ------------------------------------------------------------------ executor -> agent
 
 
@@ -140,5 +147,5 @@ class Done(Frame, frozen=True):
     timings: Timings | None = None
 
 
-ToExecutor = Run | Stop | Unrun
+ToExecutor = Run | Stop | Unrun | Credit
 ToAgent = Ready | LoadFailed | Resized | Started | Chunks | Progress | File | FileFailed | Done

@@ -156,20 +156,6 @@ class Holding:
                     job = next((one for one in self._outbox.jobs() if one.key == frame.key), None)
                 if job is not None and job.stop is None:
                     self._outbox.hear(job, frame)
-                    self._relieve()
-
-    def relieve(self) -> None:
-        """Listen to the executors again when there is room for what they stream."""
-        for bench in self._benches:
-            bench.resume()
-
-    def _relieve(self) -> None:
-        if not self._outbox.choked:
-            return
-        for bench in self._benches:
-            # A stop must be heard of, whatever else waits; its grace bounds what is read meanwhile.
-            if not any(job.stop for job in bench.slots.jobs.values()):
-                bench.pause()
 
     def _ready(self, bench: Bench, ready: Ready) -> None:
         bench.ready = ready
@@ -255,7 +241,6 @@ class Holding:
         job.stop = why
         self._outbox.drop(job)
         assert job.bench is not None  # noqa: S101 - callers have looked
-        job.bench.resume()
         job.bench.post(Stop(job.key, str(why)))
         reason = f"job {job.job_id} did not stop within {self._stop_grace_s:g} s: {why}"
         self._arm(job, self._stop_grace_s, job.bench.kill, reason)

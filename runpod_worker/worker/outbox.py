@@ -24,10 +24,7 @@ UNDELIVERED = 64
 """With so many undelivered outcomes no more jobs are taken."""
 
 UNDELIVERED_BYTES = 128 * MIB
-"""The same, in bytes."""
-
-BUFFERED_BYTES = 16 * MIB
-"""With so many bytes of chunks and files waiting, the executors are not read from: their generators wait."""
+"""The same, in bytes, with the chunks and files that wait."""
 
 
 class Outbox:
@@ -72,12 +69,7 @@ class Outbox:
 
     def crowded(self, slots: int) -> bool:
         """Whether so much is undelivered that no more work should be begun."""
-        return len(self._sizes) >= max(UNDELIVERED, 2 * slots) or self._bytes >= UNDELIVERED_BYTES
-
-    @property
-    def choked(self) -> bool:
-        """Whether so much of what executors stream is undelivered that they should wait."""
-        return self._desk.buffered >= BUFFERED_BYTES
+        return len(self._sizes) >= max(UNDELIVERED, 2 * slots) or self._bytes + self._desk.buffered >= UNDELIVERED_BYTES
 
     def jobs(self) -> Iterator[Held]:
         """The jobs about which something is to be said."""

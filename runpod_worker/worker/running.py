@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from runpod_worker.core.errors import JobStopped
 from runpod_worker.worker import results
+from runpod_worker.worker.credit import Account
 from runpod_worker.worker.frames import Done, Run, Timings
 from runpod_worker.worker.job import Job
 from runpod_worker.worker.results import Outcome
@@ -58,6 +59,7 @@ class Running:
         "_post",
         "_posted",
         "_progress",
+        "account",
         "deadline",
         "ended",
         "files",
@@ -76,7 +78,7 @@ class Running:
         "timed_out",
     )
 
-    def __init__(self, run: Run, received: dict[str, Any], post: Post, files: Files) -> None:
+    def __init__(self, run: Run, received: dict[str, Any], post: Post, files: Files, account: Account) -> None:
         self.run = run
         self.key = run.key
         self.job: Job[Any] = Job(received, self)
@@ -95,6 +97,7 @@ class Running:
         self.ended = False
         self.files = 0
         self.metrics: dict[str, float] = {}
+        self.account = account
         self._post = post
         self._files = files
         self._progress = b""
@@ -121,6 +124,7 @@ class Running:
         guard = self.guard
         if guard is not None:
             guard.interrupt(self)
+        self.account.close()
 
     def check(self) -> None:
         """Raise JobStopped if the job must stop."""

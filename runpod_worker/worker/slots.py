@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from .frames import Credit
 from .link import Assignment, Attempt
 
 if TYPE_CHECKING:
@@ -53,6 +54,11 @@ class Held:
     def named(self) -> Attempt:
         """How the service knows it."""
         return Attempt(self.job_id, self.attempt)
+
+    def credit(self, size: int) -> None:
+        """Tell the executor that so many bytes of the job have left."""
+        if self.bench is not None:
+            self.bench.post(Credit(self.key, size))
 
     def disarm(self) -> None:
         """No timer may fire for it any more."""

@@ -255,3 +255,29 @@ async def test_a_signal_to_the_users_process_reaches_its_agent(service: Any, sta
 
     assert await worker.exit() == 0
     assert outcomes(service, "a") == [{"output": "end"}]
+
+
+async def test_a_stream_that_cannot_leave_holds_up_no_other_job_and_can_be_stopped(
+    agreed: Any, start_worker: Any
+) -> None:
+    agreed.delay("job-stream", 300)
+    await start_worker(
+        """
+        @worker.handler(concurrency=4)
+        async def handler(job):
+            if job["input"] != "stream":
+                return
+            for n in range(1000):
+                yield "x" * 500_000
+        """,
+        RUNPOD_WORKER_STOP_GRACE="20",
+    )
+    await agreed.add({"id": "slow", "input": "stream", "attempt": 1})
+    await agreed.requests_to("job-stream")
+
+    await agreed.add(*({"id": f"j{n}", "input": n, "attempt": 1} for n in range(20)))
+    for n in range(20):
+        await agreed.result(f"j{n}")
+    await agreed.stop("slow")
+
+    assert await agreed.result("slow") == {"stopped": True}

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from runpod_worker.core.errors import ChannelClosed, ChannelGarbled
 from runpod_worker.worker import channel
-from runpod_worker.worker.frames import Chunks, Done, Progress, Run, Stop, ToAgent
+from runpod_worker.worker.frames import Chunks, Done, Run, Stop, ToAgent
 
 WAIT_S = 30.0
 
@@ -182,28 +182,6 @@ async def test_send_waits_while_the_executor_does_not_read(sockets):
     agent.channel.close()
     await asyncio.to_thread(reader.join, WAIT_S)
     assert received == [run, run, run, Stop(key="a", reason="x")]
-
-
-async def test_a_paused_agent_makes_the_executor_wait_and_loses_nothing(sockets):
-    agent, executor = Agent(sockets[0]), channel.ExecutorChannel(sockets[1])
-    agent.channel.pause()
-    full = threading.Event()
-    sent = [Progress(key=str(i), value=bytes(10_000)) for i in range(200)]
-
-    def push() -> None:
-        for frame in sent:
-            executor.send(frame)
-        full.set()
-
-    thread = threading.Thread(target=push)
-    thread.start()
-    assert agent.frames.empty()
-    assert not full.is_set()  # 2 MB do not fit into a Unix socket
-
-    agent.channel.resume()
-    assert [await agent.next() for _ in sent] == sent
-    await asyncio.to_thread(thread.join, WAIT_S)
-    agent.channel.close()
 
 
 async def test_threads_may_send_at_the_same_time(sockets):

@@ -14,8 +14,10 @@ import msgspec
 import pytest
 
 from runpod_worker.worker import channel
+from runpod_worker.worker.credit import CEILING
 from runpod_worker.worker.frames import (
     Chunks,
+    Credit,
     Done,
     File,
     FileFailed,
@@ -682,6 +684,73 @@ async def test_saved_files_are_counted_and_sent_as_they_were_when_saved(start):
         assert image.getpixel((1, 1)) == (255, 0, 0)
     assert data.body == b"abc"
     assert "broken.jpg could not be encoded" in broken.error
+
+
+STREAMS = {
+    "threads": """
+        @worker.handler(concurrency=2)
+        def handler(job):
+            if job["input"]:
+                return "free"
+            for n in range(1000):
+                print("chunk", n, file=open("said", "a"), flush=True)
+                yield "x" * 1_000_000
+    """,
+    "loop": """
+        @worker.handler(concurrency=2)
+        async def handler(job):
+            if job["input"]:
+                yield "free"
+                return
+            for n in range(1000):
+                print("chunk", n, file=open("said", "a"), flush=True)
+                yield "x" * 1_000_000
+    """,
+}
+STREAMS["threads"] = STREAMS["threads"].replace('return "free"', 'yield "free"\n                return')
+
+
+@pytest.mark.parametrize("kind", STREAMS)
+async def test_a_stream_waits_for_its_own_credit_only_and_a_stop_ends_the_wait(start, tmp_path, kind):
+    executor = start(STREAMS[kind])
+    await executor.ready()
+    executor.run("slow")
+    size = 0
+    while size <= CEILING:
+        size += sum(map(len, (await executor.until(Chunks, "slow")).outputs))
+
+    executor.run("quick", 1)
+    assert (await executor.until(Done, "quick")).error is None
+    assert size == sum(len(chunk) for one in executor.seen if isinstance(one, Chunks) for chunk in one.outputs[:1]) - 6
+
+    executor.channel.post(Credit("slow", size))
+    again = 0
+    while again <= CEILING:
+        again += sum(map(len, (await executor.until(Chunks, "slow")).outputs))
+    executor.channel.post(Stop("slow", "cancelled"))
+
+    assert (await executor.until(Done, "slow")).stopped
+    assert len((tmp_path / "said").read_text().splitlines()) <= (size + again) // 1_000_000 + 1
+
+
+async def test_files_of_a_job_without_credit_keep_no_other_jobs_files(start):
+    executor = start("""
+        @worker.handler(concurrency=2)
+        async def handler(job):
+            for n in range(job["input"]):
+                job.save(bytes(3_000_000), f"{n}.bin")
+    """)
+    await executor.ready()
+    executor.run("large", 5, files_url="http://s/files")
+    await executor.until(Done, "large")
+    executor.run("small", 1, files_url="http://s/files")
+
+    await executor.until(File, "small")
+
+    assert len([one for one in executor.seen if isinstance(one, File) and one.key == "large"]) == 2
+    executor.channel.post(Credit("large", 6_000_000))
+    for _ in range(2):
+        await executor.until(File, "large")
 
 
 async def test_without_a_file_store_a_saved_file_is_a_data_url(start):

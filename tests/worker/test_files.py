@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from runpod_worker.core.errors import OutputError
+from runpod_worker.worker.credit import Account
 from runpod_worker.worker.files import PENDING_LIMIT, FolderFiles, SavedFiles
 from runpod_worker.worker.frames import File, FileFailed, Run
 from runpod_worker.worker.running import Running
@@ -39,7 +40,7 @@ def files(sent):
 
 
 def job(sent, files, store="http://s/v2/e/files"):
-    return Running(Run("k", b"", 0.0, files_url=store), {"id": "job/1", "input": 1}, sent, files)
+    return Running(Run("k", b"", 0.0, files_url=store), {"id": "job/1", "input": 1}, sent, files, Account())
 
 
 def test_bytes_paths_pictures_and_anything_with_save_can_be_saved(sent, files, tmp_path):
