@@ -210,6 +210,29 @@ def _has_orphan(worker: Any) -> bool:
 
 
 @SOME
+def test_a_ping_process_without_its_worker_cannot_keep_a_job_for_ever(site: Any, start: Start, tmp_path: Path) -> None:
+    site.serve("--lease", "2")
+    worker = start()
+    mark = tmp_path / "mark"
+    job = site.run({"mark": str(mark), "until": "never"}, policy={"executionTimeout": 6000})
+    site.until(mark.exists, "the handler runs")
+
+    os.kill(worker.process.pid, signal.SIGKILL)
+    worker.process.wait(20)
+    orphan = _has_orphan(worker)
+    view = site.until(lambda: _lost_or_over(site, job), "the service gives the worker up")
+
+    assert (view["status"] == "FAILED") is orphan
+    if orphan:
+        assert view["error"] == "executionTimeout exceeded"
+
+
+def _lost_or_over(site: Any, job: str) -> Any:
+    view = site.status(job)
+    return view if view["status"] in ("FAILED", "IN_QUEUE") else None
+
+
+@SOME
 def test_a_worker_that_asks_to_be_replaced_gets_no_more_jobs(site: Any, start: Start, tmp_path: Path) -> None:
     site.serve()
     first = start(REFRESH="1")
