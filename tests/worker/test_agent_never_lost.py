@@ -66,6 +66,7 @@ async def test_a_result_that_nobody_wants_is_logged_and_not_repeated(service: An
 
     await service.result("b")
 
+    assert await worker.terminate() == 0
     assert outcomes(service)["a"] == [{"output": 1}]
     assert "job not found" in worker.log
 
