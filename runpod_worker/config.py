@@ -296,6 +296,28 @@ def client_settings(*, env: Mapping[str, str] | None = None) -> ClientSettings:
     return load(ClientSettings, env=env)
 
 
+# ------------------------------------------------------------------ downloads
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DownloadSettings:
+    """How files are downloaded that jobs name: `File` inputs, `job.fetch`, `rp_download` (protocol C.9)."""
+
+    max_bytes: int = setting(5 * 2**30, "RUNPOD_MAX_DOWNLOAD_BYTES", text="Largest file that is taken")
+    private: bool = setting(
+        False, "RUNPOD_ALLOW_PRIVATE_DOWNLOAD_URLS", text="Reach private addresses too: loopback, your own network"
+    )
+    timeout_s: float = setting(
+        900.0, "RUNPOD_WORKER_DOWNLOAD_TIMEOUT", text="How long one download of a job may take, in seconds"
+    )
+    at_once: int = setting(8, "RUNPOD_WORKER_DOWNLOADS", text="Downloads at once for jobs that are not running yet")
+
+
+def download_settings(*, env: Mapping[str, str] | None = None) -> DownloadSettings:
+    """The settings of downloads from the environment."""
+    return load(DownloadSettings, env=env)
+
+
 # ------------------------------------------------------------------ RunPod's SDK
 
 
@@ -313,12 +335,6 @@ class SdkSettings:
     skip_gpu_check: bool = setting(False, "RUNPOD_SKIP_GPU_CHECK", text="Leave out the check of the GPU")
     min_memory_gb: float = setting(4.0, "RUNPOD_MIN_MEMORY_GB", text="Least memory that must be available")
     min_disk_percent: float = setting(10.0, "RUNPOD_MIN_DISK_PERCENT", text="Least part of the disk that must be free")
-    max_download_bytes: int = setting(
-        5 * 2**30, "RUNPOD_MAX_DOWNLOAD_BYTES", text="Largest file that `rp_download` takes"
-    )
-    private_downloads: bool = setting(
-        False, "RUNPOD_ALLOW_PRIVATE_DOWNLOAD_URLS", text="Let `rp_download` reach private addresses"
-    )
     bucket_url: str | None = setting(None, "BUCKET_ENDPOINT_URL", text="S3 service that `rp_upload` uploads to")
     bucket_key: str | None = setting(None, "BUCKET_ACCESS_KEY_ID", text="Access key there")
     bucket_secret: str | None = setting(None, "BUCKET_SECRET_ACCESS_KEY", secret=True, text="Its secret")

@@ -16,6 +16,8 @@ RunpodWorkerError
 ├── DeclarationError           the worker is declared wrongly: no handler, two handlers, wrong arguments
 ├── OutputError                the handler's output cannot travel (not JSON, too large)
 ├── JobStopped                 (BaseException) raised inside a handler whose job was stopped
+├── DownloadRefused            (ValueError) a URL leads to where it must not, or to more than is taken
+├── DownloadFailed             (OSError) a file cannot be downloaded
 ├── LinkDown                   the job service cannot be reached, or answers garbage
 │   └── LinkBusy               it asks to be left alone for a while (429)
 ├── LinkRefused                the job service refuses a request; to repeat it is of no use (4xx)
@@ -136,6 +138,18 @@ class OutputError(RunpodWorkerError):
 
 class JobStopped(BaseException):
     """The job was stopped: cancelled, out of time, or taken away from this worker."""
+
+
+class DownloadRefused(RunpodWorkerError, ValueError):
+    """The URL leads to where it must not, or to more than is taken."""
+
+
+class DownloadFailed(RunpodWorkerError, OSError):
+    """The server did not give the file. `passing`: it may do so if it is asked again."""
+
+    def __init__(self, message: str = "", *, passing: bool = False) -> None:
+        super().__init__(message)
+        self.passing = passing
 
 
 class LinkDown(RunpodWorkerError):
