@@ -8,10 +8,15 @@ from collections.abc import Sequence
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
+    from runpod_worker.cli import quick
+
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if (order := quick.read(arguments)) is not None:
+        return quick.run(order)
     from runpod_worker.cli.app import app
 
     try:
-        app(args=list(sys.argv[1:] if argv is None else argv), prog_name="runpod-worker")
+        app(args=arguments, prog_name="runpod-worker")
     except SystemExit as leaving:
         return leaving.code if isinstance(leaving.code, int) else 1 if leaving.code else 0
     return 0

@@ -13,7 +13,8 @@ import typer
 
 from runpod_worker import config
 from runpod_worker.cli.border import bordered
-from runpod_worker.cli.options import Concurrency, Device, Grace, Key, LogLevel, Url, WorkerId, as_mapping
+from runpod_worker.cli.options import Concurrency, Device, Grace, Key, LogLevel, Url, WorkerId
+from runpod_worker.cli.work import as_mapping
 from runpod_worker.config import Loaded, WorkerSettings, environment, resolve, worker_settings
 from runpod_worker.workerfile import FILE_NAME, WorkerFile, in_folder, is_secret
 from runpod_worker.workerfile.schema import as_text

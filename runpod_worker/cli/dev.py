@@ -15,7 +15,8 @@ from typing import Annotated
 import typer
 
 from runpod_worker.cli.border import bordered
-from runpod_worker.cli.options import AsRunpod, Handler, stand_for_runpod
+from runpod_worker.cli.options import AsRunpod, Handler
+from runpod_worker.cli.work import stand_for_runpod
 from runpod_worker.log import log, setup
 from runpod_worker.workerfile import beside
 

@@ -13,11 +13,8 @@ from runpod_worker.cli.options import (
     LogLevel,
     Url,
     WorkerId,
-    settings_for,
-    stand_for_runpod,
 )
-from runpod_worker.core.errors import SettingsError
-from runpod_worker.log import setup
+from runpod_worker.cli.work import work
 
 
 @bordered
@@ -38,8 +35,6 @@ def run(
     before the first job. SIGTERM stops taking, finishes what runs, and exits 0. A handler process that dies is
     replaced. A worker.yaml beside HANDLER is read too.
     """
-    from runpod_worker.worker.launch import run_handler
-
     given = {
         "url": url,
         "api_key": key,
@@ -49,12 +44,4 @@ def run(
         "grace_s": grace,
         "log_level": log_level,
     }
-    settings = settings_for(handler, given)
-    if not settings.deployed:
-        raise SettingsError(
-            "no job service to take jobs from: give --url http://host:port/v2/ENDPOINT, or set RUNPOD_WEBHOOK_GET_JOB; "
-            "to try the handler here: runpod-worker test " + str(handler)
-        )
-    setup(settings.log_level, as_json=settings.endpoint_id is not None)
-    stand_for_runpod(as_runpod)
-    return run_handler(handler, settings)
+    return work(handler, given, as_runpod=as_runpod)

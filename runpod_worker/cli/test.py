@@ -12,7 +12,8 @@ from typing import Annotated, NoReturn
 import typer
 
 from runpod_worker.cli.border import bordered
-from runpod_worker.cli.options import AsRunpod, stand_for_runpod
+from runpod_worker.cli.options import AsRunpod
+from runpod_worker.cli.work import stand_for_runpod
 from runpod_worker.config import environment, fill_environment
 from runpod_worker.core.errors import SettingsError
 from runpod_worker.workerfile import Case, hub, in_folder
