@@ -221,8 +221,7 @@ class Agent:
             except TimeoutError:
                 continue
             except LinkDown as error:
-                self._gate.failed(error)
-                pause = self._gate.pause_after(error, tries)
+                pause = self._gate.failed(error, tries)
             except LinkRefused as error:
                 self._gate.answered()
                 log.warning("stops.refused", extra={"status": error.status, "error": str(error)})

@@ -9,14 +9,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import TypeVar
 
 from runpod_worker.core.backoff import Backoff
 from runpod_worker.core.errors import LinkBusy, LinkDown, LinkRefused
 from runpod_worker.log import log
 
-PROBES = Backoff(base_s=0.4, cap_s=5.0)
-"""Time between two probes: under 5 a second from the start, one in 2.5 s on average when it lasts."""
+URGENT_S = 1.0
+"""The longest time between two probes while something waits to be delivered."""
+
+PROBES = Backoff(base_s=0.4, cap_s=URGENT_S)
+IDLE_PROBES = Backoff(base_s=0.4, cap_s=5.0)
+"""Time between two probes, at least half of it each: under 5 a second from the start."""
 
 RETRIES = Backoff(base_s=0.05, cap_s=10.0)
 """One request's own waits: a single reset connection costs milliseconds; a request that always fails, nobody else."""
@@ -33,6 +38,8 @@ class Gate:
         self._answering = asyncio.Event()
         self._answering.set()
         self._line = asyncio.Lock()
+        self._news = asyncio.Event()
+        self._to_deliver = 0
         self._probes = 0
         self._next_probe = 0.0
 
@@ -51,11 +58,10 @@ class Gate:
                 if wait <= 0:
                     self._plan_probe()
                     return
-                try:
+                self._news.clear()
+                with suppress(TimeoutError):
                     async with asyncio.timeout(wait):
-                        await self._answering.wait()
-                except TimeoutError:
-                    continue
+                        await self._news.wait()
 
     async def until_answered(self, send: Callable[[], Awaitable[_Answer]]) -> _Answer:
         """Repeat `send` until the service answers it.
@@ -63,14 +69,21 @@ class Gate:
         Raises:
             LinkRefused: that was the answer.
         """
+        self._to_deliver += 1
+        try:
+            return await self._until_answered(send)
+        finally:
+            self._to_deliver -= 1
+
+    async def _until_answered(self, send: Callable[[], Awaitable[_Answer]]) -> _Answer:
         tries = 0
         while True:
+            self._hurry()
             await self.turn()
             try:
                 answer = await send()
             except LinkDown as error:
-                self.failed(error)
-                await asyncio.sleep(self.pause_after(error, tries))
+                await asyncio.sleep(self.failed(error, tries))
                 tries += 1
             except LinkRefused:
                 self.answered()
@@ -79,31 +92,39 @@ class Gate:
                 self.answered()
                 return answer
 
-    def pause_after(self, error: LinkDown, tries: int) -> float:
-        """How long the request that failed should wait before it asks for its next turn."""
-        wait = RETRIES.delay(tries, self._random)
-        return max(wait, error.retry_after_s, BUSY_S) if isinstance(error, LinkBusy) else wait
-
     def answered(self) -> None:
         """The service answered."""
         if not self._answering.is_set():
             log.info("service.back", extra={"probes": self._probes})
             self._probes = 0
             self._answering.set()
+            self._news.set()
 
-    def failed(self, error: LinkDown) -> None:
-        """The service did not answer, or said that it cannot."""
+    def failed(self, error: LinkDown, tries: int = 0) -> float:
+        """The service did not answer, or said that it cannot: how long to wait before asking for the next turn.
+
+        `tries`: how often this request failed before. That counts only while others are answered: in an outage the gate
+        sets the pace, and when it is over nobody should still be waiting for the sake of tries that all had to fail.
+        """
         if isinstance(error, LinkBusy):  # alive: this request should wait, the others need not
-            return
-        if self._answering.is_set():
-            log.warning("service.away", extra={"error": str(error)})
-            self._answering.clear()
-            self._plan_probe()
+            return max(RETRIES.delay(tries, self._random), error.retry_after_s, BUSY_S)
+        if not self._answering.is_set():
+            return RETRIES.delay(0, self._random)
+        log.warning("service.away", extra={"error": str(error)})
+        self._answering.clear()
+        self._plan_probe()
+        return RETRIES.delay(tries, self._random)
+
+    def _hurry(self) -> None:
+        """Something has to be delivered: a probe that was planned for later comes sooner."""
+        soon = self._now() + URGENT_S
+        if not self._answering.is_set() and self._next_probe > soon:
+            self._next_probe = soon
+            self._news.set()
 
     def _plan_probe(self) -> None:
-        # At least a fifth of the ceiling: full jitter alone may draw many short waits in a row.
-        wait = max(PROBES.ceiling(self._probes) / 5, PROBES.delay(self._probes, self._random))
-        self._next_probe = self._now() + wait
+        ceiling = (PROBES if self._to_deliver else IDLE_PROBES).ceiling(self._probes)
+        self._next_probe = self._now() + ceiling * (1 + self._random()) / 2
         self._probes += 1
 
 

@@ -152,8 +152,7 @@ class Taker:
             self.unanswered(ask)
         except LinkDown as error:
             self.unanswered(ask)
-            self._gate.failed(error)
-            await self._pause(self._gate.pause_after(error, self._tries))
+            await self._pause(self._gate.failed(error, self._tries))
         except LinkRefused as error:
             self.arrived(ask, ())
             self._gate.answered()

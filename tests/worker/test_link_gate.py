@@ -1,6 +1,7 @@
 """Patience with a service that is away."""
 
 import asyncio
+import itertools
 from collections.abc import Callable
 
 import pytest
@@ -98,3 +99,42 @@ async def test_a_refusal_is_an_answer(service: Service) -> None:
     with pytest.raises(LinkRefused):
         await gate.until_answered(refused)
     assert gate.open
+
+
+@pytest.mark.parametrize("random", [0.0, 1.0])
+async def test_whatever_waits_to_be_delivered_finds_out_within_about_a_second_that_the_service_is_back(
+    service: Service, random: float
+) -> None:
+    gate = Gate(now=asyncio.get_running_loop().time, random=lambda: random)
+    service.away = True
+    waiting = asyncio.create_task(gate.until_answered(service))
+    await asyncio.sleep(5)  # an outage: the time between two probes has grown to its most
+
+    asked = service.asked[1:]
+    assert len(asked) < 5 * 5
+    assert max(later - earlier for earlier, later in itertools.pairwise(asked)) < 1.6
+    service.away = False
+    await asyncio.wait_for(waiting, 2.5)
+
+
+async def test_an_outcome_does_not_wait_for_the_slow_probes_of_an_idle_worker(service: Service) -> None:
+    gate = Gate(now=asyncio.get_running_loop().time, random=lambda: 1.0)
+    gate.failed(LinkDown())
+    for _ in range(10):
+        gate._plan_probe()
+    held = asyncio.create_task(gate.turn())  # the take of an idle worker, first in line for five seconds
+    await asyncio.sleep(0)
+
+    await asyncio.wait_for(gate.until_answered(service), 2.5)
+    await held
+
+
+async def test_a_request_that_alone_always_fails_is_repeated_ever_more_slowly(service: Service) -> None:
+    gate = make()
+    pauses = []
+    for tries in range(12):
+        pauses.append(gate.failed(LinkDown(), tries))
+        await gate.until_answered(service)
+
+    assert pauses == sorted(pauses)
+    assert pauses[-1] > 10 * pauses[0]
