@@ -72,9 +72,13 @@ def job_body(route: str, body: bytes) -> tuple[bytes, bool]:
 
 def event(chunk: bytes) -> bytes:
     """A chunk (JSON) as bytes of an event stream: a string as it is, anything else as an event of its own."""
-    if chunk.startswith(b'"'):
+    if not chunk.startswith(b'"'):
+        return b"data: " + chunk + b"\n\n"
+    try:
         return msgspec.json.decode(chunk, type=str).encode()
-    return b"data: " + chunk + b"\n\n"
+    except (msgspec.DecodeError, UnicodeEncodeError):  # half a surrogate pair
+        text: str = json.loads(chunk)
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode()
 
 
 def pieces(output: bytes | None) -> list[bytes]:

@@ -10,7 +10,11 @@ from typing import Any
 
 import aiohttp
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from runpod_worker.core.lifecycle import Job, Status
+from runpod_worker.service import openai
 from runpod_worker.service.auth import digest
 from runpod_worker.service.server import Server, Stores, open_stores
 from runpod_worker.service.settings import ServiceSettings
@@ -318,3 +322,38 @@ async def test_refusals_have_the_shape_of_openai_too() -> None:
         async with site.session.put(site.base + CHAT, **key) as response:
             assert response.status == 405
             assert "error" in await response.json()
+
+
+def test_half_a_surrogate_pair_does_not_break_a_stream() -> None:
+    assert openai.event(b'"a\\ud83d b"') == "a\ufffd b".encode()
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(st.text() | st.builds(repr, JSON) | JSON.map(json.dumps))
+def test_any_error_of_a_job_has_a_status_and_the_shape_of_openai(told: str) -> None:
+    job = Job(id="j", endpoint="ep", created_at=0, queued_at=0, status=Status.FAILED, error=told)
+
+    status, _, body = openai.ended_badly(job)
+
+    fields = json.loads(body)["error"]
+    assert 400 <= status < 600
+    assert set(fields) == {"message", "type", "param", "code"}
+    assert fields["message"]
+
+
+@given(st.lists(JSON, max_size=4))
+def test_any_output_makes_a_reply(values: list[Any]) -> None:
+    chunks = [json.dumps(value).encode() for value in values]
+
+    status, kind, body = openai.whole(openai.pieces(b"[" + b",".join(chunks) + b"]"))
+
+    assert 200 <= status < 600
+    assert isinstance(kind, str)
+    assert isinstance(body, bytes)
+    assert b"".join(openai.event(chunk) for chunk in chunks) is not None
