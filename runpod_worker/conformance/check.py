@@ -69,13 +69,6 @@ def short(value: object, limit: int = 160) -> str:
     return text if len(text) <= limit else f"{text[:limit]}… ({len(text)} characters)"
 
 
-def table(verdicts: Sequence[Verdict]) -> str:
-    """The verdicts, one line each, and how many passed."""
-    width = max((len(one.name) for one in verdicts), default=0)
-    clauses = max((len(one.clause) for one in verdicts), default=0)
-    return "\n".join([*(line(one, width, clauses) for one in verdicts), summary(verdicts)])
-
-
 def line(verdict: Verdict, width: int, clauses: int) -> str:
     """One line of the table."""
     word = "FAIL" if verdict.why else "ok"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -150,6 +151,20 @@ def test_openais_client(site: Any, reference: Path, kind: str) -> None:
     assert seen["after hang-up"] == "hello there"
 
 
+def test_the_handler_in_the_documentation_answers(site: Any, reference: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs/openai.md").read_text()
+    caller, handler = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    caller = caller.replace("http://127.0.0.1:8000/v2/ENDPOINT", site.url).replace(
+        "client.chat", "answer = client.chat"
+    )
+    caller += "\nimport json; print(json.dumps(answer.choices[0].message.content))\n"
+    site.serve()
+    command = [sys.executable, "-m", "runpod_worker", "run", str(site.handler(handler))]
+    site.worker(*command)
+
+    assert ask(str(reference), str(site.handler(caller, name="caller.py"))) == "You said: hello "
+
+
 def test_openais_client_with_the_reference_sdk_as_the_worker(site: Any, reference: Path) -> None:
     """A handler as the official vLLM worker has it: raw events for a stream, one dict otherwise."""
     handler = site.handler("""
@@ -220,7 +235,7 @@ def test_cancel_answers_before_clients_give_up(site: Any) -> None:
 def node_modules(locked: Callable[[Path], Any]) -> Path:
     """A folder with RunPod's JavaScript SDK in it."""
     folder = Path(__file__).parents[2] / ".node-compat"
-    assert shutil.which("node"), "node is missing; .ci/run installs it"
+    assert shutil.which("npm"), "install node and npm: RunPod's JavaScript SDK is one of the clients that are tried"
     folder.mkdir(exist_ok=True)
     with locked(folder / ".lock"):
         if not (folder / "node_modules/runpod-sdk/package.json").exists():
