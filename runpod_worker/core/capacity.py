@@ -94,7 +94,7 @@ class Durations:
 
 
 class _Smoothed:
-    """A measurement that varies: its mean plus twice its mean deviation, so that being late is the exception."""
+    """A measurement that varies: its mean plus four mean deviations (RFC 6298), so that being late is the exception."""
 
     def __init__(self) -> None:
         self._mean: float | None = None
@@ -109,7 +109,7 @@ class _Smoothed:
 
     @property
     def value(self) -> float | None:
-        return None if self._mean is None else self._mean + 2 * self._deviation
+        return None if self._mean is None else self._mean + 4 * self._deviation
 
 
 class Capacity:
