@@ -57,8 +57,8 @@ class FakeService:
 
     # -------------------------------------------------------------- driving it
 
-    async def start(self) -> None:
-        self.port = await self._server.start()
+    async def start(self, port: int = 0) -> None:
+        self.port = await self._server.start(port)
 
     async def close(self) -> None:
         for poll in (*self.polls, *self.stop_polls):

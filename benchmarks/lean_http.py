@@ -45,12 +45,12 @@ class Server:
         self._server: asyncio.Server | None = None
         self.connections: set[_Connection] = set()
 
-    async def start(self) -> int:
-        """Listen, and return the port."""
+    async def start(self, port: int = 0) -> int:
+        """Listen on this port, by default on any that is free, and return it."""
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: _Connection(self), "127.0.0.1", 0)
-        port: int = self._server.sockets[0].getsockname()[1]
-        return port
+        self._server = await loop.create_server(lambda: _Connection(self), "127.0.0.1", port)
+        listening: int = self._server.sockets[0].getsockname()[1]
+        return listening
 
     async def close(self) -> None:
         """Close the door and all connections."""
@@ -76,6 +76,8 @@ class Server:
             self._write(connection, response)
 
     def _write(self, connection: _Connection, response: Response) -> None:
+        if connection.transport.is_closing():  # the worker was ended meanwhile
+            return
         status, body = response
         fields = f"Content-Type: application/json\r\n{self._headers}Content-Length: {len(body)}\r\n"
         head = f"HTTP/1.1 {status} X\r\n{fields}\r\n".encode()

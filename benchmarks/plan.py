@@ -16,13 +16,13 @@ PLAN = [
     Scenario("no-op, async, 32 slots, backlog", NOOP_32, {"jobs/s": (">=", 5000)}, floor="pipelined"),
     Scenario(
         "50 ms, sync, backlog",
-        s.busy_device("sleep", 0.05, 100),
+        s.busy_device("sleep", 0.05, 200),
         {"busy %": (">=", 99), "taken->done p50 ms": ("<=", 75)},
         floor="pipelined",
     ),
     Scenario(
         "50 ms, sync, backlog, 20 ms added to each reply",
-        s.busy_device("sleep", 0.05, 100, **SLOW_NET),
+        s.busy_device("sleep", 0.05, 200, **SLOW_NET),
         {"busy %": (">=", 99), "taken->done p50 ms": ("<=", 115)},
         floor="pipelined",
     ),
