@@ -16,7 +16,8 @@ import pytest
 
 from tools.differential.recording import Recorder, Seen
 
-PATIENCE_S = 30.0
+PATIENCE_S = 45.0
+"""Longer than the grace of a worker that was told to stop."""
 
 
 class Started:
@@ -31,8 +32,11 @@ class Started:
         return self._log.read_text(errors="replace")
 
     async def ended(self) -> int:
-        async with asyncio.timeout(PATIENCE_S):
-            return await self.process.wait()
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                return await self.process.wait()
+        except TimeoutError:
+            pytest.fail(f"the worker did not end:\n{self.output}")
 
     async def stop(self) -> int:
         self.process.send_signal(signal.SIGTERM)
@@ -82,9 +86,11 @@ async def start(tmp_path: Path) -> AsyncIterator[Start]:
 def work(recorder: Recorder, start: Start) -> Callable[..., Awaitable[tuple[Seen, Started]]]:
     """Run jobs with a handler's code until all are reported; what was said, and the worker, which still runs."""
 
-    async def work_(code: str, *jobs: dict[str, Any], **options: Any) -> tuple[Seen, Started]:
+    async def work_(
+        code: str, *jobs: dict[str, Any], arguments: tuple[str, ...] = (), **options: Any
+    ) -> tuple[Seen, Started]:
         seen = recorder.expect("ep", list(jobs))
-        worker = await start(code, **{**recorder.environment("ep"), **options})
+        worker = await start(code, *arguments, **{**recorder.environment("ep"), **options})
         reported, ended = asyncio.ensure_future(seen.finished.wait()), asyncio.ensure_future(worker.process.wait())
         await asyncio.wait([reported, ended], timeout=PATIENCE_S, return_when=asyncio.FIRST_COMPLETED)
         reported.cancel()

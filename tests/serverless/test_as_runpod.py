@@ -66,13 +66,11 @@ def test_a_part_that_is_not_there_is_named(tmp_path):
 
 
 @pytest.mark.parametrize("imports", ["import runpod", "from runpod import serverless\nimport runpod"])
-async def test_run_as_runpod_takes_jobs_with_an_unedited_handler(recorder, start, imports):
-    seen = recorder.expect("ep", [{"id": "a", "input": "x"}])
+async def test_run_as_runpod_takes_jobs_with_an_unedited_handler(work, imports):
     code = f"{imports}\nrunpod.serverless.start({{'handler': lambda job: runpod.__version__}})"
     command = ("-m", "runpod_worker", "run", "--as-runpod")
 
-    worker = await start(code, command=command, **recorder.environment("ep"))
-    await seen.finished.wait()
+    seen, worker = await work(code, {"id": "a", "input": "x"}, command=command)
 
     assert seen.jobs["a"][-1].body == {"output": "1.12.0"}
     assert await worker.stop() == 0

@@ -213,8 +213,8 @@ def test_names_that_are_used_or_unknown_are_told(job):
         checkpoints.stop("x")
 
 
-async def test_with_the_flag_outputs_that_are_objects_carry_the_report(recorder, start):
-    seen = recorder.expect("ep", [{"id": "a", "input": {"x": 1}}, {"id": "b", "input": "text"}])
+async def test_with_the_flag_outputs_that_are_objects_carry_the_report(work):
+    jobs = {"id": "a", "input": {"x": 1}}, {"id": "b", "input": "text"}
     code = """
         import runpod_worker as runpod
         from runpod_worker.serverless.utils.rp_debugger import LineTimer
@@ -223,8 +223,7 @@ async def test_with_the_flag_outputs_that_are_objects_carry_the_report(recorder,
                 return job["input"]
         runpod.serverless.start({"handler": handler})
     """
-    await start(textwrap.dedent(code), "--rp_debugger", **recorder.environment("ep"))
-    await seen.finished.wait()
+    seen, _ = await work(textwrap.dedent(code), *jobs, arguments=("--rp_debugger",))
 
     output = seen.jobs["a"][-1].body["output"]
     assert output["x"] == 1
