@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from .serverless.modules.rp_logger import RunPodLogger
     from .worker import openai
     from .worker.app import Worker
-    from .worker.job import Job
+    from .worker.job import File, Job
 
     __version__: str
 
@@ -41,6 +41,7 @@ __all__ = [
     "AsyncioJob",
     "DeclarationError",
     "Endpoint",
+    "File",
     "InputError",
     "Job",
     "JobCancelled",
@@ -67,6 +68,7 @@ _HOMES = {
     "AsyncioJob": "client.aio",
     "DeclarationError": "core.errors",
     "Endpoint": "client.blocking",
+    "File": "worker.job",
     "InputError": "core.errors",
     "Job": "worker.job",
     "JobCancelled": "core.errors",

@@ -6,6 +6,7 @@ A type is a dataclass, a TypedDict, a msgspec.Struct, anything else msgspec know
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -19,8 +20,8 @@ _SHOWN = 60
 _MISSING = object()
 
 
-def validated(value: Any, kind: Any, name: str = "input") -> Any:
-    """Return `value` as `kind`.
+def validated(value: Any, kind: Any, name: str = "input", *, decoded: Callable[[type, Any], Any] | None = None) -> Any:
+    """Return `value` as `kind`. `decoded` makes what is of a type of our own; pydantic does not ask it.
 
     Raises:
         InputError: it is not of that type; the message names the field, what was expected and what came,
@@ -29,7 +30,7 @@ def validated(value: Any, kind: Any, name: str = "input") -> Any:
     if hasattr(kind, "model_validate"):
         return _by_pydantic(value, kind, name)
     try:
-        return msgspec.convert(value, kind)
+        return msgspec.convert(value, kind, dec_hook=decoded)
     except msgspec.ValidationError as error:
         raise InputError(_readable(str(error), value, name)) from error
 
@@ -62,6 +63,22 @@ def _value_at(value: Any, path: str) -> Any:
         except (KeyError, IndexError, TypeError, ValueError):  # `[...]` stands for any key of a dict
             return _MISSING
     return value
+
+
+def place_of(part: Any, value: Any, name: str = "input") -> str:
+    """Where in `value` this very object is, as in `input.pictures[2]`; `name` when it is nowhere."""
+    return _place_of(part, value, name) or name
+
+
+def _place_of(part: Any, value: Any, path: str) -> str | None:
+    if value is part:
+        return path
+    items: Any = ()
+    if isinstance(value, dict):
+        items = ((f".{key}", item) for key, item in value.items())
+    elif isinstance(value, list):
+        items = ((f"[{index}]", item) for index, item in enumerate(value))
+    return next((found for step, item in items if (found := _place_of(part, item, path + step))), None)
 
 
 def _by_pydantic(value: Any, kind: Any, name: str) -> Any:

@@ -6,17 +6,19 @@ The same engine serves an agent (executor.py) and a local run in the user's own 
 from __future__ import annotations
 
 import asyncio
+import functools
 import gc
 import importlib.util
 import inspect
+import threading
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
 
-from runpod_worker.config import WorkerSettings
-from runpod_worker.core.errors import CheckFailed, HandlerError, InputError
-from runpod_worker.core.schema import validated
+from runpod_worker.config import WorkerSettings, download_settings
+from runpod_worker.core.errors import ChannelClosed, CheckFailed, HandlerError, InputError
+from runpod_worker.core.schema import place_of, validated
 from runpod_worker.log import log
 from runpod_worker.worker import device, results
 from runpod_worker.worker.app import Declaration, Hook
@@ -24,6 +26,7 @@ from runpod_worker.worker.calling import Calling
 from runpod_worker.worker.concurrency import concurrency_of
 from runpod_worker.worker.credit import Account, Bank
 from runpod_worker.worker.deadlines import Deadlines
+from runpod_worker.worker.fetching import Fetches
 from runpod_worker.worker.files import SavedFiles
 from runpod_worker.worker.frames import Credit, Done, Ready, Run, Stop, ToExecutor, Unrun
 from runpod_worker.worker.outflow import Outflow
@@ -45,6 +48,7 @@ class Engine:
         send: Send,
         *,
         files: Files | None = None,
+        fetches: Fetches | None = None,
         bank: Bank | None = None,
     ) -> None:
         """`bank`: where each job's credit is kept; by default nobody gives credit, and nothing waits for it."""
@@ -53,6 +57,8 @@ class Engine:
         self._outflow = Outflow(send)
         self._files: Files = files or SavedFiles(self._outflow.send)
         self._bank = bank
+        self._fetches = fetches or Fetches(download_settings())
+        self._arriving = _Arriving()
         self._deadlines = Deadlines()
         self._aio = asyncio.Runner(loop_factory=_new_loop)
         self._held: dict[str, Running] = {}
@@ -63,6 +69,7 @@ class Engine:
     def load(self) -> Ready:
         """Load the model, run checks and warm-ups. Raises what they raise."""
         handler, hook = self._declared.handler, self._declared.model
+        self._fetches.sweep()
         found = device.resolve(self._settings.device, with_torch=hook is not None and hook.arguments > 0)
         began = now()
         if hook is not None:
@@ -113,7 +120,7 @@ class Engine:
                 if not running.claim():
                     running.stop(reason)
         if self._runner is not None:
-            self._runner.close()
+            self._arriving.close(self._runner.close, wait=reason is None)
 
     def shutdown(self) -> None:
         """Run the shutdown hooks, send what is still to be sent, end all threads."""
@@ -123,6 +130,7 @@ class Engine:
             except Exception:
                 log.exception("shutdown.failed")
         self._deadlines.close()
+        self._fetches.close()
         self._files.close()
         self._outflow.close()
         self._aio.close()
@@ -137,6 +145,26 @@ class Engine:
             self._outflow.send(Done(frame.key, error=results.raised(error, self._place()).error))
             return
         self._held[frame.key] = alive[running.id] = running
+        if running.fetched is None:
+            self._submit(running)
+        else:
+            self._arriving.begin()
+            running.fetched.start(lambda: self._arrived(running))
+
+    def _arrived(self, running: Running) -> None:
+        """The files of the job's input are there, or one of them did not come, or the job was given up."""
+        try:
+            if (error := _not_come(running)) is None:
+                running.input_ready_at = now()
+                self._submit(running)
+            elif running.claim():
+                self._answer(Done(running.key, error=results.raised(error, self._place()).error))
+        except ChannelClosed:  # whoever reads the channel deals with it
+            log.debug("executor.agent_gone")
+        finally:
+            self._arriving.end()
+
+    def _submit(self, running: Running) -> None:
         assert self._runner is not None  # noqa: S101 - no job comes before Ready
         self._runner.submit(running)
 
@@ -150,8 +178,10 @@ class Engine:
         if "input" not in received:
             raise InputError("job.input is missing")
         running = Running(frame, received, outflow, files, account or Account())
+        running.fetcher = self._fetches
         if self._declared.handler.input_type is not None:
-            running.input = validated(received["input"], self._declared.handler.input_type)
+            decoded = functools.partial(self._fetches.decoded, running)
+            running.input = validated(received["input"], self._declared.handler.input_type, decoded=decoded)
         running.input_ready_at = now()
         return running
 
@@ -171,6 +201,8 @@ class Engine:
     def _forget(self, running: Running) -> None:
         if alive.get(running.id) is running:
             del alive[running.id]
+        if running.fetched is not None:
+            running.fetched.close()
 
     def _ended(self, running: Running) -> None:
         del self._held[running.key]
@@ -207,6 +239,12 @@ class Engine:
     def _warm_up_with(self, example: Any, calling: Calling, outflow: Outflow, files: SavedFiles) -> None:
         body = results.encoded({"id": "warmup", "input": example}, "warmup")
         running = self._prepared(Run("warmup", body, now()), outflow, files)
+        if running.fetched is not None:
+            arrived = threading.Event()
+            running.fetched.start(arrived.set)
+            arrived.wait()
+            if error := _not_come(running):
+                raise error
         calling.start(running)
         if calling.handler.kind.on_loop:
             done = self._aio.run(calling.run_on_loop(running))
@@ -214,6 +252,7 @@ class Engine:
             guard = MainThread()
             done = calling.run(running, guard)
             guard.close()
+        self._forget(running)
         if done.error is not None:
             raise HandlerError(f"the warm-up failed: {done.error}")
 
@@ -222,6 +261,43 @@ class Engine:
 
     def _place(self) -> Place:
         return Place(self._settings.hostname, self._settings.worker_id)
+
+
+class _Arriving:
+    """How many jobs wait for their files; what has to wait for all of them."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._count = 0
+        self._close: Callable[[], None] | None = None
+
+    def begin(self) -> None:
+        """One more job waits."""
+        with self._lock:
+            self._count += 1
+
+    def end(self) -> None:
+        """One waits no longer."""
+        with self._lock:
+            self._count -= 1
+            close = None if self._count else self._close
+        if close is not None:
+            close()
+
+    def close(self, call: Callable[[], None], *, wait: bool) -> None:
+        """Call it, after the last job if `wait`."""
+        with self._lock:
+            if wait and self._count:
+                self._close = call
+                return
+        call()
+
+
+def _not_come(running: Running) -> Exception | None:
+    """What to raise for a file of the job's input that did not come."""
+    if running.fetched is None:
+        return None
+    return running.fetched.complaint(lambda source: place_of(source, running.job["input"]))
 
 
 async def _awaited(value: Awaitable[Any]) -> Any:

@@ -4,11 +4,27 @@ from __future__ import annotations
 
 import copy
 import logging
-from typing import Any, Generic, Protocol, TypeVar, cast
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast
 
 from runpod_worker.log import log
 
 Input = TypeVar("Input")
+
+if TYPE_CHECKING:
+    _Path = Path
+else:
+    _Path = type(Path())  # before Python 3.12 only the path of a system can be inherited from
+
+
+class File(_Path):
+    """A file that a job names, as a field of its input: `audio: File`. In the handler it is the path of that file.
+
+    Callers give a URL, a data URL or base64. The file is downloaded while the device works on the jobs before, and
+    removed when the job has ended.
+    """
+
+    __slots__ = ()
 
 
 class Behind(Protocol):
@@ -31,6 +47,9 @@ class Behind(Protocol):
 
     def save(self, content: Any, name: str) -> str:
         """Keep a file, return its URL."""
+
+    def fetch(self, source: str, limit: int | None) -> Path:
+        """Download a file, return its path."""
 
     def metric(self, name: str, value: float) -> None:
         """Note a number about this job."""
@@ -95,6 +114,25 @@ class Job(dict[str, Any], Generic[Input]):
         if self._behind is None:
             raise RuntimeError("job.save works inside a handler that a worker runs")
         return self._behind.save(content, name)
+
+    def fetch(self, url: str, *, limit: int | None = None) -> Path:
+        """Download a file and return its path, which ends with the name the URL ends with.
+
+        The same URL is downloaded once per job. The file is removed when the job has ended. A `File` in the input's
+        type is better where it can be used: it is downloaded before the job runs. In a coroutine:
+        `await asyncio.to_thread(job.fetch, url)`.
+
+        Args:
+            url: http, https or a data URL; base64 works too.
+            limit: most bytes, when fewer than RUNPOD_MAX_DOWNLOAD_BYTES.
+
+        Raises:
+            InputError: it cannot be downloaded, is too large, or is at an address that is not public
+                (RUNPOD_ALLOW_PRIVATE_DOWNLOAD_URLS=true allows those).
+        """
+        if self._behind is None:
+            raise RuntimeError("job.fetch works inside a handler that a worker runs")
+        return self._behind.fetch(url, limit)
 
     def metric(self, name: str, value: float) -> None:
         """Note a number about this job; it goes into the line the log gets when the job ends."""

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import msgspec
 
-from runpod_worker.config import WorkerSettings
+from runpod_worker.config import WorkerSettings, download_settings
 from runpod_worker.core.errors import InputError
 from runpod_worker.worker.engine import Engine
+from runpod_worker.worker.fetching import Fetches
 from runpod_worker.worker.files import FolderFiles
 from runpod_worker.worker.frames import Chunks, Done, Progress, Ready, Run, ToAgent
 from runpod_worker.worker.running import now
@@ -50,7 +51,8 @@ def run(
     except InputError as error:
         show.error(str(error))
         return 1
-    engine = Engine(worker.declaration(), settings, show.frames, files=FolderFiles(OUTPUT_FOLDER))
+    files, fetches = FolderFiles(OUTPUT_FOLDER), Fetches(download_settings(), local=True)
+    engine = Engine(worker.declaration(), settings, show.frames, files=files, fetches=fetches)
     ready = engine.load()
     show.ready(ready)
     engine.received(Run(JOB_ID, msgspec.json.encode(job), now()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any, Protocol
 
 from runpod_worker.core.errors import JobStopped
@@ -10,6 +11,7 @@ from runpod_worker.worker import results
 from runpod_worker.worker.credit import Account
 from runpod_worker.worker.frames import Done, Run, Timings
 from runpod_worker.worker.job import Job
+from runpod_worker.worker.jobfiles import JobFiles
 from runpod_worker.worker.results import Outcome
 
 now = time.monotonic
@@ -43,6 +45,13 @@ class Files(Protocol):
         """Finish what was begun."""
 
 
+class Fetcher(Protocol):
+    """Where downloaded files come from."""
+
+    def fetch(self, running: Running, source: object, limit: int | None) -> Path:
+        """The file, when it is there."""
+
+
 alive: dict[str, Running] = {}
 """The attempts of this process by job id, for whoever has the id only."""
 
@@ -62,6 +71,8 @@ class Running:
         "account",
         "deadline",
         "ended",
+        "fetched",
+        "fetcher",
         "files",
         "first_chunk_at",
         "guard",
@@ -96,6 +107,9 @@ class Running:
         self.guard: Guard | None = None
         self.ended = False
         self.files = 0
+        self.fetcher: Fetcher | None = None
+        self.fetched: JobFiles | None = None
+        """The files the job named, once it has named one."""
         self.metrics: dict[str, float] = {}
         self.account = account
         self._post = post
@@ -124,6 +138,8 @@ class Running:
         guard = self.guard
         if guard is not None:
             guard.interrupt(self)
+        if self.fetched is not None:
+            self.fetched.stop(reason)
         self.account.close()
 
     def check(self) -> None:
@@ -156,6 +172,15 @@ class Running:
         url = self._files.save(self, content, name)
         self._catch_up()
         return url
+
+    def fetch(self, source: str, limit: int | None) -> Path:
+        if self.ended or self.fetcher is None:
+            raise RuntimeError("job.fetch: the job has ended")
+        try:
+            return self.fetcher.fetch(self, source, limit)
+        finally:
+            self._catch_up()
+            self.check()
 
     def metric(self, name: str, value: float) -> None:
         self.metrics[name] = float(value)

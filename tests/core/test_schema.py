@@ -6,7 +6,7 @@ import pydantic
 import pytest
 
 from runpod_worker.core.errors import InputError
-from runpod_worker.core.schema import validated
+from runpod_worker.core.schema import place_of, validated
 
 Steps = Annotated[int, msgspec.Meta(ge=1, le=150)]
 
@@ -78,3 +78,12 @@ def test_errors_of_pydantic_read_the_same_and_are_all_named():
     assert str(caught.value) == (
         "input.prompt: field required; input.steps: input should be greater than or equal to 1, got 0 (int)"
     )
+
+
+def test_the_place_of_an_object_is_found_by_what_it_is_not_by_what_it_equals():
+    twins = [bytes([97, 97]).decode(), bytes([97, 97]).decode()]
+    value = {"a": twins[0], "b": [{"c": twins[1]}]}
+
+    assert place_of(twins[0], value) == "input.a"
+    assert place_of(twins[1], value) == "input.b[0].c"
+    assert place_of("elsewhere", value) == "input"

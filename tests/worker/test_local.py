@@ -175,3 +175,42 @@ def test_the_local_api_is_somebody_elses(run):
     done = run("--rp_serve_api")
 
     assert "there is no local API here" in done.stderr
+
+
+FILES = """
+    from dataclasses import dataclass
+    from runpod_worker import File, Worker
+    worker = Worker()
+    @dataclass
+    class Request:
+        audio: File
+    @worker.handler(input=Request)
+    def handler(job):
+        return [job.input.audio.name, job.input.audio.read_text(), job.fetch(job["input"]["audio"]).read_text()]
+    worker.start()
+"""
+
+
+def test_a_job_may_name_local_files_and_others(run, file_server):
+    (run.folder / "a.txt").write_text("here")
+    (run.folder / "temporary").mkdir()
+    file_server.files["/b.txt"] = b"there"
+    env = {"TMPDIR": str(run.folder / "temporary"), "RUNPOD_ALLOW_PRIVATE_DOWNLOAD_URLS": "1"}
+
+    for source, expected in (
+        ("a.txt", ["a.txt", "here", "here"]),
+        (file_server.url("/b.txt"), ["b.txt", "there", "there"]),
+        ("data:text/plain,c", ["file.txt", "c", "c"]),
+    ):
+        job = json.dumps({"input": {"audio": source}})
+        done = run("--test_input", job, "--test_output", json.dumps(expected), code=FILES, **env)
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert file_server.asked == ["/b.txt"]
+    assert list((run.folder / "temporary").iterdir()) == []
+
+
+def test_a_local_file_that_is_not_there_is_named_with_its_field(run):
+    done = run("--test_input", '{"input": {"audio": "no-such.wav"}}', code=FILES)
+
+    assert done.returncode == 1
+    assert "input.audio: expected the path of a file, a URL, a data URL or base64, got other text" in done.stdout
