@@ -1,27 +1,22 @@
 """A picture in, a picture out: painted in one of 26 styles, or redrawn after a prompt by a diffusion model."""
 
-import base64
-import binascii
-import io
 import os
 from typing import Annotated
-from urllib.request import urlopen
 
 import msgspec
 from msgspec import Meta
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from runpod_worker import Worker
+from runpod_worker import File, InputError, Worker
 
 MODEL = os.environ.get("MODEL")  # a hub id or folder of a diffusers checkpoint; without it the small style network
 SIDE = 1024  # pixels; a larger picture is made smaller first
-LARGEST = 20_000_000  # bytes
 
 worker = Worker()
 
 
 class Request(msgspec.Struct, forbid_unknown_fields=True):
-    image: str  # a URL, a data URL or base64
+    image: File  # callers send a URL, a data URL or base64
     style: Annotated[int, Meta(ge=0, le=25)] = 5
     prompt: str = ""  # with MODEL: what to draw
     strength: Annotated[float, Meta(gt=0, le=1)] = 0.8  # 1: nothing of the original is left
@@ -59,28 +54,14 @@ def handler(job, redraw):
     return {"image": job.save(result, "out.png"), "width": result.width, "height": result.height}
 
 
-def picture(source):
+def picture(file):
     """The caller's picture: upright, RGB, at most SIDE pixels wide and high."""
     try:
-        image = ImageOps.exif_transpose(Image.open(io.BytesIO(content(source)))).convert("RGB")
+        image = ImageOps.exif_transpose(Image.open(file)).convert("RGB")
     except UnidentifiedImageError:
-        raise ValueError("image: expected a picture, got something else") from None
+        raise InputError("input.image: expected a picture, got something else") from None
     image.thumbnail((SIDE, SIDE))
     return image
-
-
-def content(source):
-    """The bytes of the file: fetched, or what came along in the job."""
-    if source.startswith(("http://", "https://", "data:")):
-        with urlopen(source, timeout=30) as reply:
-            found = reply.read(LARGEST + 1)
-        if len(found) > LARGEST:
-            raise ValueError(f"image: expected at most {LARGEST} bytes, got more")
-        return found
-    try:
-        return base64.b64decode(source, validate=True)
-    except binascii.Error:
-        raise ValueError("image: expected a URL, a data URL or base64, got other text") from None
 
 
 if __name__ == "__main__":
