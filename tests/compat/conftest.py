@@ -261,6 +261,8 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
                 promise = " ".join(filter(None, (found[1].replace("_", " "), found[2] or found[4])))
                 seen.setdefault(promise, {})[found[3]] = mark
                 versions.add(found[3])
+    if not seen:
+        return
     columns = sorted(versions, key=lambda version: [int(n) for n in version.split(".")])
     terminalreporter.section("the reference SDK as the worker of our service")
     rows = [("", *columns), *((promise, *(row.get(one, "-") for one in columns)) for promise, row in seen.items())]

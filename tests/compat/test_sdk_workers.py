@@ -80,12 +80,12 @@ def test_all_that_a_function_does(site: Any, start: Start, version: str, tmp_pat
     gate = tmp_path / "gate"  # longer than the lease: pings keep it, and progress is seen
     job = site.run({"progress": [{"percent": 50}], "until": str(gate), "return": "end"})
     site.until(lambda: site.status(job).get("output") == {"percent": 50}, "progress is seen")
-    assert site.get(f"status-sync/{job}?wait=5000")["status"] == "IN_PROGRESS"
+    assert site.get(f"status-sync/{job}?wait=3500")["status"] == "IN_PROGRESS"
     gate.touch()
     view = site.ended(job)
     assert (view["status"], view["output"], view.get("retries", 0)) == ("COMPLETED", "end", 0)
 
-    for n in range(3):  # progress that races the result, and comes late, changes nothing
+    for n in range(2):  # progress that races the result, and comes late, changes nothing
         assert site.ended(site.run({"progress": [1, 2, 3, 4, 5], "return": n}))["output"] == n
     assert site.ended(site.run({"return": "last"}))["output"] == "last"
     jobs = site.health()["jobs"]
@@ -214,7 +214,7 @@ def test_a_ping_process_without_its_worker_cannot_keep_a_job_for_ever(site: Any,
     site.serve("--lease", "2")
     worker = start()
     mark = tmp_path / "mark"
-    job = site.run({"mark": str(mark), "until": "never"}, policy={"executionTimeout": 6000})
+    job = site.run({"mark": str(mark), "until": "never"}, policy={"executionTimeout": 5000})
     site.until(mark.exists, "the handler runs")
 
     os.kill(worker.process.pid, signal.SIGKILL)
