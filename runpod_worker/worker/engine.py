@@ -201,6 +201,7 @@ class Engine:
     def _forget(self, running: Running) -> None:
         if alive.get(running.id) is running:
             del alive[running.id]
+        running.let_go()
         if running.fetched is not None:
             running.fetched.close()
 

@@ -6,6 +6,8 @@ import time
 from pathlib import Path
 from typing import Any, Protocol
 
+from msgspec import structs
+
 from runpod_worker.core.errors import JobStopped
 from runpod_worker.worker import results
 from runpod_worker.worker.credit import Account
@@ -56,6 +58,9 @@ alive: dict[str, Running] = {}
 """The attempts of this process by job id, for whoever has the id only."""
 
 
+_GONE: Job[Any] = Job({"input": None})
+
+
 class Running:
     """The attempt, shared by the thread that reads the channel, the one that runs the handler, and the handler's own.
 
@@ -90,7 +95,7 @@ class Running:
     )
 
     def __init__(self, run: Run, received: dict[str, Any], post: Post, files: Files, account: Account) -> None:
-        self.run = run
+        self.run = structs.replace(run, body=b"")  # it is `received`, and may be large
         self.key = run.key
         self.job: Job[Any] = Job(received, self)
         self.id = str(received.get("id", run.key))
@@ -202,3 +207,10 @@ class Running:
         return Done(
             self.key, outcome.output, outcome.error, outcome.refresh, False, False, is_stream, self.files, timings
         )
+
+    def let_go(self) -> None:
+        """Be no reason that the job stays in memory. A handler that kept it keeps all of it.
+
+        The two hold each other, and a collection of such cycles may be hundreds of large inputs away.
+        """
+        self.job = _GONE

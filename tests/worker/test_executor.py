@@ -850,3 +850,17 @@ async def test_standard_output_of_the_handler_is_left_alone(start, tmp_path):
     await executor.ready()
 
     assert await executor.output() is None
+
+
+async def test_what_a_job_took_is_free_when_it_has_ended(start):
+    executor = start("""
+        import resource
+        @worker.handler
+        def handler(job):
+            return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    """)
+    before = await executor.output("first")
+    for number in range(40):
+        await executor.output(f"large{number}", "x" * 4_000_000)
+
+    assert await executor.output("last") - before < 80 * 1024  # kilobytes; the inputs are 160 MB
