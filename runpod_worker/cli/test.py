@@ -30,6 +30,7 @@ def test(
     output: Annotated[
         str | None, typer.Option("--output", "-o", help="The expected output as JSON, or @FILE; compared.")
     ] = None,
+    full: Annotated[bool, typer.Option("--full", "--test_full", help="Print a single run in full.")] = False,
     as_runpod: AsRunpod = False,
 ) -> int:
     """Run HANDLER's tests, exit 0 when all passed.
@@ -47,7 +48,7 @@ def test(
     stand_for_runpod(as_runpod)
     cases = [*file.tests, *(hub.cases(folder) or ())]
     if job is not None or output is not None or not cases:
-        _once(handler, job, output)
+        _once(handler, job, output, full=full)
     return asyncio.run(_all(handler, cases, environment()))
 
 
@@ -63,10 +64,12 @@ async def _all(handler: Path, cases: Sequence[Case], env: Mapping[str, str]) -> 
     return 1 if any(verdict.reason for verdict in verdicts) else 0
 
 
-def _once(handler: Path, job: str | None, output: str | None) -> NoReturn:
+def _once(handler: Path, job: str | None, output: str | None, *, full: bool) -> NoReturn:
     command = [sys.executable, "-u", str(handler)]
     for flag, value in (("--test_input", job), ("--test_output", output)):
         if value is not None:
             command += [flag, value]
+    if full:
+        command.append("--test_full")
     sys.stdout.flush()
     os.execv(sys.executable, command)  # noqa: S606 - the very file the user named, no shell

@@ -14,6 +14,7 @@ class Flags:
 
     test_input: str | None = None
     test_output: str | None = None
+    test_full: bool = False
     rp_serve_api: bool = False
     rp_api_host: str = "localhost"
     rp_api_port: int = 8000
@@ -27,6 +28,7 @@ def take(argv: list[str]) -> Flags:
     parser = argparse.ArgumentParser(description="Run this file's handler.")
     parser.add_argument("--test_input", metavar="JSON|@FILE", help="run the handler once on this job")
     parser.add_argument("--test_output", metavar="JSON|@FILE", help="compare the output with this one")
+    parser.add_argument("--test_full", action="store_true", help="print long values in full")
     parser.add_argument("--rp_serve_api", action="store_true", help="serve the handler behind a local job API")
     parser.add_argument("--rp_api_host", default="localhost", help="its address")
     parser.add_argument("--rp_api_port", type=int, default=8000, help="its port")

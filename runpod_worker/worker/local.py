@@ -19,6 +19,7 @@ from runpod_worker.worker.fetching import Fetches
 from runpod_worker.worker.files import FolderFiles
 from runpod_worker.worker.frames import Chunks, Done, Progress, Ready, Run, ToAgent
 from runpod_worker.worker.running import now
+from runpod_worker.worker.shortened import shortened
 
 if TYPE_CHECKING:
     from runpod_worker.worker.app import Worker
@@ -34,6 +35,8 @@ def run(
     test_input: str | None = None,
     test_output: str | None = None,
     out: TextIO | None = None,
+    *,
+    full: bool = False,
 ) -> int:
     """Run the handler on one job, print what comes of it, return the exit code.
 
@@ -43,8 +46,9 @@ def run(
         test_input: the job as JSON or `@FILE`; test_input.json in the current folder by default.
         test_output: the expected output as JSON or `@FILE`; not compared by default.
         out: standard output by default.
+        full: print long values in full; what is compared is never shortened.
     """
-    show = _Show(out or sys.stdout)
+    show = _Show(out or sys.stdout, full=full)
     try:
         job = _job(test_input)
         expected = None if test_output is None else [_json(test_output, "--test_output")]
@@ -87,8 +91,10 @@ def _json(text: str, name: str) -> Any:
 class _Show:
     """Prints the run as it goes."""
 
-    def __init__(self, out: TextIO) -> None:
+    def __init__(self, out: TextIO, *, full: bool) -> None:
         self._out = out
+        self._full = full
+        self._was_shortened = False
         self._done: Done | None = None
         self._chunks: list[Any] = []
 
@@ -100,11 +106,11 @@ class _Show:
         for frame in frames:
             match frame:
                 case Progress():
-                    self._line(f"progress   {frame.value.decode()}")
+                    self._line(f"progress   {self._shown(msgspec.json.decode(frame.value)).decode()}")
                 case Chunks():
                     for index, chunk in enumerate(frame.outputs, frame.index):
                         self._chunks.append(msgspec.json.decode(chunk))
-                        self._line(f"chunk {index:<4} {chunk.decode()}")
+                        self._line(f"chunk {index:<4} {self._shown(self._chunks[-1]).decode()}")
                 case Done():
                     self._done = frame
 
@@ -116,6 +122,8 @@ class _Show:
         done = self._done
         assert done is not None  # noqa: S101 - there is exactly one for each Run
         self._line(f"output     {self._pretty(done.output)}")
+        if self._was_shortened:
+            self._line("           (long values are shortened here; --test_full prints all of them)")
         if done.timings is not None:
             self._line(f"time       {(done.timings.finished - done.timings.started) * 1000:.1f} ms in the handler")
         if done.error is not None:
@@ -148,7 +156,15 @@ class _Show:
             self.error(error)
 
     def _pretty(self, output: bytes | None) -> str:
-        return "(none)" if output is None else msgspec.json.format(output, indent=2).decode()
+        if output is None:
+            return "(none)"
+        return msgspec.json.format(self._shown(msgspec.json.decode(output)), indent=2).decode()
+
+    def _shown(self, value: Any) -> bytes:
+        """The value as JSON, shortened unless everything was asked for."""
+        short = value if self._full else shortened(value)
+        self._was_shortened = self._was_shortened or short != value
+        return msgspec.json.encode(short)
 
     def _line(self, text: str) -> None:
         self._out.write(text + "\n")

@@ -35,7 +35,7 @@ def run(worker: Worker, told: flags.Flags, settings: WorkerSettings) -> int:
             raise SettingsError("--rp_serve_api: there is no local API here; use `runpod-worker dev` instead")
         return serve_api[-1](worker, told, settings)
     if told.test_input is not None or not settings.deployed:
-        return local.run(worker, settings, told.test_input, told.test_output)
+        return local.run(worker, settings, told.test_input, told.test_output, full=told.test_full)
     from runpod_worker.worker.launch import run_with_agent
 
     return run_with_agent(worker, settings)

@@ -214,3 +214,35 @@ def test_a_local_file_that_is_not_there_is_named_with_its_field(run):
 
     assert done.returncode == 1
     assert "input.audio: expected the path of a file, a URL, a data URL or base64, got other text" in done.stdout
+
+
+VECTORS = """
+    from runpod_worker import Worker
+    worker = Worker()
+    @worker.handler
+    def handler(job):
+        job.progress("p" * 1000)
+        return {"vectors": [list(range(384))] * 4, "text": "x" * 100_000}
+    worker.start()
+"""
+
+
+def test_long_values_are_shortened_for_people_and_compared_in_full(run):
+    expected = json.dumps({"vectors": [list(range(384))] * 4, "text": "x" * 100_000})
+    (run.folder / "expected.json").write_text(expected)
+
+    done = run("--test_input", '{"input": 1}', "--test_output", "@expected.json", code=VECTORS)
+
+    assert done.returncode == 0, done.stdout
+    assert "… 380 more" in done.stdout
+    assert "… 99,900 more characters" in done.stdout
+    assert "--test_full prints all of them" in done.stdout
+    assert len(done.stdout.splitlines()) < 50
+
+
+def test_long_values_are_printed_in_full_when_asked_for(run):
+    done = run("--test_input", '{"input": 1}', "--test_full", code=VECTORS)
+
+    printed = json.loads(done.stdout.partition("output     ")[2].partition("time ")[0])
+    assert printed == {"vectors": [list(range(384))] * 4, "text": "x" * 100_000}
+    assert "shortened" not in done.stdout
