@@ -1,4 +1,4 @@
-"""A JSON value for people to look at: long strings, lists and objects keep their beginning, and say what is left out."""
+"""A JSON value for people to look at: long strings, lists and objects keep their beginning and say what is left out."""
 
 from __future__ import annotations
 
