@@ -69,7 +69,7 @@ def gaps_ms(service: FakeService) -> list[float]:
 
 
 def backlog(
-    handler: str, count: int, concurrency: int = 1, seconds: float = 10.0, **options: object
+    handler: str, count: int, concurrency: int = 1, seconds: float = 6.0, **options: object
 ) -> Callable[[Contender], Awaitable[Figures]]:
     """A queue that is never empty: jobs a second, and the pause of the device between two jobs."""
 
@@ -84,7 +84,7 @@ def backlog(
                 warm = 0.0 if few else 1.0
                 await asyncio.sleep(warm)
                 before, at, cpu = len(service.seen.done), time.monotonic(), worker.cpu_s()
-                while len(service.seen.done) < (200 if few else count) and time.monotonic() - begin < seconds:
+                while len(service.seen.done) < (200 if few else count) and time.monotonic() - begin < (10.0 if few else seconds):
                     await asyncio.sleep(0.02)
                 jobs = len(service.seen.done) - before
                 rate, cost = jobs / (time.monotonic() - at), 1e6 * (worker.cpu_s() - cpu) / jobs
@@ -164,7 +164,7 @@ def stream(**options: object) -> Callable[[Contender], Awaitable[Figures]]:
             count = 20_000 if options.get("extensions") and contender.name == "ours" else 200
             rates, firsts = [], []
             async with running(contender, service, "chunks"):
-                for n in range(3 if contender.name == "runpod" else 8):
+                for n in range(3 if contender.name == "runpod" or options.get("delay") else 8):
                     service.reset(1)
                     service.add(f"j{n}", {"n": count})
                     await finished(service)
