@@ -46,7 +46,8 @@ compat: $(STAMP) ## seven versions of RunPod's SDK as workers of our service; al
 	COMPAT=all $(BIN)/python -m pytest tests/compat -n 2
 
 bench: $(STAMP)  ## our worker and the reference SDK through the same scenarios; writes docs/benchmarks.md
-	$(BIN)/python -m benchmarks
+	$(BIN)/pip install --disable-pip-version-check -q -e '.[bench]'
+	$(BIN)/python -m benchmarks --write docs
 
 clean:           ## remove what make made
 	rm -rf $(VENV) .venv-compat .node-compat demo-output .pytest_cache .mypy_cache .ruff_cache .hypothesis
