@@ -142,7 +142,8 @@ def _convert(value: object, kind: Any, what: str) -> Any:
         return msgspec.convert(value, kind, strict=False, dec_hook=_decode)
     except (msgspec.ValidationError, ValueError) as error:
         wanted = getattr(kind, "__name__", str(kind))
-        raise SettingsError(f"{what}: expected {wanted}, got {value!r} ({type(value).__name__}): {error}") from error
+        more = "" if str(error).startswith("Expected") else f": {error}"
+        raise SettingsError(f"{what}: expected {wanted}, got {value!r} ({type(value).__name__}){more}") from error
 
 
 def _decode(kind: type, value: object) -> object:

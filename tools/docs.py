@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import ast
-import dataclasses
-import inspect
-import textwrap
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +11,7 @@ import msgspec
 from runpod_worker.cli.config import groups
 from runpod_worker.config import rows
 from runpod_worker.service.settings import ServiceSettings
+from runpod_worker.service.webhooks import WebhookSettings
 from runpod_worker.workerfile import Case, Model, Spool, Timeouts, WorkerFile
 from runpod_worker.workerfile.schema import as_text
 
@@ -30,6 +27,9 @@ For each setting the first of these that gives a value wins: command line or cod
 
 TITLES = {"sdk": "Code for RunPod's SDK"}
 
+SERVICE: dict[str, type] = {"job service": ServiceSettings, "webhooks": WebhookSettings}
+"""Read by `runpod-worker serve`; in code they are arguments."""
+
 STRUCTS: tuple[tuple[type[msgspec.Struct], str], ...] = (
     (WorkerFile, ""),
     (Model, "models[]."),
@@ -42,16 +42,13 @@ STRUCTS: tuple[tuple[type[msgspec.Struct], str], ...] = (
 def settings_page() -> str:
     """docs/settings.md as the code has it now."""
     parts = [HEAD]
-    for name, cls in groups().items():
+    for name, cls in (groups() | SERVICE).items():
         parts += [
             f"## {TITLES.get(name, name.capitalize())}\n",
             f"{(cls.__doc__ or '').splitlines()[0]}\n",
             _table(("setting", "environment", "worker.yaml", "default", "what it is"), _settings(cls)),
         ]
     parts += [
-        "## Job service\n",
-        "Given to `runpod-worker serve` or to `ServiceSettings` in code.\n",
-        _table(("setting", "default", "what it is"), _fields(ServiceSettings)),
         "## worker.yaml\n",
         "One optional file beside the handler. `runpod-worker config schema` prints its JSON Schema for editors.\n",
         _table(("key", "type", "default", "what it is"), _keys()),
@@ -63,26 +60,6 @@ def _settings(cls: type) -> Iterator[tuple[str, ...]]:
     for name, env, file, default, text in rows(cls):
         variables = ", ".join(f"`{one}`" for one in env.split(", ") if one)
         yield f"`{name}`", variables, _code(file), _code(default.replace(str(Path.home()), "~")), text
-
-
-def _fields(cls: type) -> Iterator[tuple[str, ...]]:
-    docs = _field_docs(cls)
-    for one in dataclasses.fields(cls):
-        default = "" if one.default in (None, dataclasses.MISSING) else str(one.default)
-        yield f"`{one.name}`", _code(default), docs.get(one.name, "")
-
-
-def _field_docs(cls: type) -> dict[str, str]:
-    """The texts that stand under fields, which no running program can see."""
-    found: dict[str, str] = {}
-    field = None
-    for node in ast.walk(ast.parse(textwrap.dedent(inspect.getsource(cls)))):
-        match node:
-            case ast.AnnAssign(target=ast.Name(id=name)):
-                field = name
-            case ast.Expr(value=ast.Constant(value=str(text))) if field:
-                found[field] = " ".join(text.split())
-    return found
 
 
 def _keys() -> Iterator[tuple[str, ...]]:

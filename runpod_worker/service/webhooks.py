@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 import aiohttp
 from yarl import URL
 
+from runpod_worker.config import setting
 from runpod_worker.core.backoff import Schedule
 from runpod_worker.log import log
 
@@ -41,16 +42,28 @@ Body = Callable[[str], Awaitable[bytes | None]]
 class WebhookSettings:
     """How webhooks are sent."""
 
-    schedule: Schedule = field(default_factory=lambda: Schedule(DELAYS_S))
-    """The waits after failed tries; after the last one the webhook is given up, with a line in the log."""
-    timeout_s: float = 15.0
-    """How long a receiver may take for connection, request and answer together."""
-    at_once: int = 64
-    at_once_per_receiver: int = 4
-    private: bool = False
-    """Whether private and loopback addresses may be called."""
-    secret: str | None = None
-    """A Standard-Webhooks secret (`whsec_` and base64): bodies are signed with it. None: no signature."""
+    schedule: Schedule = field(
+        default_factory=lambda: Schedule(DELAYS_S),
+        metadata={
+            "text": "The waits after failed tries, ten of them over 16 hours; then it is given up, with a log line"
+        },
+    )
+    timeout_s: float = setting(
+        15.0,
+        "RUNPOD_SERVICE_WEBHOOK_TIMEOUT",
+        text="How long a receiver may take for connection, request and answer together",
+    )
+    at_once: int = setting(64, text="Webhooks sent at the same time")
+    at_once_per_receiver: int = setting(4, text="Of these, to one receiver")
+    private: bool = setting(
+        False, "RUNPOD_SERVICE_PRIVATE_WEBHOOKS", text="Whether private and loopback addresses may be called"
+    )
+    secret: str | None = setting(
+        None,
+        "RUNPOD_SERVICE_WEBHOOK_SECRET",
+        secret=True,
+        text="A Standard-Webhooks secret (`whsec_` and base64) that bodies are signed with; unset: no signature",
+    )
 
 
 class Signer:

@@ -7,10 +7,10 @@ import msgspec
 
 from runpod_worker.cli.config import groups
 from runpod_worker.config import WorkerSettings, rows
-from runpod_worker.service.settings import ServiceSettings
 from runpod_worker.workerfile import WorkerFile
-from tools.docs import settings_page
+from tools.docs import SERVICE, settings_page
 
+GROUPS = groups() | SERVICE
 PAGE = Path(__file__).parents[2] / "docs" / "settings.md"
 
 
@@ -20,8 +20,8 @@ def test_the_committed_page_is_the_codes() -> None:
 
 def test_every_setting_every_variable_and_every_key_is_on_the_page() -> None:
     page = PAGE.read_text(encoding="utf-8")
-    settings = [one for cls in groups().values() for one in rows(cls)]
-    names = [one.name for cls in (*groups().values(), ServiceSettings) for one in dataclasses.fields(cls)]
+    settings = [one for cls in GROUPS.values() for one in rows(cls)]
+    names = [one.name for cls in GROUPS.values() for one in dataclasses.fields(cls)]
     variables = [variable for row in settings for variable in row[1].split(", ") if variable]
 
     missing = [name for name in (*names, *variables, *WorkerFile.__struct_fields__) if f"`{name}`" not in page]
@@ -31,7 +31,7 @@ def test_every_setting_every_variable_and_every_key_is_on_the_page() -> None:
 
 def test_every_setting_says_what_it_is() -> None:
     assert {"worker", "client"} <= groups().keys()
-    assert not [name for cls in groups().values() for name, *_, text in rows(cls) if not text]
+    assert not [name for cls in GROUPS.values() for name, *_, text in rows(cls) if not text]
 
 
 def test_every_name_in_worker_yaml_that_a_setting_reads_is_a_key_there() -> None:
