@@ -186,7 +186,12 @@ class Stopped(FromWorker):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Returned(FromWorker):
-    """The worker gives the job back un-started; no attempt is spent."""
+    """The worker gives the job back un-started; no attempt is spent.
+
+    So the number may come again, with another hand-over: `take` says which one is meant, "" when that is not known.
+    """
+
+    take: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -293,6 +298,8 @@ def due(job: Job, now: float) -> Event | None:
 
 def _check_lease(job: Job, event: FromWorker) -> None:
     held = job.lease is not None and job.lease.worker == event.worker
+    if isinstance(event, Returned) and event.take and job.lease is not None:
+        held = held and job.lease.take == event.take
     if not held or event.attempt not in (None, job.attempt):
         raise StaleAttempt(f"worker {event.worker} does not hold attempt {event.attempt or job.attempt} of {job.id}")
 

@@ -77,4 +77,4 @@ class Jobs:
             self._streams.restart(new.id)
         self.alarm.arm(new.due_at)
         if old.lease and not isinstance(event, FromWorker) and (new.lease is None or new.stop is not old.stop):
-            self._workers.stop(new.endpoint, old.lease.worker, new.id)
+            self._workers.stop(new.endpoint, old.lease.worker, new.id, old.attempt)

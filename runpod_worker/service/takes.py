@@ -29,6 +29,7 @@ class ReturnedJob:
 
     job_id: str
     attempt: int | None
+    take: str = ""
 
 
 class Takes:
@@ -92,8 +93,12 @@ class Takes:
         return handed
 
     async def put_back(self, ask: Ask, handed: list[Handed]) -> None:
-        """These jobs did not reach their worker: back to the queue with them."""
-        named = [ReturnedJob(job_id=one.job.id, attempt=one.job.attempt) for one in handed]
+        """These jobs did not reach their worker: back to the queue with them.
+
+        Only as far as they are still handed over under this name: the worker may have returned them itself meanwhile,
+        and got them again under another name, with the same attempt number.
+        """
+        named = [ReturnedJob(job_id=one.job.id, attempt=one.job.attempt, take=ask.take) for one in handed]
         await self._give_back(ask.endpoint, ask.worker, named)
 
     async def give_back(self, endpoint: str, worker: str, takes: set[str], named: list[ReturnedJob]) -> int:
@@ -103,7 +108,7 @@ class Takes:
         self._remember(endpoint, worker, takes)
         self.polls.drop(endpoint, worker, takes)
         unseen = [
-            ReturnedJob(job_id=job.id, attempt=job.attempt)
+            ReturnedJob(job_id=job.id, attempt=job.attempt, take=job.lease.take)
             for job in self._store.leased(worker)
             if job.lease and job.lease.take in takes and job.endpoint == endpoint
         ]
@@ -178,8 +183,9 @@ class Takes:
     async def _give_back(self, endpoint: str, worker: str, named: list[ReturnedJob]) -> int:
         mine = [one for one in named if self._is_of(one.job_id, endpoint)]
         now = self._now()
+        events = [Returned(at=now, worker=worker, attempt=one.attempt, take=one.take) for one in mine]
         changed = await together(
-            [self._jobs.try_change(one.job_id, Returned(at=now, worker=worker, attempt=one.attempt)) for one in mine]
+            [self._jobs.try_change(one.job_id, event) for one, event in zip(mine, events, strict=True)]
         )
         back = [job for job in changed if job is not None]
         if back:

@@ -66,6 +66,7 @@ class ReturnedJob(msgspec.Struct):
 
     id: str
     attempt: int | None = None
+    take: str = ""
 
 
 class ReturnBody(msgspec.Struct):

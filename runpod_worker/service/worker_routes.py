@@ -93,13 +93,16 @@ class WorkerRoutes:
         told = await self._service.workers.stops(call.endpoint, worker, self._settings.take_hold_s)
         if not told:
             return nothing(self._reply_headers(call))
-        response = reply(msgspec.json.encode({"jobsToStop": told}), self._reply_headers(call))
+        said: dict[str, object] = {"jobsToStop": list(told)}
+        if "stop" in (call.header(X_EXTENSIONS) or "").split():
+            said["attempts"] = list(told.values())
+        response = reply(msgspec.json.encode(said), self._reply_headers(call))
         try:
             await response.prepare(call.request)
             await response.write_eof()
         except ConnectionError:
-            for job_id in told:
-                self._service.workers.stop(call.endpoint, worker, job_id)
+            for job_id, attempt in told.items():
+                self._service.workers.stop(call.endpoint, worker, job_id, attempt)
             raise
         return response
 
@@ -132,7 +135,7 @@ class WorkerRoutes:
     async def give_back(self, call: Call) -> Answer:
         """Jobs that the worker did not start."""
         said = wire.returned(await body(call.request, self._settings.result_limit))
-        named = [ReturnedJob(job_id=one.id, attempt=one.attempt) for one in said.jobs]
+        named = [ReturnedJob(job_id=one.id, attempt=one.attempt, take=one.take) for one in said.jobs]
         count = await self._service.takes.give_back(call.endpoint, call.rest[0], set(said.takes), named)
         return reply(b'{"returned":%d}' % count, self._reply_headers(call))
 

@@ -25,8 +25,8 @@ class Worker:
     """A header that the retired process sends with each request: one without it comes from a new process."""
     polls: int = 0
     """Its job-take and job-stop requests that are held right now."""
-    stops: set[str] = field(default_factory=set)
-    """Jobs it has to stop and was not told of yet."""
+    stops: dict[str, int] = field(default_factory=dict)
+    """Jobs it has to stop and was not told of yet, each with the attempt that is meant."""
 
 
 class Workers:
@@ -58,21 +58,21 @@ class Workers:
         known = self.heard(endpoint, worker)
         known.retired, known.sign = True, sign
 
-    def stop(self, endpoint: str, worker: str, job_id: str) -> None:
-        """Tell the worker to give up a job: at once if it listens, else when it asks."""
+    def stop(self, endpoint: str, worker: str, job_id: str, attempt: int) -> None:
+        """Tell the worker to give up this attempt of a job: at once if it listens, else when it asks."""
         known = self._known.get((endpoint, worker))
         if known is not None:
-            known.stops.add(job_id)
+            known.stops[job_id] = attempt
             self._stop_bells.ring(f"{endpoint}/{worker}", True)
 
     def took(self, endpoint: str, worker: str, job_id: str) -> None:
         """The worker has (again) a right to this job: an old stop does not count any more."""
         known = self._known.get((endpoint, worker))
         if known is not None:
-            known.stops.discard(job_id)
+            known.stops.pop(job_id, None)
 
-    async def stops(self, endpoint: str, worker: str, hold_s: float) -> list[str]:
-        """The jobs the worker has to stop, each told once; empty when there was none within `hold_s`."""
+    async def stops(self, endpoint: str, worker: str, hold_s: float) -> dict[str, int]:
+        """The jobs the worker has to stop, with their attempts, each told once; empty: none came within `hold_s`."""
         known = self.heard(endpoint, worker)
         if not known.stops:
             known.polls += 1
@@ -81,7 +81,7 @@ class Workers:
             finally:
                 known.polls -= 1
                 known.seen_at = self._now()
-        told = sorted(known.stops)
+        told = dict(sorted(known.stops.items()))
         known.stops.clear()
         return told
 
@@ -116,6 +116,6 @@ class Workers:
         self._stop_bells.silence()
         self._idle_bells.silence()
 
-    def _unstopped(self, endpoint: str, worker: str) -> set[str]:
+    def _unstopped(self, endpoint: str, worker: str) -> dict[str, int]:
         """Jobs that were being stopped when the service itself was restarted."""
-        return {job.id for job in self._store.leased(worker) if job.stop and job.endpoint == endpoint}
+        return {job.id: job.attempt for job in self._store.leased(worker) if job.stop and job.endpoint == endpoint}

@@ -129,7 +129,7 @@ class Agent:
             self._capacity,
             slots=lambda: [bench.slots for bench in self._benches],
             crowded=lambda: self._outbox.crowded(sum(bench.slots.count for bench in self._benches)),
-            received=lambda found: self._holding.received(found),
+            received=lambda found, token: self._holding.received(found, token),
             give_back=self._give_back_token,
             now=self._now,
             random=self._random,
@@ -217,7 +217,7 @@ class Agent:
             pause = 0.0
             try:
                 async with asyncio.timeout(PATIENCE_S):
-                    ids = await self._link.stops()
+                    named = await self._link.stops()
             except TimeoutError:
                 continue
             except LinkDown as error:
@@ -228,7 +228,7 @@ class Agent:
                 pause = STOPS_AGAIN_S if error.status in NO_SUCH_ROUTE else EMPTY.delay(tries, self._random)
             else:
                 self._gate.answered()
-                news = sum([self._holding.stop(job_id) for job_id in ids])
+                news = sum([self._holding.stop(one) for one in named])
                 if not news and self._now() - started < HOLDS_S:
                     pause = EMPTY.delay(tries, self._random)
             tries = tries + 1 if pause else 0

@@ -96,8 +96,8 @@ class ExecutorChannel:
 class AgentChannel:
     """The agent's end, on the running loop (asyncio's or uvloop's).
 
-    `received` is called for each frame. Nothing keeps this end from reading: a job that says more than can leave waits by
-    itself (credit.py), so that no stop and no result waits for a stream.
+    `received` is called for each frame. Nothing keeps this end from reading: a job that says more than can leave waits
+    by itself (credit.py), so that no stop and no result waits for a stream.
     `closed` is called once, when the executor is gone (None), or with the error that made the channel useless. A
     `received` that raises counts as such an error. Neither is called after `close`.
     """

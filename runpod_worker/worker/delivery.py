@@ -179,7 +179,7 @@ class Delivery:
                 return Answer()
             return await self._desk.link.chunks(self.job.named, index, outputs)
 
-        self._heard(await self._answered(send, "chunks"))
+        await self._answered(send, "chunks")
         if not self._dropped:
             for _ in outputs:
                 self._chunks.popleft()
@@ -206,7 +206,7 @@ class Delivery:
                 return Answer()
             return await self._desk.link.progress(self.job.named, value, number)
 
-        self._heard(await self._answered(send, "progress"))
+        await self._answered(send, "progress")
 
     async def _send_files(self) -> None:
         files = list(self._files)
@@ -230,7 +230,7 @@ class Delivery:
         timer = asyncio.get_running_loop().call_later(SPOOL_AFTER_S, self._keep_soon)
         try:
             async with self._desk.posts:
-                answer = await self._desk.gate.until_answered(self._post_outcome)
+                answer = await self._outcome_answered()
             if answer.stale:
                 log.info("outcome.stale", extra={"job": self.job.job_id, "attempt": self.job.attempt})
         except LinkRefused as error:
@@ -240,6 +240,14 @@ class Delivery:
         if self._keeping is not None:
             await self._keeping
             await asyncio.to_thread(self._forget_kept)
+
+    async def _outcome_answered(self) -> Answer:
+        """The answer to the outcome; it is sent again when the job was handed over anew while it was under way."""
+        while True:
+            handed = self.job.handed
+            answer = await self._desk.gate.until_answered(self._post_outcome)
+            if not answer.stale or self.job.handed == handed:
+                return answer
 
     async def kept(self) -> None:
         """Put the outcome on disk, if there is one and it is not there yet."""
@@ -276,15 +284,14 @@ class Delivery:
         except LinkRefused as again:
             log.error("outcome.refused", extra={"job": self.job.job_id, "status": again.status, "error": str(again)})
 
-    async def _answered(self, send: Callable[[], Awaitable[Answer]], what: str) -> Answer:
+    async def _answered(self, send: Callable[[], Awaitable[Answer]], what: str) -> None:
+        handed = self.job.handed
         try:
-            return await self._desk.gate.until_answered(send)
+            answer = await self._desk.gate.until_answered(send)
         except LinkRefused as error:
             log.error(f"{what}.refused", extra={"job": self.job.job_id, "error": str(error)})
-            return Answer()
-
-    def _heard(self, answer: Answer) -> None:
-        if answer.stale and not self._dropped:
+            return
+        if answer.stale and not self._dropped and self.job.handed == handed:
             log.info("attempt.lost", extra={"job": self.job.job_id, "attempt": self.job.attempt})
             self.drop()
             self._desk.lost(self.job)

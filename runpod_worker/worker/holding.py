@@ -83,14 +83,13 @@ class Holding:
 
     # ---------------------------------------------------------------- taken
 
-    def received(self, found: Assignment) -> None:
-        """A job was handed over."""
+    def received(self, found: Assignment, take: str) -> None:
+        """A job was handed over, by a request of this name."""
         known = self._jobs.get(found.id)
-        if known is not None:
-            self._again(known, found)
+        if known is not None and self._goes_on(known, found, take):
             return
         self._keys += 1
-        job = assigned(found, f"{found.id}#{self._keys}", self._now())
+        job = assigned(found, f"{found.id}#{self._keys}", self._now(), take)
         self._jobs[job.job_id] = job
         log.debug("job.taken", extra={"job": job.job_id, "attempt": job.attempt})
         if found.error is not None:
@@ -107,13 +106,19 @@ class Holding:
             del self._jobs[job.job_id]
         self._outside.changed()
 
-    def _again(self, known: Held, found: Assignment) -> None:
-        """The service lost sight of a job that is held here, and handed it out once more: to us, of all workers."""
+    def _goes_on(self, known: Held, found: Assignment, take: str) -> bool:
+        """The service lost sight of a job that is held here, and handed it out once more: to us, of all workers.
+
+        What runs, or has run, then counts as the new attempt. False: it cannot, and the job has to run anew, because
+        it is being stopped, or because the service has dropped the chunks of the old attempt.
+        """
         log.warning("job.taken_again", extra={"job": found.id, "held": known.attempt, "attempt": found.attempt})
-        if known.stop is None:
-            known.attempt = found.attempt
-        elif self._returns:
-            self._outside.give_back([Attempt(found.id, found.attempt)])
+        if known.stop is None and (not known.streamed or found.attempt is None):
+            known.attempt, known.take = found.attempt, take
+            known.handed += 1
+            return True
+        self.lost(known)
+        return False
 
     def _dispatch(self, job: Held) -> None:
         ready = [bench for bench in self._benches if bench.ready is not None]
@@ -215,12 +220,13 @@ class Holding:
 
     # ---------------------------------------------------------------- stops
 
-    def stop(self, job_id: str) -> bool:
-        """The service wants the job to stop. False: it is being stopped, or delivered, already."""
-        job = self._jobs.get(job_id)
-        if job is None:
+    def stop(self, named: Attempt) -> bool:
+        """The service wants the attempt to stop. False: it is being stopped, or delivered, already, or not held."""
+        job = self._jobs.get(named.job_id)
+        if job is None or named.number not in (None, job.attempt):
             if "stop" in self._link.extensions:  # never seen, or ended: either way its slot is free
-                self._outbox.finish(Held(f"{job_id}#gone", job_id, None, b"", self._now()), STOPPED)
+                gone = f"{named.job_id}#gone{named.number or ''}"
+                self._outbox.finish(Held(gone, named.job_id, named.number, b"", self._now()), STOPPED)
             return False
         if job.stop is not None or job.bench is None or job.key not in job.bench.slots.jobs:
             return False
@@ -346,7 +352,8 @@ class Holding:
     def _forget(self, job: Held) -> None:
         self._outbox.drop(job)
         job.disarm()
-        self._jobs.pop(job.job_id, None)
+        if self._jobs.get(job.job_id) is job:  # else it was handed over anew meanwhile
+            del self._jobs[job.job_id]
 
     def _watch_hostage(self, bench: Bench, job: Held) -> None:
         """Give the job back if those before it turn out to be long ones: another worker may be free."""

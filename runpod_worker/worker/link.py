@@ -29,10 +29,14 @@ class Assignment(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Attempt(NamedTuple):
-    """Whom a report is about. The number is None where attempts are not counted."""
+    """Whom a report is about. The number is None where attempts are not counted.
+
+    `take` names the hand-over that brought it: a job that was returned may come again with the same number.
+    """
 
     job_id: str
     number: int | None
+    take: str = ""
 
 
 class Ask(NamedTuple):
@@ -67,8 +71,8 @@ class Link(Protocol):
     async def take(self, ask: Ask, *, busy: bool) -> Sequence[Assignment]:
         """Wait for jobs as long as the service holds the request (at most 90 s); empty: there are none now."""
 
-    async def stops(self) -> Sequence[str]:
-        """Wait for the ids of jobs to stop; empty: none now.
+    async def stops(self) -> Sequence[Attempt]:
+        """Wait for the attempts to stop; empty: none now. A number that is None means whichever is held.
 
         Raises:
             LinkRefused: also when the service has no such route.

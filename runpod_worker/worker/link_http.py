@@ -65,17 +65,19 @@ class HttpLink:
             return ()
         return self._jobs(_checked(reply))
 
-    async def stops(self) -> Sequence[str]:
+    async def stops(self) -> Sequence[Attempt]:
         if self._urls.stop is None:
             raise LinkRefused("the job-take URL has no part /job-take/: stops cannot be listened for", status=404)
         reply = _checked(await self._transport.send("GET", self._urls.stop, self._headers, None, HELD_S))
         if reply.status == 204 or not reply.body:
             return ()
         try:
-            found = _stops.decode(reply.body).jobsToStop
+            said = _stops.decode(reply.body)
         except msgspec.MsgspecError as error:
             raise LinkDown(f"job-stop answered garbage: {error}") from error
-        return [one for one in found if isinstance(one, str)]
+        numbers = said.attempts if len(said.attempts) == len(said.jobsToStop) else [None] * len(said.jobsToStop)
+        found = zip(said.jobsToStop, numbers, strict=True)
+        return [Attempt(job_id, number) for job_id, number in found if isinstance(job_id, str)]
 
     async def beat(self, job_ids: Collection[str]) -> None:
         if self._urls.ping is None:
@@ -117,7 +119,9 @@ class HttpLink:
         return await self._report(self._urls.stream(attempt.job_id), self._of(attempt), body)
 
     async def give_back(self, tokens: Sequence[str], attempts: Sequence[Attempt]) -> None:
-        jobs = [{"id": one.job_id, "attempt": one.number} for one in attempts]
+        jobs = [
+            {"id": one.job_id, "attempt": one.number, **({"take": one.take} if one.take else {})} for one in attempts
+        ]
         body = msgspec.json.encode({"takes": tokens, "jobs": jobs})
         _checked(await self._transport.send("POST", self._urls.give_back, self._headers, body, POST_S))
 
@@ -174,6 +178,7 @@ _STALE = Answer(stale=True)
 
 class _Stops(msgspec.Struct):
     jobsToStop: list[object] = []  # noqa: N815 - the wire's name
+    attempts: list[int | None] = []
 
 
 _stops = msgspec.json.Decoder(_Stops)

@@ -39,6 +39,10 @@ class Held:
     attempt: int | None
     body: bytes
     taken_at: float
+    take: str = ""
+    """The name of the hand-over that brought it."""
+    handed: int = 1
+    """How often the service has handed it over."""
     timeout_s: float | None = None
     had_free_slot: bool = False
     bench: Bench | None = None
@@ -53,7 +57,7 @@ class Held:
     @property
     def named(self) -> Attempt:
         """How the service knows it."""
-        return Attempt(self.job_id, self.attempt)
+        return Attempt(self.job_id, self.attempt, self.take)
 
     def credit(self, size: int) -> None:
         """Tell the executor that so many bytes of the job have left."""
@@ -129,7 +133,7 @@ class Slots:
         return jobs
 
 
-def assigned(found: Assignment, key: str, now: float) -> Held:
+def assigned(found: Assignment, key: str, now: float, take: str = "") -> Held:
     """The assignment as this worker holds it."""
     return Held(
         key=key,
@@ -137,5 +141,6 @@ def assigned(found: Assignment, key: str, now: float) -> Held:
         attempt=found.attempt,
         body=found.body,
         taken_at=now,
+        take=take,
         timeout_s=found.timeout_s,
     )

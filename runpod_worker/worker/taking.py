@@ -47,12 +47,13 @@ class Taker:
         *,
         slots: Callable[[], Iterable[Slots]],
         crowded: Callable[[], bool],
-        received: Callable[[Assignment], None],
+        received: Callable[[Assignment, str], None],
         give_back: Callable[[str], None],
         now: Callable[[], float],
         random: Callable[[], float],
     ) -> None:
-        """`received` gets each job; `give_back` each token whose jobs were perhaps never seen."""
+        """`received` gets each job and the token under which it came; `give_back` each token whose jobs were perhaps
+        never seen."""
         self._link = link
         self._gate = gate
         self._capacity = capacity
@@ -102,7 +103,7 @@ class Taker:
         self._asked -= ask.most
         for job in jobs:
             self._weight = max(len(job.body), self._weight * 0.9)
-            self._received(job)
+            self._received(job, ask.token)
         self._changed.set()
 
     def unanswered(self, ask: Ask) -> None:

@@ -65,6 +65,8 @@ class FakeService:
         self.hold_s = 60.0
         self.requests: list[Request] = []
         self.stale: set[str] = set()
+        self.forgets = 0
+        """So many outcomes that ask for jobs are stale, and get their own job as the next one."""
         self.taken_at: dict[str, float] = {}
         self._jobs: deque[dict[str, Any]] = deque()
         self._stops: deque[list[str]] = deque()
@@ -86,7 +88,8 @@ class FakeService:
         await self._notify()
 
     def script(self, route: str, *answers: Any) -> None:
-        """The next requests to the route get these: a status, "cut" (the connection), bytes, or (status, bytes)."""
+        """The next requests to the route get these: a status, "cut" (the connection), bytes, or (status,
+        bytes) with perhaps a dict of headers."""
         self._of(route).answers.extend(answers)
 
     def delay(self, route: str, seconds: float) -> None:
@@ -178,8 +181,9 @@ class FakeService:
             return web.Response()
         if isinstance(answer, int):
             return web.Response(status=answer, text=f"scripted {answer}")
-        status, body = answer if isinstance(answer, tuple) else (200, answer)
-        return web.Response(status=status, body=body, content_type="application/json")
+        status, body, *more = answer if isinstance(answer, tuple) else (200, answer)
+        headers = more[0] if more else None
+        return web.Response(status=status, body=body, content_type="application/json", headers=headers)
 
     async def _job_take(self, request: web.Request, record: Request) -> web.Response:
         return await self._take(1)
@@ -217,6 +221,10 @@ class FakeService:
         if record.job in self.stale:
             return web.Response(headers={"X-Stale": "1"})
         most = int(record.headers.get("x-take", 0))
+        if most and self.forgets:
+            self.forgets -= 1
+            job = {"id": record.job, "input": "again", "attempt": int(record.headers["x-attempt"]) + 1}
+            return web.json_response([job], headers={"X-Stale": "1"})
         return web.json_response(self._handed(most)) if most else web.Response()
 
     async def _job_stream(self, request: web.Request, record: Request) -> web.Response:

@@ -222,7 +222,7 @@ async def test_a_beat_names_the_jobs_that_are_held(service: Any, link: HttpLink)
 async def test_stops_come_from_the_job_stop_route(service: Any, link: HttpLink) -> None:
     await service.stop("a", "b")
 
-    assert list(await link.stops()) == ["a", "b"]
+    assert list(await link.stops()) == [Attempt("a", None), Attempt("b", None)]
     assert service.to("job-stop")[0].raw == "/v2/ep/job-stop/pod-1?gpu=NVIDIA+RTX+A5000"
 
 
@@ -231,6 +231,13 @@ async def test_an_answer_without_ids_stops_nothing(service: Any, link: HttpLink,
     service.script("job-stop", answer)
 
     assert list(await link.stops()) == []
+
+
+async def test_a_stop_may_name_its_attempt(service: Any, link: HttpLink) -> None:
+    service.script("job-stop", b'{"jobsToStop":["a","b"],"attempts":[2,1]}', b'{"jobsToStop":["a"],"attempts":[]}')
+
+    assert list(await link.stops()) == [Attempt("a", 2), Attempt("b", 1)]
+    assert list(await link.stops()) == [Attempt("a", None)]
 
 
 async def test_a_take_url_without_its_part_cannot_listen_for_stops(service: Any, make_link: MakeLink) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+from runpod_worker.service.polls import Ask
+
 
 async def test_the_job_object_is_counted(api, ours):
     await api.run({"a": 1}, policy={"executionTimeout": 60_000})
@@ -148,6 +150,45 @@ async def test_a_returned_take_gives_back_what_was_handed_over_under_it(api, our
 
     assert await ours.give_back(takes=["lost-reply"]) == 1
     assert (await api.status(job_id))["status"] == "IN_QUEUE"
+
+
+async def test_a_return_that_comes_late_does_not_take_the_job_from_its_next_run(api, ours):
+    job_id = await api.run()
+    first = await ours.take("first")
+    named = {"id": job_id, "attempt": first["attempt"], "take": "first"}
+    assert await ours.give_back(jobs=[named]) == 1
+    second = await ours.take("second")
+    assert second["attempt"] == first["attempt"]
+
+    assert await ours.give_back(jobs=[named]) == 0
+
+    assert (await api.get("/health")).json["jobs"]["inQueue"] == 0
+    assert (await ours.done(second, {"output": 1})).status == 200
+    assert (await api.status(job_id))["status"] == "COMPLETED"
+
+
+async def test_a_reply_that_could_not_be_written_takes_back_its_own_hand_over_only(running, api, ours):
+    job_id = await api.run()
+    ask = Ask(endpoint="ep", worker=ours.name, take="cut", counted=True)
+    handed = await running.service.takes.take(ask, 0)
+    await ours.give_back(takes=["cut"])
+    again = await ours.take("again")
+    assert again["id"] == job_id
+
+    await running.service.takes.put_back(ask, handed)  # what the cut connection's own handler does, late
+
+    assert (await ours.done(again, {"output": 1})).status == 200
+    assert (await api.status(job_id))["status"] == "COMPLETED"
+
+
+async def test_a_stop_names_the_attempt_that_is_meant(api, ours):
+    job_id = await api.run()
+    await ours.take()
+    await api.post(f"/cancel/{job_id}", {})
+
+    reply = await api.get(f"/job-stop/{ours.name}", headers=ours.headers())
+
+    assert reply.json == {"jobsToStop": [job_id], "attempts": [1]}
 
 
 async def test_a_returned_take_that_is_still_open_or_comes_later_gets_nothing(api, ours):

@@ -110,7 +110,7 @@ async def test_execution_timeout_tells_the_worker_and_waits_for_one_that_confirm
     clock.time += 5
     await service.sweep.once()
     assert (await service.job("ep", job.id)).status is Status.IN_PROGRESS
-    assert await service.workers.stops("ep", "a", 0) == [job.id]
+    assert list(await service.workers.stops("ep", "a", 0)) == [job.id]
     await service.reports.done(holder(), job.id, wire.report(b'{"stopped":true}'))
 
     ended = await service.job("ep", job.id)
@@ -223,7 +223,7 @@ async def test_a_stop_that_was_pending_when_the_service_restarted_is_told(servic
 
     again = Service(service.jobs.store, service.settings, now=clock)
 
-    assert await again.workers.stops("ep", "a", 0) == [job.id]
+    assert list(await again.workers.stops("ep", "a", 0)) == [job.id]
 
 
 async def test_a_worker_that_takes_a_lost_job_again_is_not_told_to_stop_it(service, clock):
@@ -234,4 +234,4 @@ async def test_a_worker_that_takes_a_lost_job_again_is_not_told_to_stop_it(servi
     await service.sweep.once()
     assert (await take(service)).attempt == 2
 
-    assert await service.workers.stops("ep", "a", 0) == []
+    assert list(await service.workers.stops("ep", "a", 0)) == []
