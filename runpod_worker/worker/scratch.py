@@ -52,13 +52,15 @@ class Scratch:
 
 
 def remove(folder: Path) -> None:
-    """Remove a folder with everything in it, if it is there."""
-    try:
-        shutil.rmtree(folder)
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        log.warning("files.not_removed", extra={"folder": str(folder), "error": str(error)})
+    """Remove a folder with everything in it, if it is there. Others may be removing parts of it."""
+    while folder.exists():
+        try:
+            shutil.rmtree(folder)
+        except FileNotFoundError:  # somebody else was faster with a part of it
+            continue
+        except OSError as error:
+            log.warning("files.not_removed", extra={"folder": str(folder), "error": str(error)})
+            return
 
 
 def sweep() -> None:
