@@ -39,7 +39,7 @@ def run_handler(path: Path, settings: WorkerSettings) -> int:
     executor = Spawned([sys.executable, str(path)], {**ENVIRONMENT, **environment(), **_told(settings)})
     executor.launch()
     if os.getpid() == 1:
-        reap_orphans(lambda pid: pid == executor.pid)
+        reap_orphans(executor.collect)
     return _run_agent(settings, lambda: executor, started_at)
 
 

@@ -11,8 +11,8 @@ import signal
 import socket
 import subprocess
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import Protocol
 
 from . import channel
@@ -61,7 +61,7 @@ class Spawned:
     def launch(self) -> None:
         """Start the process before there is a loop; the next `start` takes it over."""
         self._launched, theirs = channel.pair()
-        with theirs:
+        with theirs, _children.starting():
             self._child = subprocess.Popen(  # noqa: S603 - the user's own program
                 self._command,
                 env={**self._env, "RUNPOD_WORKER_CHANNEL_FD": str(theirs.fileno())},
@@ -96,10 +96,12 @@ class Spawned:
         lines = self._tail.decode("utf-8", "replace").splitlines()
         return ended_how(self.exit_code), "\n".join(lines[-TAIL_LINES:])
 
-    @property
-    def pid(self) -> int | None:
-        """The process's id, None before it was launched."""
-        return None if self._child is None else self._child.pid
+    def collect(self, pid: int) -> bool:
+        """Take the exit status of the process, which has ended, if that is its id. From any thread."""
+        if self._child is None or self._child.pid != pid:
+            return False
+        self._child.wait()
+        return True
 
     @property
     def exit_code(self) -> int | None:
@@ -168,22 +170,47 @@ def ended_how(code: int | None) -> str:
         return f"was killed by signal {-code}"
 
 
-def reap_orphans(known: Callable[[int], bool]) -> None:
-    """As process 1 of a container: collect the processes that others left behind, but for the `known` children."""
-    _thread(_reap, known)
+class _Children:
+    """When this process starts children of its own: what has just been started must not pass for an orphan."""
 
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._started = 0
 
-def _reap(known: Callable[[int], bool]) -> None:
-    while True:
-        try:
-            dead = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
-        except ChildProcessError:
-            return
-        if dead is not None and not known(dead.si_pid):
+    @contextmanager
+    def starting(self) -> Iterator[None]:
+        """While a child is being started, and until it is known."""
+        with self._changed:
+            yield
+            self._started += 1
+            self._changed.notify_all()
+
+    def reap(self, collect: Callable[[int], bool]) -> None:
+        """Collect every process that ends, for ever."""
+        while True:
+            seen = self._started
             try:
-                os.waitpid(dead.si_pid, 0)
-            except ChildProcessError:
+                dead = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
+            except ChildProcessError:  # there is none at the moment, between two lives of an executor
+                with self._changed:
+                    self._changed.wait_for(lambda seen=seen: self._started != seen)  # type: ignore[misc]
                 continue
+            with self._changed:
+                ours = dead is None or collect(dead.si_pid)
+            if dead is not None and not ours:
+                with suppress(ChildProcessError):
+                    os.waitpid(dead.si_pid, 0)
+
+
+_children = _Children()
+
+
+def reap_orphans(collect: Callable[[int], bool]) -> None:
+    """As process 1 of a container: take the exit status of the processes that others left behind.
+
+    `collect` does so for one of our own that has ended, and says whether it was one: it must not hide the others.
+    """
+    _thread(_children.reap, collect)
 
 
 def _thread(target: Callable[..., None], *args: object) -> None:
