@@ -99,8 +99,12 @@ def open_file(path: Path, release: ExitStack) -> tuple[sqlite3.Connection, sqlit
 def connect(path: Path) -> sqlite3.Connection:
     """A connection in autocommit mode; which thread uses it is the caller's affair."""
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-    connection.execute("PRAGMA journal_mode=WAL")
-    connection.execute(f"PRAGMA wal_autocheckpoint={_CHECKPOINT_PAGES}")
+    try:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute(f"PRAGMA wal_autocheckpoint={_CHECKPOINT_PAGES}")
+    except BaseException:
+        connection.close()
+        raise
     return connection
 
 
