@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -235,7 +236,9 @@ def test_cancel_answers_before_clients_give_up(site: Any) -> None:
 def node_modules(locked: Callable[[Path], Any]) -> Path:
     """A folder with RunPod's JavaScript SDK in it."""
     folder = Path(__file__).parents[2] / ".node-compat"
-    assert shutil.which("npm"), "install node and npm: RunPod's JavaScript SDK is one of the clients that are tried"
+    if not shutil.which("npm"):
+        missing = "install node and npm: RunPod's JavaScript SDK is one of the clients that are tried"
+        pytest.fail(missing) if os.environ.get("CI") else pytest.skip(missing)
     folder.mkdir(exist_ok=True)
     with locked(folder / ".lock"):
         if not (folder / "node_modules/runpod-sdk/package.json").exists():
