@@ -117,3 +117,35 @@ def test_a_result_that_could_not_be_delivered_is_sent_by_the_next_start(fleet: F
 
     check_all_ended(fleet, jobs)
     assert len(ledger(book)) == 1
+
+
+def test_a_stream_goes_on_where_it_was_when_its_service_is_killed(fleet: Fleet) -> None:
+    service = fleet.serve()
+    fleet.worker(
+        """
+        @worker.handler
+        async def handler(job):
+            import asyncio
+            for n in range(job["input"]["n"]):
+                yield n
+                await asyncio.sleep(0.004)
+        """
+    )
+    job = fleet.run({"n": 1000})
+
+    for seen in (100, 400):
+        fleet.until(lambda seen=seen: len(chunks(fleet, job)) >= seen, "chunks arrive")
+        service.kill()
+        service.wait()
+        service = fleet.serve()
+
+    view = fleet.ended(job)
+    assert view["status"] == "COMPLETED"
+    assert "retries" not in view
+    assert chunks(fleet, job) == list(range(1000))
+
+
+def chunks(fleet: Fleet, job: str) -> list[Any]:
+    """What `/status` shows of a stream: every chunk so far, read or not."""
+    view = fleet.get(f"status/{job}") or {}
+    return list(view.get("output") or [])
