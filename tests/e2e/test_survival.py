@@ -119,33 +119,36 @@ def test_a_result_that_could_not_be_delivered_is_sent_by_the_next_start(fleet: F
     assert len(ledger(book)) == 1
 
 
-def test_a_stream_goes_on_where_it_was_when_its_service_is_killed(fleet: Fleet) -> None:
+def test_a_stream_goes_on_where_it_was_when_its_service_is_killed(fleet: Fleet, tmp_path: Path) -> None:
     service = fleet.serve()
     fleet.worker(
         """
-        @worker.handler
+        import asyncio
+        @worker.handler(aggregate=True)
         async def handler(job):
-            import asyncio
-            for n in range(job["input"]["n"]):
+            for n in range(1000):
                 yield n
+                with open(job["input"], "a") as ledger:
+                    ledger.write(f"{n}\\n")
                 await asyncio.sleep(0.004)
         """
     )
-    job = fleet.run({"n": 1000})
+    book = tmp_path / "yielded"
+    job = str(fleet.post("run", {"input": str(book)})["id"])
 
     for seen in (100, 400):
-        fleet.until(lambda seen=seen: len(chunks(fleet, job)) >= seen, "chunks arrive")
+        fleet.until(
+            lambda seen=seen: book.exists() and len(book.read_text().splitlines()) >= seen, "chunks are yielded"
+        )
         service.kill()
         service.wait()
         service = fleet.serve()
 
     view = fleet.ended(job)
-    assert view["status"] == "COMPLETED"
+    assert (view["status"], view["output"]) == ("COMPLETED", list(range(1000)))
     assert "retries" not in view
-    assert chunks(fleet, job) == list(range(1000))
-
-
-def chunks(fleet: Fleet, job: str) -> list[Any]:
-    """What `/status` shows of a stream: every chunk so far, read or not."""
-    view = fleet.get(f"status/{job}") or {}
-    return list(view.get("output") or [])
+    assert len(book.read_text().splitlines()) == 1000
+    chunks: list[Any] = []
+    while new := fleet.get(f"stream/{job}")["stream"]:
+        chunks += [chunk["output"] for chunk in new]
+    assert chunks == list(range(1000))
