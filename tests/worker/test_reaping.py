@@ -27,7 +27,12 @@ async def life(executor, code):
     sock.close()
     assert executor.exit_code == code, executor.exit_code
 
-ORPHANS = "import os, time\\nfor n in range(20):\\n if not os.fork():\\n  os.fork() or time.sleep(n / 50)\\n  os._exit(0)\\nos._exit(7)"
+ORPHANS = "; ".join([
+    "import os, time",
+    "leave = lambda n: os.fork() or (time.sleep(n / 50), os._exit(0))",
+    "[os.fork() or (leave(n), os._exit(0)) for n in range(20)]",
+    "os._exit(7)",
+])
 
 async def main():
     executor = Spawned([sys.executable, "-c", ORPHANS], dict(os.environ))
