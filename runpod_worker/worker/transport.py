@@ -23,6 +23,12 @@ CONNECT_S = 10.0
 JOINED = 64 * 1024
 """Bodies up to this size are sent together with their head, in one packet where it fits."""
 
+STREAMED = 1024 * 1024
+"""Larger bodies leave piece by piece, each when the one before has gone: what is on its way (and, with TLS, encrypted)
+beside the body itself stays small, and an answer that comes before the end, such as 413, ends the upload."""
+
+PIECE = 256 * 1024
+
 MOST_HEAD = 64 * 1024
 
 _BODILESS = frozenset({204, 304})
@@ -115,6 +121,8 @@ class _Connection(asyncio.Protocol):
         self._answer: asyncio.Future[Reply] | None = None
         self._reader = _Reader()
         self._open = False
+        self._drained = asyncio.Event()
+        self._drained.set()
 
     @property
     def reusable(self) -> bool:
@@ -127,18 +135,31 @@ class _Connection(asyncio.Protocol):
             raise ConnectionResetError("the connection was closed")
         self._reader = _Reader()
         self._answer = asyncio.get_running_loop().create_future()
-        if body and len(body) > JOINED:
-            self._transport.write(head)
-            self._transport.write(body)
-        else:
-            self._transport.write(head + body if body else head)
         try:
+            if body and len(body) > STREAMED:
+                await self._upload(head, body, self._answer)
+            elif body and len(body) > JOINED:
+                self._transport.write(head)
+                self._transport.write(body)
+            else:
+                self._transport.write(head + body if body else head)
             return await self._answer
         except asyncio.CancelledError:
             self.abort()
             raise
         finally:
             self._answer = None
+
+    async def _upload(self, head: bytes, body: bytes, answer: asyncio.Future[Reply]) -> None:
+        assert self._transport is not None  # noqa: S101 - exchange has looked
+        self._transport.write(head)
+        rest = memoryview(body)
+        while rest and not answer.done():
+            self._transport.write(rest[:PIECE])
+            rest = rest[PIECE:]
+            await self._drained.wait()
+        if rest:  # answered before the end: what followed on this connection would be taken for the body
+            self.abort()
 
     def abort(self) -> None:
         """Close now."""
@@ -162,9 +183,17 @@ class _Connection(asyncio.Protocol):
             return
         if reply is not None:
             self._answer.set_result(reply)
+            self._drained.set()  # an upload that waits for room need not go on
+
+    def pause_writing(self) -> None:
+        self._drained.clear()
+
+    def resume_writing(self) -> None:
+        self._drained.set()
 
     def connection_lost(self, error: Exception | None) -> None:
         self._open = False
+        self._drained.set()
         if self._answer is None or self._answer.done():
             return
         reply = self._reader.end() if error is None else None

@@ -187,6 +187,46 @@ async def test_large_bodies_travel_both_ways(transport: HttpTransport, serve: Se
     assert (await transport.send("POST", url, {}, body, 30)).body == body
 
 
+async def test_a_large_body_waits_for_whoever_reads_late_and_arrives_whole(
+    transport: HttpTransport, serve: Serve
+) -> None:
+    body, slow = bytes(range(256)) * (20 * 4096), asyncio.Event()
+    got: list[bytes] = []
+
+    async def reads_late(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        await slow.wait()
+        got.append(await reader.readexactly(len(body)))
+        writer.write(OK)
+        writer.close()
+
+    url = await serve(reads_late)
+    sending = asyncio.create_task(transport.send("POST", url, {}, body, 30))
+    slow.set()
+
+    assert (await sending).status == 200
+    assert got == [body]
+
+
+async def test_an_answer_that_comes_before_the_end_of_an_upload_ends_it(transport: HttpTransport, serve: Serve) -> None:
+    answers = [b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n", OK]
+    kept = asyncio.Event()
+
+    async def refuses(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answers.pop(0))
+        await writer.drain()
+        with contextlib.suppress(ConnectionError, TimeoutError):
+            await asyncio.wait_for(kept.wait(), 30)
+        writer.close()
+
+    url = await serve(refuses)
+
+    assert (await transport.send("POST", url, {}, bytes(20_000_000), 30)).status == 413
+    assert (await transport.send("POST", url, {}, b"small", 30)).status == 200
+    kept.set()
+
+
 async def test_a_header_cannot_bring_another_one(transport: HttpTransport, serve: Serve) -> None:
     url = await serve(Server([OK]))
 
