@@ -4,10 +4,10 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: compat-table help demo test check format docs image bench compat clean
+.PHONY: compat-table help demo test check format docs image bench bench-outage bench-hostage compat clean
 
 help:            ## this list
-	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
+	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 15
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(f"runpod_worker needs Python 3.11 or newer, this is {sys.version.split()[0]}; try: make PYTHON=python3.12") if sys.version_info < (3, 11) else None'
@@ -48,6 +48,12 @@ compat: $(STAMP) ## seven versions of RunPod's SDK as workers of our service; al
 bench: $(STAMP)  ## our worker and the reference SDK through the same scenarios; writes docs/benchmarks.md
 	$(BIN)/pip install --disable-pip-version-check -q -e '.[bench]'
 	$(BIN)/python -m benchmarks --write docs
+
+bench-outage: $(STAMP) ## ten minutes without a job service, under load; writes docs/benchmarks.md
+	$(BIN)/python -m benchmarks.outage --write docs
+
+bench-hostage: $(STAMP) ## is a job that is taken ahead kept from a free worker? writes docs/benchmarks.md
+	$(BIN)/python -m benchmarks.hostage --write docs
 
 clean:           ## remove what make made
 	rm -rf $(VENV) .venv-compat .node-compat demo-output .pytest_cache .mypy_cache .ruff_cache .hypothesis
