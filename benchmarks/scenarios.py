@@ -76,15 +76,16 @@ def backlog(
     async def run(contender: Contender) -> Figures:
         async def use(service: FakeService) -> Figures:
             few = contender.name == "runpod"
+            total, most_s = (200, 10.0) if few else (count, seconds)
             service.reset(10**9)
-            for n in range(200 if few else count):
+            for n in range(total):
                 service.add(f"j{n}", {})
             async with running(contender, service, handler, concurrency) as worker:
                 begin = time.monotonic()
                 warm = 0.0 if few else 1.0
                 await asyncio.sleep(warm)
                 before, at, cpu = len(service.seen.done), time.monotonic(), worker.cpu_s()
-                while len(service.seen.done) < (200 if few else count) and time.monotonic() - begin < (10.0 if few else seconds):
+                while len(service.seen.done) < total and time.monotonic() - begin < most_s:
                     await asyncio.sleep(0.02)
                 jobs = len(service.seen.done) - before
                 rate, cost = jobs / (time.monotonic() - at), 1e6 * (worker.cpu_s() - cpu) / jobs
