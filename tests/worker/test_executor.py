@@ -859,6 +859,7 @@ async def test_what_a_job_took_is_free_when_it_has_ended(start):
         def handler(job):
             return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     """)
+    await executor.ready()
     before = await executor.output("first")
     for number in range(40):
         await executor.output(f"large{number}", "x" * 4_000_000)
