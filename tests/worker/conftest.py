@@ -74,6 +74,10 @@ class FakeService:
         self._changed = asyncio.Condition()
         self._runner: web.AppRunner | None = None
         self.port = 0
+        self.takes_back = False
+        """Whether jobs of a returned hand-over go back to the queue, as docs/extensions.md has it."""
+        self._handed_over: dict[str, list[dict[str, Any]]] = {}
+        self._returned: set[str] = set()
 
     # ------------------------------------------------------------ told by the test
 
@@ -186,15 +190,16 @@ class FakeService:
         return web.Response(status=status, body=body, content_type="application/json", headers=headers)
 
     async def _job_take(self, request: web.Request, record: Request) -> web.Response:
-        return await self._take(1)
+        return await self._take(1, record)
 
     async def _job_take_batch(self, request: web.Request, record: Request) -> web.Response:
-        return await self._take(int(request.query["batch_size"]))
+        return await self._take(int(request.query["batch_size"]), record)
 
-    async def _take(self, most: int) -> web.Response:
-        if not await self._wait_for(self._jobs):
+    async def _take(self, most: int, record: Request) -> web.Response:
+        token = record.headers.get("x-take-id", "")
+        if not await self._wait_for(self._jobs) or (self.takes_back and token in self._returned):
             return web.Response(status=204)
-        jobs = self._handed(most)
+        jobs = self._handed_over[token] = self._handed(most)
         return web.json_response(jobs if most > 1 else jobs[0])
 
     def _handed(self, most: int) -> list[dict[str, Any]]:
@@ -225,13 +230,19 @@ class FakeService:
             self.forgets -= 1
             job = {"id": record.job, "input": "again", "attempt": int(record.headers["x-attempt"]) + 1}
             return web.json_response([job], headers={"X-Stale": "1"})
-        return web.json_response(self._handed(most)) if most else web.Response()
+        jobs = self._handed_over[record.headers.get("x-take-id", "")] = self._handed(most)
+        return web.json_response(jobs) if most else web.Response()
 
     async def _job_stream(self, request: web.Request, record: Request) -> web.Response:
         return web.Response(headers={"X-Stale": "1"} if record.job in self.stale else {})
 
     async def _job_return(self, request: web.Request, record: Request) -> web.Response:
-        return web.json_response({"returned": 0})
+        returned = json.loads(record.body)["takes"] if self.takes_back else []
+        self._returned.update(returned)
+        back = [job for token in returned for job in self._handed_over.pop(token, [])]
+        self._jobs.extendleft(reversed(back))
+        await self._notify()
+        return web.json_response({"returned": len(back)})
 
     async def _ping(self, request: web.Request, record: Request) -> web.Response:
         return web.Response(text="{}")

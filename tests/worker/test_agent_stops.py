@@ -262,6 +262,7 @@ async def test_a_stream_that_cannot_leave_holds_up_no_other_job_and_can_be_stopp
     agreed: Any, start_worker: Any
 ) -> None:
     agreed.delay("job-stream", 300)
+    agreed.takes_back = True
     await start_worker(
         """
         @worker.handler(concurrency=4)
