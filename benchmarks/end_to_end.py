@@ -148,6 +148,7 @@ def void(_: object) -> None:
 @asynccontextmanager
 async def ours(folder: Path) -> AsyncIterator[int]:
     port = free_port()
+    folder.mkdir(exist_ok=True)
     handler = folder / "handler.py"
     handler.write_text(OUR_HANDLER)
     module = [sys.executable, "-m", "runpod_worker"]
@@ -190,8 +191,8 @@ def fdatasync_ms(folder: Path) -> float:
     return statistics.median(times)
 
 
-async def compare(seconds: float, runs: int, data_in: Path) -> list[tuple[int, list[float], list[float], list[float]]]:
-    """For each number of callers: our requests/s, our medians in ms, LitServe's requests/s."""
+async def compare(seconds: float, runs: int, data_in: Path) -> list[str]:
+    """The report: for each number of callers our requests/s and medians, LitServe's requests/s; then the wake-up."""
     found = []
     with tempfile.TemporaryDirectory(dir=data_in) as folder:
         async with ours(Path(folder)) as our_port, litserve(Path(folder)) as their_port:
@@ -203,7 +204,46 @@ async def compare(seconds: float, runs: int, data_in: Path) -> list[tuple[int, l
                     medians.append(median)
                     theirs.append((await load(their_port, "/predict", callers, seconds))[0])
                 found.append((callers, rates, medians, theirs))
-    return found
+        async with ours(Path(folder) / "again") as our_port:
+            wakes = [(workers, await wake_up(our_port, workers)) for workers in (1, 1000)]
+    lines = [f"- submit -> taken with {workers:,} idle workers: {wake:.2f} ms at the median" for workers, wake in wakes]
+    return [*show(found), "", *lines]
+
+
+async def wake_up(port: int, workers: int, rounds: int = 200) -> float:
+    """Milliseconds from the start of a /run request until one of `workers` held polls has the job, at the median."""
+    taken: asyncio.Queue[float] = asyncio.Queue()
+
+    async def poll(number: int) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        request = f"GET /v2/wake/job-take/w{number}?gpu=x HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode()
+        try:
+            while True:
+                writer.write(request)
+                head = await reader.readuntil(b"\r\n\r\n")
+                now = time.perf_counter()
+                if head.startswith(b"HTTP/1.1 200"):
+                    length = int(head.lower().partition(b"content-length:")[2].partition(b"\r\n")[0])
+                    await reader.readexactly(length)
+                    taken.put_nowait(now)
+        finally:
+            writer.close()
+
+    polls = [asyncio.create_task(poll(number)) for number in range(workers)]
+    await asyncio.sleep(1.0 + workers / 500)
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    submit = f"POST /v2/wake/run HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {len(BODY)}\r\n\r\n".encode() + BODY
+    times = []
+    for _ in range(rounds):
+        begin = time.perf_counter()
+        writer.write(submit)
+        times.append(1000 * (await taken.get() - begin))
+        await reader.readuntil(b"}")
+    writer.close()
+    for task in polls:
+        task.cancel()
+    await asyncio.gather(*polls, return_exceptions=True)
+    return statistics.median(times)
 
 
 def show(found: list[tuple[int, list[float], list[float], list[float]]]) -> list[str]:
@@ -226,4 +266,4 @@ if __name__ == "__main__":
     options = parser.parse_args()
     install_litserve()
     print(f"one write of 4 KiB + fdatasync on that disk: {fdatasync_ms(options.data_in):.2f} ms at the median")
-    print("\n".join(show(uvloop.run(compare(options.seconds, options.runs, options.data_in)))))
+    print("\n".join(uvloop.run(compare(options.seconds, options.runs, options.data_in))))
