@@ -20,11 +20,11 @@ from typing import Any
 
 import msgspec
 
-import runpod_worker
+import runpod_worker.worker
 from runpod_worker.core.errors import InputError, OutputError
 from runpod_worker.core.wire import MIB, RESULT_LIMIT, SDK_VERSION
 
-_OWN_CODE = str(Path(__file__).parent)
+_OWN_CODE = str(Path(runpod_worker.worker.__file__).parent)
 _UNENCODABLE = (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError)
 _KEYS = {None: "null", True: "true", False: "false"}
 _MARKS = ("error", "refresh_worker")
