@@ -24,7 +24,7 @@ import uvloop
 from benchmarks import blocks
 from benchmarks.contenders import OURS, running
 from benchmarks.outage import Service
-from runpod_worker.core.capacity import Capacity
+from runpod_worker.core.prefetch import Capacity
 
 WORKERS = 4
 SHORT_S, LONG_S = 0.05, 10.0

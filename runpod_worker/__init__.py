@@ -9,6 +9,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from runpod_worker.worker.handler import chat as openai
+    from runpod_worker.worker.handler.job import File, Job
+    from runpod_worker.worker.worker import Worker
+
     from . import endpoint, http_client, serverless
     from .client.aio import AsyncioEndpoint, AsyncioJob
     from .client.blocking import Endpoint
@@ -25,9 +29,6 @@ if TYPE_CHECKING:
         WaitTimedOut,
     )
     from .serverless.modules.rp_logger import RunPodLogger
-    from .worker import openai
-    from .worker.app import Worker
-    from .worker.job import File, Job
 
     __version__: str
 
@@ -68,9 +69,9 @@ _HOMES = {
     "AsyncioJob": "client.aio",
     "DeclarationError": "core.errors",
     "Endpoint": "client.blocking",
-    "File": "worker.job",
+    "File": "worker.handler.job",
     "InputError": "core.errors",
-    "Job": "worker.job",
+    "Job": "worker.handler.job",
     "JobCancelled": "core.errors",
     "JobError": "core.errors",
     "JobFailed": "core.errors",
@@ -80,11 +81,11 @@ _HOMES = {
     "RunPodLogger": "serverless.modules.rp_logger",
     "RunpodWorkerError": "core.errors",
     "WaitTimedOut": "core.errors",
-    "Worker": "worker.app",
+    "Worker": "worker.worker",
 }
 """Public name -> the module that holds it."""
 
-_MODULES = {name: name for name in ("endpoint", "http_client", "serverless")} | {"openai": "worker.openai"}
+_MODULES = {name: name for name in ("endpoint", "http_client", "serverless")} | {"openai": "worker.handler.chat"}
 """Public module -> where it is."""
 
 _SETTINGS = {"api_key": "api_key", "endpoint_url_base": "base_url"}

@@ -15,7 +15,7 @@ from runpod_worker.cli.border import bordered
 from runpod_worker.core.errors import SettingsError
 
 if TYPE_CHECKING:
-    from runpod_worker.service.stores.key_file import KeyFile
+    from runpod_worker.service.key_file import KeyFile
 
 app = typer.Typer(
     help="Accounts, their endpoints and their API keys. A running service takes changes at once.", no_args_is_help=True
@@ -80,7 +80,7 @@ def revoke(
 
 @contextmanager
 def _open(data: Path, *, tell: bool = True) -> Iterator[KeyFile]:
-    from runpod_worker.service.stores.key_file import KeyFile
+    from runpod_worker.service.key_file import KeyFile
 
     file = KeyFile(data / "jobs.sqlite")
     try:

@@ -15,7 +15,7 @@ from runpod_worker.workerfile import WorkerFile, beside
 
 def work(handler: Path, given: Mapping[str, object], *, as_runpod: bool = False) -> int:
     """Take jobs from a job service and run them with the handler in this file; the exit status."""
-    from runpod_worker.worker.launch import run_handler
+    from runpod_worker.worker.launch.launch import run_handler
 
     settings = settings_for(handler, given)
     if not settings.deployed:

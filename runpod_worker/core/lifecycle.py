@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 from operator import attrgetter
 
-from .errors import IllegalTransition, StaleAttempt
+from runpod_worker.core.errors import IllegalTransition, StaleAttempt
 
 MAX_ATTEMPTS = 2
 """A lost job is handed out once more, then it fails: what the platform does (protocol B.9)."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from runpod_worker.core.wire import SDK_VERSION as runpod_version  # noqa: N811 - the SDK's name
+from runpod_worker.core.protocol import SDK_VERSION as runpod_version  # noqa: N811 - the SDK's name
 
 from .fitness import register_fitness_check
 from .progress import progress_update

@@ -19,8 +19,8 @@ import msgspec
 from runpod_worker.config import WorkerSettings, environment, worker_settings
 from runpod_worker.core.errors import SettingsError
 from runpod_worker.log import log, setup
-from runpod_worker.worker.app import Worker
-from runpod_worker.worker.launch import run_with_agent, with_package
+from runpod_worker.worker.launch.launch import run_with_agent, with_package
+from runpod_worker.worker.worker import Worker
 
 ENDPOINT = "local"
 DAY_MS = 24 * 3600 * 1000

@@ -7,8 +7,8 @@ from typing import Any
 
 from runpod_worker.core.errors import OutputError
 from runpod_worker.log import log
-from runpod_worker.worker.job import Job
-from runpod_worker.worker.running import alive
+from runpod_worker.worker.executor.attempt import alive
+from runpod_worker.worker.handler.job import Job
 
 
 def progress_update(job: Mapping[str, Any], progress: Any) -> None:

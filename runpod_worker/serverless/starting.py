@@ -12,9 +12,9 @@ import msgspec
 
 from runpod_worker.config import WorkerSettings, channel_fd, sdk_settings, worker_settings
 from runpod_worker.core.errors import DeclarationError
-from runpod_worker.core.wire import SDK_VERSION
-from runpod_worker.worker import flags
-from runpod_worker.worker.app import Worker
+from runpod_worker.core.protocol import SDK_VERSION
+from runpod_worker.worker.launch import flags
+from runpod_worker.worker.worker import Worker
 
 from . import fitness
 
@@ -52,7 +52,7 @@ def start(config: Config) -> None:
 def _run(config: Config, told: flags.Flags, settings: WorkerSettings) -> int:
     fd = channel_fd()
     if fd is not None:
-        from runpod_worker.worker.executor import serve
+        from runpod_worker.worker.executor.main import serve
 
         return serve(_worker(config, deployed=True), fd, settings=settings)
     sdk = sdk_settings()
@@ -62,7 +62,7 @@ def _run(config: Config, told: flags.Flags, settings: WorkerSettings) -> int:
         realtime = Listen("0.0.0.0", sdk.realtime_port, sdk.realtime_concurrency)  # noqa: S104 - as the SDK does
         asked = Listen(told.rp_api_host, told.rp_api_port, told.rp_api_concurrency)
         return serve_api(_worker(config, deployed=False), settings, asked if told.rp_serve_api else realtime)
-    from runpod_worker.worker import modes
+    from runpod_worker.worker.launch import modes
 
     return modes.run(_worker(config, deployed=not _once(told, settings)), told, settings)
 

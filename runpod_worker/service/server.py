@@ -15,20 +15,19 @@ from typing import Any
 from aiohttp import web
 
 from runpod_worker.core.errors import SettingsError
-from runpod_worker.core.wire import EXTENSIONS
+from runpod_worker.core.protocol import EXTENSIONS
 from runpod_worker.log import log
-
-from .app import App, Page
-from .client_routes import ClientRoutes
-from .file_routes import FileRoutes
-from .files import FileStore, FolderFiles
-from .openai_routes import OpenAIRoutes
-from .service import Service
-from .settings import ServiceSettings
-from .store import KeyStore, Store
-from .stores.memory import MemoryKeyStore, MemoryStore
-from .webhooks import Webhooks
-from .worker_routes import WorkerRoutes
+from runpod_worker.service.files import FileStore, FolderFiles
+from runpod_worker.service.http.app import App, Page
+from runpod_worker.service.http.clients import ClientRoutes
+from runpod_worker.service.http.file_routes import FileRoutes
+from runpod_worker.service.http.openai import OpenAIRoutes
+from runpod_worker.service.http.workers import WorkerRoutes
+from runpod_worker.service.journal.memory import MemoryKeyStore, MemoryStore
+from runpod_worker.service.journal.port import KeyStore, Store
+from runpod_worker.service.queue.queue import Service
+from runpod_worker.service.settings import ServiceSettings
+from runpod_worker.service.webhooks import Webhooks
 
 BACKLOG = 4096
 """Connections that may wait to be accepted: a fleet of workers comes back all at once."""
@@ -55,7 +54,7 @@ def open_stores(settings: ServiceSettings) -> Stores:
     """
     if settings.data is None:
         return Stores(jobs=MemoryStore(), keys=MemoryKeyStore())
-    from .stores.sqlite import SqliteStore  # a service in memory needs no sqlite3
+    from runpod_worker.service.journal.sqlite import SqliteStore  # a service in memory needs no sqlite3
 
     settings.data.mkdir(mode=0o700, parents=True, exist_ok=True)  # inputs and outputs are nobody else's business
     store = SqliteStore(settings.data / "jobs.sqlite")

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from runpod_worker.config import setting
-from runpod_worker.core import lifecycle, wire
-
-from .webhooks import WebhookSettings
+from runpod_worker.core import lifecycle
+from runpod_worker.core import protocol as wire
+from runpod_worker.service.webhooks import WebhookSettings
 
 DAY_MS = 86_400_000
 

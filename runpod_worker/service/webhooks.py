@@ -23,9 +23,8 @@ from yarl import URL
 from runpod_worker.config import setting
 from runpod_worker.core.backoff import Schedule
 from runpod_worker.log import log
-
-from . import net
-from .store import Delivery, Store
+from runpod_worker.net import connector as net
+from runpod_worker.service.journal.port import Delivery, Store
 
 DELAYS_S = (5, 15, 60, 300, 900, 1_800, 3_600, 7_200, 14_400, 28_800)
 """The first two waits are the platform's (protocol A.8), which gives up then; these go on for 16 hours."""

@@ -6,7 +6,7 @@ import pickle
 import textwrap
 
 from runpod_worker.serverless import progress_update
-from runpod_worker.worker.job import Job
+from runpod_worker.worker.handler.job import Job
 
 IMPORT = "import runpod_worker as runpod\n"
 
@@ -48,7 +48,7 @@ async def test_the_id_is_enough_and_so_is_a_copy(work):
 def test_an_unknown_job_and_an_unsendable_value_are_logged_not_raised(caplog):
     class Behind:
         def progress(self, value):
-            from runpod_worker.worker import results
+            from runpod_worker.worker.executor import results
 
             results.encoded(value, "progress")
 

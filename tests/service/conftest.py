@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from runpod_worker.core.lifecycle import Job
-from runpod_worker.service.store import Store
-from runpod_worker.service.stores.memory import MemoryStore
-from runpod_worker.service.stores.sqlite import SqliteStore
+from runpod_worker.service.journal.memory import MemoryStore
+from runpod_worker.service.journal.port import Store
+from runpod_worker.service.journal.sqlite import SqliteStore
 
 MakeJob = Callable[..., Job]
 

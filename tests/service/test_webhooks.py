@@ -14,8 +14,8 @@ from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
 from runpod_worker.core.backoff import Schedule
 from runpod_worker.core.lifecycle import CancelRequested, Failed, Retried, Taken, apply
-from runpod_worker.service.store import Delivery
-from runpod_worker.service.stores.sqlite import SqliteStore
+from runpod_worker.service.journal.port import Delivery
+from runpod_worker.service.journal.sqlite import SqliteStore
 from runpod_worker.service.webhooks import DELAYS_S, Signer, Webhooks, WebhookSettings
 
 PATIENCE_S = 30

@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from runpod_worker.core.wire import EXTENSIONS
+from runpod_worker.core.protocol import EXTENSIONS
 
 PATIENCE_S = 30.0
 """For what should come soon, on a machine that is busy with other things."""

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import ModuleType
 
 import runpod_worker
-from runpod_worker.core.wire import SDK_VERSION
+from runpod_worker.core.protocol import SDK_VERSION
 
 FOLDER = Path(__file__).parent
 NAME = "runpod"

@@ -14,9 +14,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from runpod_worker.core.wire import SDK_VERSION
+from runpod_worker.core.protocol import SDK_VERSION
 from runpod_worker.log import job_id
-from runpod_worker.worker.handler import kind_of
+from runpod_worker.worker.handler.kinds import kind_of
 
 MOST_JOBS = 1000
 """Checkpoints of so many jobs are kept where nobody fetches them."""

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from runpod_worker.config import download_settings
 from runpod_worker.core.errors import DownloadFailed
 from runpod_worker.core.errors import DownloadRefused as SSRFError
-from runpod_worker.worker.download import HEADERS, guard, opened, parts_of
+from runpod_worker.net.download import HEADERS, guard, opened, parts_of
 
 __all__ = ["DownloadFailed", "SSRFError", "max_download_bytes", "parts_of", "safe_get"]
 

@@ -1,0 +1,163 @@
+"""What callers send to `/v2/{endpoint}` (protocol A.2)."""
+
+from __future__ import annotations
+
+import ipaddress
+
+import msgspec
+
+from runpod_worker.core.errors import BadRequest
+from runpod_worker.net import connector as net
+from runpod_worker.service.http import wire
+from runpod_worker.service.http.requests import Answer, Call, Route, body, held, reply
+from runpod_worker.service.queue.queue import Service
+
+GET, POST = "GET", "POST"
+
+
+class ClientRoutes:
+    """The callers' side of the service."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._settings = service.settings
+
+    def table(self) -> dict[str, Route]:
+        """The routes by verb. GET and POST where shipped clients use both."""
+        return {
+            "run": Route(self.run, POST),
+            "runsync": Route(self.runsync, POST),
+            "status": Route(self.status, GET, POST, segments=1),
+            "status-sync": Route(self.status_sync, GET, POST, segments=1),
+            "stream": Route(self.stream, GET, POST, segments=1),
+            "cancel": Route(self.cancel, POST, segments=1),
+            "retry": Route(self.retry, POST, segments=1),
+            "purge-queue": Route(self.purge_queue, POST),
+            "health": Route(self.health, GET, POST),
+        }
+
+    async def run(self, call: Call) -> Answer:
+        """Submit a job; its id."""
+        asked = await self._submission(call, self._settings.run_limit)
+        job = await self._service.submit(call.endpoint, asked)
+        return reply(wire.submitted(job.id))
+
+    async def runsync(self, call: Call) -> Answer:
+        """Submit a job; its view once it has ended, or as it is when the wait is over."""
+        asked = await self._submission(call, self._settings.runsync_limit)
+        wait_s = self._wait(call, self._settings.runsync_hold_s)
+        job = await self._service.submit(call.endpoint, asked, sync=True)
+
+        async def ended(timeout_s: float) -> bytes | None:
+            end = await self._service.ended(job.id, timeout_s)
+            if end is None:
+                return None
+            timings = self._service.reports.timings(job.id) if _timings(call) else None
+            return wire.job_view(end.job, source=asked.input, output=end.output, timings=timings)
+
+        async def as_it_is() -> bytes:
+            await self._service.secure(job.id)
+            return await self._view(call, job.id)
+
+        return await held(call, wait_s, self._settings.silence_s, ended, as_it_is)
+
+    async def status(self, call: Call) -> Answer:
+        """The job as it is; `?ttl=` sets how much longer it may live."""
+        ttl_s = wire.milliseconds("ttl", call.query.get("ttl"), 0, self._settings.ttl_bounds_ms)
+        if ttl_s:
+            await self._service.set_ttl(call.endpoint, call.rest[0], round(ttl_s * 1000))
+        return reply(await self._view(call, call.rest[0]))
+
+    async def status_sync(self, call: Call) -> Answer:
+        """The job once it has ended, or as it is when the wait is over."""
+        job_id = call.rest[0]
+        await self._service.job(call.endpoint, job_id)
+        wait_s = self._wait(call, self._settings.runsync_hold_s)
+
+        async def ended(timeout_s: float) -> bytes | None:
+            return await self._view(call, job_id) if await self._service.ended(job_id, timeout_s) else None
+
+        async def as_it_is() -> bytes:
+            return await self._view(call, job_id)
+
+        return await held(call, wait_s, self._settings.silence_s, ended, as_it_is)
+
+    async def stream(self, call: Call) -> Answer:
+        """The chunks nobody has read yet; waits for some."""
+        job_id = call.rest[0]
+        wait_s = self._wait(call, self._settings.stream_hold_s)
+        taken = 0
+
+        async def chunks(timeout_s: float) -> bytes | None:
+            nonlocal taken
+            streamed = await self._service.stream(call.endpoint, job_id, timeout_s)
+            taken = streamed.count
+            return streamed.view if streamed.news else None
+
+        async def as_it_is() -> bytes:
+            return (await self._service.stream(call.endpoint, job_id, 0)).view
+
+        try:
+            response = await held(call, wait_s, self._settings.silence_s, chunks, as_it_is)
+            await response.prepare(call.request)
+            await response.write_eof()
+        except ConnectionError:
+            self._service.unread(job_id, taken)
+            raise
+        return response
+
+    async def cancel(self, call: Call) -> Answer:
+        """Cancel the job; its view."""
+        job = await self._service.cancel(call.endpoint, call.rest[0])
+        return reply(wire.job_view(job))
+
+    async def retry(self, call: Call) -> Answer:
+        """Run a job that failed once more."""
+        job = await self._service.retry(call.endpoint, call.rest[0])
+        return reply(wire.submitted(job.id))
+
+    async def purge_queue(self, call: Call) -> Answer:
+        """Cancel all that is queued."""
+        removed = await self._service.purge_queue(call.endpoint)
+        return reply(b'{"removed":%d,"status":"completed"}' % removed)
+
+    async def health(self, call: Call) -> Answer:
+        """How many jobs and workers there are."""
+        return reply(msgspec.json.encode(self._service.health(call.endpoint)))
+
+    async def _submission(self, call: Call, limit: int) -> wire.Submission:
+        asked = wire.submission(await body(call.request, limit), self._settings)
+        if asked.webhook is not None:
+            check_webhook(asked.webhook, private=self._settings.webhooks.private)
+        return asked
+
+    async def _view(self, call: Call, job_id: str) -> bytes:
+        job = await self._service.job(call.endpoint, job_id)
+        return await self._service.view(job, timings=_timings(call))
+
+    def _wait(self, call: Call, default_s: float) -> float:
+        return wire.milliseconds("wait", call.query.get("wait"), default_s, self._settings.wait_bounds_ms)
+
+
+def _timings(call: Call) -> bool:
+    return call.query.get("timings") == "true"
+
+
+def check_webhook(url: str, *, private: bool) -> None:
+    """Refuse a webhook that could never be delivered. Names are looked up when it is sent, and checked again then.
+
+    Raises:
+        BadRequest: it is no http(s) URL, or names a private address.
+    """
+    try:
+        host = net.check_url(url).host or ""
+    except ValueError as exc:
+        raise BadRequest(f"webhook: {str(exc).removeprefix('url: ')}") from exc
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        is_private = host.rstrip(".").lower() == "localhost"
+    else:
+        is_private = not net.is_public(host)
+    if is_private and not private:
+        raise BadRequest(f"webhook: {host} is not a public address")

@@ -1,1 +1,0 @@
-"""The stores behind the port of `runpod_worker.service.store`."""

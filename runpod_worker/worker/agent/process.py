@@ -1,0 +1,222 @@
+"""An executor's process as the agent sees it: started, watched, killed.
+
+`Spawned` is a child of the agent and can be started again. `Parent` is the user's own process, which started the agent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from typing import Protocol
+
+from runpod_worker.worker.ipc import channel
+
+TAIL_BYTES = 8192
+TAIL_LINES = 40
+
+TAIL_WAIT_S = 0.3
+"""How long the last words of a dead process are waited for: another one may hold its standard error open."""
+
+
+class Process(Protocol):
+    """One executor's process."""
+
+    respawns: bool
+    """Whether `start` may be called again after the process has died."""
+
+    def start(self, died: Callable[[], None]) -> socket.socket:
+        """Start the process and return the agent's end of its channel. `died` is called on the loop, once."""
+
+    def kill(self) -> None:
+        """End the process now, with everything it started."""
+
+    async def last_words(self) -> tuple[str, str]:
+        """How it died ("was killed by SIGSEGV"), and the last lines it wrote to standard error."""
+
+    @property
+    def exit_code(self) -> int | None:
+        """Its exit code, negative for a signal; None while it lives or when it cannot be known."""
+
+
+class Spawned:
+    """`python handler.py` as a child, in a process group of its own: a Ctrl-C at the terminal is for the agent."""
+
+    respawns = True
+
+    def __init__(self, command: Sequence[str], env: Mapping[str, str]) -> None:
+        """`env` is the whole environment, but for the number of the channel."""
+        self._command = list(command)
+        self._env = dict(env)
+        self._child: subprocess.Popen[bytes] | None = None
+        self._launched: socket.socket | None = None
+        self._tail = b""
+        self._tail_ended = asyncio.Event()
+
+    def launch(self) -> None:
+        """Start the process before there is a loop; the next `start` takes it over."""
+        self._launched, theirs = channel.pair()
+        with theirs, _children.starting():
+            self._child = subprocess.Popen(  # noqa: S603 - the user's own program
+                self._command,
+                env={**self._env, "RUNPOD_WORKER_CHANNEL_FD": str(theirs.fileno())},
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                process_group=0,
+            )
+
+    def start(self, died: Callable[[], None]) -> socket.socket:
+        if self._launched is None:
+            self.launch()
+        assert self._launched is not None  # noqa: S101 - launch has set both
+        assert self._child is not None  # noqa: S101
+        ours, self._launched = self._launched, None
+        loop = asyncio.get_running_loop()
+        self._tail, self._tail_ended = b"", asyncio.Event()
+        _thread(self._wait, self._child, loop, died)
+        _thread(self._pass_on, self._child, loop, self._tail_ended)
+        return ours
+
+    def kill(self) -> None:
+        if self._child is None:
+            return
+        with suppress(ProcessLookupError):  # all gone already
+            os.killpg(self._child.pid, signal.SIGKILL)
+
+    async def last_words(self) -> tuple[str, str]:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(TAIL_WAIT_S):
+                await self._tail_ended.wait()
+        lines = self._tail.decode("utf-8", "replace").splitlines()
+        return ended_how(self.exit_code), "\n".join(lines[-TAIL_LINES:])
+
+    def collect(self, pid: int) -> bool:
+        """Take the exit status of the process, which has ended, if that is its id. From any thread."""
+        if self._child is None or self._child.pid != pid:
+            return False
+        self._child.wait()
+        return True
+
+    @property
+    def exit_code(self) -> int | None:
+        return None if self._child is None else self._child.returncode
+
+    @staticmethod
+    def _wait(child: subprocess.Popen[bytes], loop: asyncio.AbstractEventLoop, died: Callable[[], None]) -> None:
+        child.wait()
+        _tell(loop, died)
+
+    def _pass_on(self, child: subprocess.Popen[bytes], loop: asyncio.AbstractEventLoop, ended: asyncio.Event) -> None:
+        """Write on what the executor writes to standard error, and remember the end of it."""
+        assert child.stderr is not None  # noqa: S101 - it is a pipe
+        with child.stderr as pipe:
+            while data := os.read(pipe.fileno(), 65536):
+                self._tail = (self._tail + data)[-TAIL_BYTES:]
+                try:
+                    os.write(2, data)
+                except OSError:  # nobody reads ours; the end of theirs still matters
+                    continue
+        _tell(loop, ended.set)
+
+
+class Parent:
+    """The process that started this agent. Its exit code is for its own parent to know."""
+
+    respawns = False
+    exit_code = None
+
+    def __init__(self, sock: socket.socket, pid: int) -> None:
+        self._sock = sock
+        self._pid = pid
+
+    def start(self, died: Callable[[], None]) -> socket.socket:
+        loop = asyncio.get_running_loop()
+        if os.getppid() != self._pid:
+            loop.call_soon(died)
+        elif hasattr(os, "pidfd_open"):  # Linux; elsewhere the end of the channel tells
+            handle = os.pidfd_open(self._pid)
+
+            def gone() -> None:
+                loop.remove_reader(handle)
+                os.close(handle)
+                died()
+
+            loop.add_reader(handle, gone)
+        return self._sock
+
+    def kill(self) -> None:
+        if os.getppid() == self._pid:
+            os.kill(self._pid, signal.SIGKILL)
+
+    async def last_words(self) -> tuple[str, str]:
+        return "died", ""
+
+
+def ended_how(code: int | None) -> str:
+    """An exit code in words."""
+    if code is None:
+        return "died"
+    if code >= 0:
+        return f"exited with code {code}"
+    try:
+        return f"was killed by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"was killed by signal {-code}"
+
+
+class _Children:
+    """When this process starts children of its own: what has just been started must not pass for an orphan."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._started = 0
+
+    @contextmanager
+    def starting(self) -> Iterator[None]:
+        """While a child is being started, and until it is known."""
+        with self._changed:
+            yield
+            self._started += 1
+            self._changed.notify_all()
+
+    def reap(self, collect: Callable[[int], bool]) -> None:
+        """Collect every process that ends, for ever."""
+        while True:
+            seen = self._started
+            try:
+                dead = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
+            except ChildProcessError:  # there is none at the moment, between two lives of an executor
+                with self._changed:
+                    self._changed.wait_for(lambda seen=seen: self._started != seen)  # type: ignore[misc]
+                continue
+            with self._changed:
+                ours = dead is None or collect(dead.si_pid)
+            if dead is not None and not ours:
+                with suppress(ChildProcessError):
+                    os.waitpid(dead.si_pid, 0)
+
+
+_children = _Children()
+
+
+def reap_orphans(collect: Callable[[int], bool]) -> None:
+    """As process 1 of a container: take the exit status of the processes that others left behind.
+
+    `collect` does so for one of our own that has ended, and says whether it was one: it must not hide the others.
+    """
+    _thread(_children.reap, collect)
+
+
+def _thread(target: Callable[..., None], *args: object) -> None:
+    threading.Thread(target=target, args=args, daemon=True).start()
+
+
+def _tell(loop: asyncio.AbstractEventLoop, call: Callable[[], object]) -> None:
+    with suppress(RuntimeError):  # the loop is closed: nobody wants to know any more
+        loop.call_soon_threadsafe(call)

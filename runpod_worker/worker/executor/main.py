@@ -1,0 +1,112 @@
+"""The executor process: the user's code at one end of a channel, the agent at the other."""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from runpod_worker.config import WorkerSettings, worker_settings
+from runpod_worker.core.errors import ChannelClosed, CheckFailed, RunpodWorkerError
+from runpod_worker.log import log, setup
+from runpod_worker.worker.executor.job_loop import Engine
+from runpod_worker.worker.executor.results import traceback_of
+from runpod_worker.worker.executor.window import Bank
+from runpod_worker.worker.ipc.channel import ExecutorChannel
+from runpod_worker.worker.ipc.messages import LoadFailed
+
+if TYPE_CHECKING:
+    from runpod_worker.worker.worker import Worker
+
+LOAD_FAILED = 1
+"""Exit code when the model could not be loaded."""
+
+AGENT_GONE = 2
+"""Exit code when the agent went away under a running job."""
+
+
+def serve(
+    worker: Worker,
+    fd: int,
+    *,
+    settings: WorkerSettings | None = None,
+    terminate: Callable[[], None] | None = None,
+) -> int:
+    """Load the model, run the agent's jobs until it closes the channel, return the exit code.
+
+    Args:
+        worker: what the user declared.
+        fd: the executor's end of the channel.
+        settings: taken from the environment by default.
+        terminate: called on SIGTERM and SIGINT, in the main thread, at any moment. By default nothing happens: the
+            agent decides when this process ends.
+    """
+    settings = settings or worker_settings()
+    setup(settings.log_level, as_json=settings.endpoint_id is not None)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # Not SIG_IGN, which the user's own child processes would inherit.
+        signal.signal(number, lambda *_: terminate() if terminate else None)
+    if not faulthandler.is_enabled():
+        faulthandler.enable()
+    channel = ExecutorChannel(socket.socket(fileno=fd))
+    try:
+        return _serve(worker, settings, channel)
+    except ChannelClosed:
+        return AGENT_GONE
+    finally:
+        channel.close()
+
+
+def _serve(worker: Worker, settings: WorkerSettings, channel: ExecutorChannel) -> int:
+    reader: _Reader | None = None
+    try:
+        engine = Engine(worker.declaration(), settings, channel.send, bank=Bank())
+        reader = _Reader(channel, engine, settings)
+        ready = engine.load()
+    except BaseException as error:
+        text = str(error) if isinstance(error, RunpodWorkerError) else traceback_of(error)
+        log.error("executor.load_failed", extra={"error": text})
+        channel.send(LoadFailed(text, error.check if isinstance(error, CheckFailed) else None))
+        if reader is not None:  # this process may have to wait for its agent: nothing is left to see to
+            reader.served.set()
+            reader.finished.set()
+        return LOAD_FAILED
+    log.info("executor.ready", extra={"device": ready.device, "load_s": round(ready.load_s, 3), "slots": ready.slots})
+    channel.send(ready)
+    code = 0
+    try:
+        engine.serve()
+    except ChannelClosed:
+        code = AGENT_GONE
+    reader.served.set()
+    engine.shutdown()
+    reader.finished.set()
+    return code
+
+
+class _Reader:
+    """The thread that reads the channel, and sees to it that this process does not outlive its agent."""
+
+    def __init__(self, channel: ExecutorChannel, engine: Engine, settings: WorkerSettings) -> None:
+        self.served = threading.Event()
+        self.finished = threading.Event()
+        self._channel = channel
+        self._engine = engine
+        self._settings = settings
+        threading.Thread(target=self._read, name="runpod-worker-channel", daemon=True).start()
+
+    def _read(self) -> None:
+        try:
+            for frame in self._channel:
+                self._engine.received(frame)
+        except ChannelClosed:
+            log.debug("executor.agent_gone")
+        except Exception:  # garbage, or a fault of ours: without this thread no job and no stop would arrive
+            log.exception("executor.channel_failed")
+        self._engine.close("the agent is gone")
+        if not self.served.wait(self._settings.stop_grace_s) or not self.finished.wait(self._settings.grace_s):
+            os._exit(AGENT_GONE)

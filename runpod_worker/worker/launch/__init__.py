@@ -1,0 +1,6 @@
+"""Where a worker runs.
+
+modes, flags      behind a job service, behind a local API, or once
+launch, malloc    agent and executor, either way round
+local, shortened  once, in this process, and what a person sees of it
+"""

@@ -1,0 +1,146 @@
+"""The two ways in: an agent that starts executors, and a user's process that is the executor and starts its agent.
+
+`runpod-worker run handler.py` comes by `run_handler`, `python handler.py` by `run_with_agent`. Nothing is forked after
+an import, ever; what is needed to talk to the service is imported while the handler's own imports run.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+import runpod_worker
+from runpod_worker.config import WorkerSettings, environment
+from runpod_worker.log import log, setup
+from runpod_worker.worker.launch.malloc import ENVIRONMENT, keep_pages
+
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
+
+    from runpod_worker.worker.agent.process import Process
+    from runpod_worker.worker.worker import Worker
+
+
+def run_handler(path: Path, settings: WorkerSettings) -> int:
+    """Take jobs and run them with the handler in this file, replacing its process when it dies; the exit code."""
+    started_at = time.monotonic()
+    signal.signal(signal.SIGTERM, _leave_early)  # process 1 of a container would ignore it until the loop listens
+    from runpod_worker.worker.agent.process import Spawned, reap_orphans
+
+    executor = Spawned([sys.executable, str(path)], {**ENVIRONMENT, **environment(), **_told(settings)})
+    executor.launch()
+    if os.getpid() == 1:
+        reap_orphans(executor.collect)
+    return _run_agent(settings, lambda: executor, started_at)
+
+
+def run_with_agent(worker: Worker, settings: WorkerSettings) -> int:
+    """Run the worker's jobs in this process, with an agent beside it; the exit code."""
+    started_at = time.monotonic()
+    from runpod_worker.worker.executor.main import serve
+    from runpod_worker.worker.ipc import channel
+
+    keep_pages()
+    ours, theirs = channel.pair()
+    with theirs:
+        order = _Order(settings=settings, fd=theirs.fileno(), pid=os.getpid(), started_at=started_at)
+        agent = subprocess.Popen(  # noqa: S603 - this very interpreter, with our own module
+            [sys.executable, "-P", "-m", __name__],
+            env=with_package(environment()),
+            stdin=subprocess.PIPE,
+            pass_fds=[theirs.fileno()],
+            process_group=0,  # a Ctrl-C at the terminal is for this process, which passes it on
+        )
+    assert agent.stdin is not None  # noqa: S101 - it is a pipe
+    with agent.stdin as pipe:
+        pipe.write(msgspec.json.encode(order, enc_hook=str))
+    code = serve(worker, ours.detach(), settings=settings, terminate=lambda: agent.send_signal(signal.SIGTERM))
+    theirs_code = agent.wait()  # it still has things to say to the service
+    return code or (theirs_code if theirs_code >= 0 else 1)
+
+
+class _Order(msgspec.Struct, kw_only=True):
+    """What an agent that is started by its executor must know. By its standard input: there is a key in it."""
+
+    settings: WorkerSettings
+    fd: int
+    pid: int
+    started_at: float
+
+
+def _agent_main() -> int:
+    import socket
+
+    from runpod_worker.worker.agent.process import Parent
+
+    data = sys.stdin.buffer.read()
+    order = msgspec.json.decode(data, type=_Order, dec_hook=lambda kind, value: kind(value))
+    setup(order.settings.log_level, as_json=order.settings.endpoint_id is not None)
+    return _run_agent(order.settings, lambda: Parent(socket.socket(fileno=order.fd), order.pid), order.started_at)
+
+
+def _run_agent(settings: WorkerSettings, process: Callable[[], Process], started_at: float) -> int:
+    import asyncio
+
+    keep_pages()
+    from runpod_worker.worker.agent.agent import Agent
+    from runpod_worker.worker.agent.spool import Spool
+    from runpod_worker.worker.link.http import HttpLink
+    from runpod_worker.worker.link.transport import HttpTransport
+
+    async def main() -> int:
+        link = HttpLink(settings, HttpTransport())
+        spool = Spool(settings.spool_dir, endpoint=link.endpoint, most_bytes=settings.spool_bytes)
+        return await Agent(settings, link, spool, [process()], started_at=started_at).run()
+
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        code = runner.run(main())
+    log.info("worker.left", extra={"code": code})
+    return code
+
+
+def _loop_factory() -> Callable[[], AbstractEventLoop] | None:
+    try:
+        import uvloop
+    except ImportError:  # not on this platform
+        return None
+    return uvloop.new_event_loop
+
+
+def _leave_early(number: int, frame: object) -> None:
+    sys.exit(0)
+
+
+def _told(settings: WorkerSettings) -> dict[str, str]:
+    """What the command line said that the executor reads from its environment."""
+    told = {
+        "PYTHONUNBUFFERED": environment().get("PYTHONUNBUFFERED", "1"),
+        "RUNPOD_POD_ID": settings.worker_id,
+        "RUNPOD_LOG_LEVEL": settings.log_level,
+        "RUNPOD_WORKER_DEVICE": settings.device,
+        "RUNPOD_WORKER_GRACE": str(settings.grace_s),
+        "RUNPOD_WORKER_STOP_GRACE": str(settings.stop_grace_s),
+    }
+    if settings.concurrency is not None:
+        told["RUNPOD_WORKER_CONCURRENCY"] = str(settings.concurrency)
+    if settings.device.startswith("cuda:"):  # before its interpreter starts: the process sees no other device
+        told |= {"CUDA_VISIBLE_DEVICES": settings.device.removeprefix("cuda:"), "RUNPOD_WORKER_DEVICE": "cuda"}
+    return told
+
+
+def with_package(env: Mapping[str, str]) -> dict[str, str]:
+    """The environment, with this very package importable."""
+    root = str(Path(runpod_worker.__file__).parents[1])
+    return {**env, "PYTHONPATH": os.pathsep.join(filter(None, [root, env.get("PYTHONPATH")]))}
+
+
+if __name__ == "__main__":
+    sys.exit(_agent_main())

@@ -1,0 +1,6 @@
+"""The wire to the job service.
+
+port        the port
+http        RunPod's protocol behind it
+transport   the HTTP/1.1 client
+"""

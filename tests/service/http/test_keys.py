@@ -1,0 +1,87 @@
+"""Who may speak to which endpoint."""
+
+from __future__ import annotations
+
+import pytest
+
+from runpod_worker.core.errors import SettingsError
+from runpod_worker.service.http.auth import digest
+from runpod_worker.service.server import Server, Stores, is_loopback, open_stores
+from runpod_worker.service.settings import ServiceSettings
+
+
+async def with_keys(**owned: str) -> Stores:
+    """Stores in which each account has an endpoint of its own name and one key."""
+    stores = open_stores(ServiceSettings())
+    for name, key in owned.items():
+        account = await stores.keys.add_account(name)
+        await stores.keys.add_endpoint(account.id, name)
+        await stores.keys.add_key(account.id, digest(key), "test")
+    return stores
+
+
+@pytest.fixture
+async def guarded(serve):
+    return await serve(stores=await with_keys(ann="key-of-ann", bob="key-of-bob"))
+
+
+@pytest.mark.parametrize("value", ["key-of-ann", "Bearer key-of-ann", "bearer  key-of-ann", "BEARER key-of-ann "])
+async def test_the_owners_key_is_accepted_with_and_without_bearer(guarded, value):
+    for header in ("Authorization", "authorization"):
+        reply = await guarded.endpoint("ann").post("/run", {"input": 1}, headers={header: value})
+        assert reply.status == 200
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "value", "status", "detail"),
+    [
+        ("ann", None, 401, "no token provided"),
+        ("ann", "", 401, "no token provided"),
+        ("ann", "Basic dXNlcjpwYXNz", 401, "no token provided"),
+        ("ann", "wrong", 401, "invalid api key"),
+        ("ann", "Bearer", 401, "invalid api key"),
+        ("ann", "key-of-bob", 401, "invalid api key"),
+        ("nobody", "key-of-bob", 404, "endpoint not found"),
+    ],
+)
+async def test_everything_else_is_refused(guarded, endpoint, value, status, detail):
+    headers = {"Authorization": value} if value is not None else {}
+
+    for method, path in (("POST", "/run"), ("GET", "/status/x"), ("GET", "/job-take/w"), ("GET", "/ping/w")):
+        reply = await guarded.endpoint(endpoint).send(method, path, headers=headers)
+
+        assert (reply.status, reply.json["detail"]) == (status, detail)
+
+
+async def test_without_keys_a_service_on_loopback_lets_everybody(api):
+    assert (await api.post("/run", {"input": 1}, headers={"Authorization": "Bearer anything"})).status == 200
+    assert (await api.post("/run", {"input": 1})).status == 200
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.4", "example.org"])
+async def test_without_keys_a_service_refuses_to_listen_elsewhere(host):
+    settings = ServiceSettings(host=host, port=0)
+    server = Server(settings, open_stores(settings))
+
+    with pytest.raises(SettingsError, match="without API keys everybody could use the service"):
+        await server.start()
+    await server.close()
+
+
+async def test_a_service_that_others_reach_stays_locked_when_its_last_key_is_revoked(serve):
+    stores = await with_keys(ann="key-of-ann")
+    running = await serve(stores=stores, host="0.0.0.0")
+    ann = running.endpoint("ann")
+    ann.base = ann.base.replace("0.0.0.0", "127.0.0.1")
+    headers = {"Authorization": "key-of-ann"}
+    assert (await ann.post("/run", {"input": 1}, headers=headers)).status == 200
+
+    await stores.keys.revoke_key(digest("key-of-ann"))
+
+    assert (await ann.post("/run", {"input": 1}, headers=headers)).status == 401
+    assert (await ann.post("/run", {"input": 1})).status == 401
+
+
+def test_what_is_loopback():
+    assert all(map(is_loopback, ("127.0.0.1", "127.1.2.3", "::1", "localhost")))
+    assert not any(map(is_loopback, ("0.0.0.0", "::", "10.0.0.1", "localhost.example.org", "")))

@@ -1,0 +1,44 @@
+"""The file that a container's health check looks at."""
+
+import logging
+import os
+from pathlib import Path
+
+import pytest
+
+from runpod_worker.worker.agent.health import TOUCH_EVERY_S, signs_of_life
+
+
+class Enough(Exception):
+    pass
+
+
+async def test_the_file_is_touched_again_after_each_rest(tmp_path: Path) -> None:
+    path = tmp_path / "alive"
+    rests: list[float] = []
+
+    async def rest(seconds: float) -> None:
+        rests.append(seconds)
+        assert path.stat().st_mtime > 1
+        os.utime(path, (1, 1))
+        if len(rests) == 3:
+            raise Enough
+
+    with pytest.raises(Enough):
+        await signs_of_life(path, rest)
+
+    assert rests == [TOUCH_EVERY_S] * 3
+
+
+async def test_without_a_file_there_is_nothing_to_do() -> None:
+    await signs_of_life(None)
+
+
+async def test_a_file_that_cannot_be_written_is_told_and_does_not_end_the_worker(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    logging.getLogger("runpod_worker").propagate = True
+
+    await signs_of_life(tmp_path / "no folder" / "alive")
+
+    assert caplog.messages == ["health.unwritable"]

@@ -1,0 +1,132 @@
+import base64
+import io
+import json
+import threading
+
+import pytest
+from PIL import Image
+
+from runpod_worker.core.errors import OutputError
+from runpod_worker.worker.executor.attempt import Running
+from runpod_worker.worker.executor.files.outputs import PENDING_LIMIT, FolderFiles, SavedFiles
+from runpod_worker.worker.executor.window import Account
+from runpod_worker.worker.ipc.messages import File, FileFailed, Run
+
+
+class Sent:
+    def __init__(self):
+        self.frames = []
+        self.may = threading.Event()
+        self.may.set()
+
+    def __call__(self, frame):
+        assert self.may.wait(30)
+        self.frames.append(frame)
+
+    def put(self, item): ...
+
+
+@pytest.fixture
+def sent():
+    return Sent()
+
+
+@pytest.fixture
+def files(sent):
+    files = SavedFiles(sent)
+    yield files
+    sent.may.set()
+    files.close()
+
+
+def job(sent, files, store="http://s/v2/e/files"):
+    return Running(Run("k", b"", 0.0, files_url=store), {"id": "job/1", "input": 1}, sent, files, Account())
+
+
+def test_bytes_paths_pictures_and_anything_with_save_can_be_saved(sent, files, tmp_path):
+    (tmp_path / "a.txt").write_bytes(b"from disk")
+
+    class Plot:
+        def save(self, file, **options):
+            file.write(options["format"].encode())
+
+    running = job(sent, files)
+    urls = [
+        running.save(b"raw", "a.bin"),
+        running.save(str(tmp_path / "a.txt"), "b.txt"),
+        running.save(tmp_path / "a.txt", "c.txt"),
+        running.save(Plot(), "d.svg"),
+        running.save(Image.new("RGB", (2, 2)), "e.jpg"),
+    ]
+    (tmp_path / "a.txt").unlink()
+    files.close()
+
+    assert [frame.body for frame in sent.frames[:4]] == [b"raw", b"from disk", b"from disk", b"SVG"]
+    assert sent.frames[4].body.startswith(b"\xff\xd8")
+    assert [frame.content_type for frame in sent.frames[1:]] == [
+        "text/plain",
+        "text/plain",
+        "image/svg+xml",
+        "image/jpeg",
+    ]
+    assert len({frame.token for frame in sent.frames}) == 5
+    for url, frame in zip(urls, sent.frames, strict=True):
+        assert url == f"http://s/v2/e/files/job%2F1/{frame.token}/{frame.name}"
+    assert running.files == 5
+
+
+def test_the_handler_does_not_wait_for_encoding_until_too_much_waits(sent, files):
+    sent.may.clear()
+    running = job(sent, files)
+
+    for number in range(PENDING_LIMIT):
+        running.save(b"x", f"{number}.bin")
+    late = threading.Thread(target=lambda: running.save(b"x", "late.bin"))
+    late.start()
+    assert sent.frames == []
+    sent.may.set()
+    late.join(30)
+    files.close()
+
+    assert len(sent.frames) == PENDING_LIMIT + 1
+
+
+def test_a_picture_that_cannot_be_encoded_is_told_by_its_name(sent, files):
+    job(sent, files).save(Image.new("RGBA", (2, 2)), "a.jpg")
+    files.close()
+
+    assert isinstance(sent.frames[0], FileFailed)
+    assert "a.jpg could not be encoded: OSError" in sent.frames[0].error
+
+
+@pytest.mark.parametrize("name", ["", "a/b.png", "..", ".", "a\\b", "a\0b", "x" * 201])
+def test_a_name_that_is_not_plain_is_refused(sent, files, name):
+    with pytest.raises(OutputError, match="expected a plain file name"):
+        job(sent, files).save(b"x", name)
+
+
+def test_what_cannot_be_saved_is_refused(sent, files):
+    with pytest.raises(OutputError, match="expected bytes, a path, a picture"):
+        job(sent, files).save({"a": 1}, "a.json")
+    with pytest.raises(OutputError, match="has no suffix"):
+        job(sent, files, store=None).save(Image.new("RGB", (1, 1)), "picture")
+
+
+def test_without_a_store_the_url_holds_the_file(sent, files):
+    url = job(sent, files, store=None).save(Image.new("RGB", (2, 2), "red"), "a.png")
+
+    kind, _, data = url.partition(",")
+    assert kind == "data:image/png;base64"
+    assert Image.open(io.BytesIO(base64.b64decode(data))).getpixel((0, 0)) == (255, 0, 0)
+    assert sent.frames == []
+
+
+def test_a_local_run_writes_into_a_folder(sent, tmp_path):
+    files = FolderFiles(tmp_path / "output")
+
+    path = job(sent, files).save(b"x", "a.bin")
+
+    assert (tmp_path / "output" / "a.bin").read_bytes() == b"x"
+    assert path == str(tmp_path / "output" / "a.bin")
+    assert isinstance(json.dumps(path), str)
+    assert not any(isinstance(frame, File) for frame in sent.frames)

@@ -1,0 +1,171 @@
+import json
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import runpod_worker
+from runpod_worker.core.errors import InputError, OutputError
+from runpod_worker.core.protocol import RESULT_LIMIT
+from runpod_worker.worker.executor import results
+from runpod_worker.worker.executor.results import Outcome, Place
+
+PLACE = Place("host", "worker-1")
+
+
+@pytest.mark.parametrize("value", [None, "", [], True, 0, "text", [1, {"a": None}], {"output": 1}, {"a": {}}])
+def test_any_json_value_is_the_output(value):
+    outcome = results.returned(value)
+
+    assert json.loads(outcome.output) == value
+    assert outcome.error is None
+    assert not outcome.refresh
+
+
+@pytest.mark.parametrize(
+    ("value", "outcome"),
+    [
+        ({}, Outcome()),
+        ({"error": ""}, Outcome()),
+        ({"error": None, "a": 1}, Outcome(b'{"a":1}')),
+        ({"error": "bad prompt"}, Outcome(error="bad prompt")),
+        ({"error": "bad", "seen": 3}, Outcome(b'{"seen":3}', "bad")),
+        ({"error": {"code": 7}}, Outcome(error='{"code":7}')),
+        ({"error": True}, Outcome(error="true")),
+        ({"error": ["ø"]}, Outcome(error='["ø"]')),
+        ({"refresh_worker": True}, Outcome(refresh=True)),
+        ({"refresh_worker": True, "a": 1}, Outcome(b'{"a":1}', refresh=True)),
+        ({"refresh_worker": False, "a": 1}, Outcome(b'{"a":1}')),
+        ({"refresh_worker": 1, "error": "x"}, Outcome(None, "x", refresh=True)),
+    ],
+)
+def test_marks_in_a_returned_dict_decide(value, outcome):
+    before = dict(value)
+
+    assert results.returned(value) == outcome
+    assert value == before
+
+
+def test_marks_count_only_at_the_top_of_a_dict():
+    assert results.returned([{"error": "x"}]).error is None
+    assert results.returned({"a": {"error": "x"}}).error is None
+
+
+@dataclass
+class Picture:
+    pixels: object
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ({"images": [np.zeros(3)]}, "output.images[0] is a numpy.ndarray; return JSON values"),
+        (object(), "output is an object; return JSON values, or save files with job.save"),
+        ({"a": {"b": [1, 2, {"c": print}]}}, "output.a.b[2].c is a builtin_function_or_method"),
+        ({"a": Picture(1j)}, "output.a.pixels is a complex"),
+        ({"a": {(1, 2): 3}}, "output.a is a dict with keys of type tuple; keys of JSON objects are strings"),
+        ({"text": "\ud800"}, "output.text is a str that is not valid Unicode"),
+        ({"error": {"why": object()}}, "error.why is an object"),
+    ],
+)
+def test_what_is_not_json_fails_with_its_place(value, said):
+    outcome = results.returned(value)
+
+    assert outcome.error.startswith(said)
+    assert outcome.output is None
+
+
+def test_a_value_that_contains_itself_fails():
+    value = {}
+    value["self"] = value
+
+    assert "contains itself" in results.returned({"a": value}).error
+
+
+def test_an_output_over_the_limit_fails_and_says_what_to_do():
+    assert "save large parts as files with job.save" in results.returned("x" * RESULT_LIMIT).error
+    assert results.returned("x" * (RESULT_LIMIT - 2)).error is None
+
+
+def test_a_chunk_over_the_limit_is_refused():
+    with pytest.raises(OutputError, match=r"a chunk of 20\.0 MiB"):
+        results.chunk("x" * RESULT_LIMIT)
+
+
+def test_numbers_of_numpy_are_numbers():
+    value = {"a": np.float32(0.5), "b": np.int64(3), "c": np.float64(2.5), "d": np.bool_(True), "e": np.array(7)}
+
+    assert results.returned(value).output == b'{"a":0.5,"b":3,"c":2.5,"d":true,"e":7}'
+
+
+def test_nan_and_infinity_become_null():
+    assert results.returned([math.nan, math.inf, -math.inf]).output == b"[null,null,null]"
+
+
+def test_an_exception_becomes_json_with_the_fields_of_the_sdk():
+    try:
+        int("bøøm")
+    except ValueError as error:
+        told = json.loads(results.raised(error, PLACE).error)
+
+    assert told["error_type"] == "<class 'ValueError'>"
+    assert told["error_message"].endswith("bøøm'")
+    assert told["error_traceback"].startswith("Traceback (most recent call last):\n  File")
+    assert told["error_traceback"].endswith(told["error_message"] + "\n")
+    assert (told["hostname"], told["worker_id"]) == ("host", "worker-1")
+    assert (told["runpod_version"], told["runpod_worker_version"]) == ("1.12.0", runpod_worker.__version__)
+
+
+def test_what_the_caller_did_wrong_is_said_in_plain_words():
+    assert results.raised(InputError("input.n: expected int"), PLACE).error == "input.n: expected int"
+
+
+def test_an_exception_that_cannot_be_shown_still_makes_an_error():
+    class Broken(Exception):
+        def __str__(self):
+            raise RuntimeError
+
+    told = json.loads(results.raised(Broken(), PLACE).error)
+
+    assert "__str__ raised RuntimeError" in told["error_message"]
+    assert json.loads(results.raised(ValueError("\ud800"), PLACE).error)["error_message"] == "?"
+
+
+def test_a_stream_comes_to_its_chunks_or_an_empty_list():
+    assert results.streamed(None) == Outcome(b"[]")
+    assert results.streamed([b"1", b'{"a":2}']) == Outcome(b'[1,{"a":2}]')
+    assert results.streamed(None, "bad") == Outcome(error="bad")
+    assert results.streamed([b"1"], "bad") == Outcome(b"[1]", "bad")
+    assert "at most 20 MiB" in results.streamed([bytes(RESULT_LIMIT)]).error
+
+
+def test_a_yielded_dict_with_an_error_is_one():
+    assert results.yielded_error({"error": {"m": "x"}}) == '{"m":"x"}'
+    assert results.yielded_error({"error": ""}) is None
+    assert results.yielded_error("error") is None
+
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**60), 2**60)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=20,
+)
+
+
+@given(JSON)
+def test_json_values_come_out_as_they_went_in(value):
+    assert json.loads(results.encoded(value)) == value
+
+
+@given(st.recursive(st.builds(object) | st.integers() | st.text(), lambda inner: st.lists(inner) | st.tuples(inner)))
+def test_no_value_makes_anything_but_an_outcome(value):
+    outcome = results.returned(value)
+
+    assert (outcome.error is None) != (outcome.output is None)

@@ -1,0 +1,235 @@
+import asyncio
+import os
+import socket
+import struct
+import subprocess
+import sys
+import threading
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from runpod_worker.core.errors import ChannelClosed, ChannelGarbled
+from runpod_worker.worker.ipc import channel
+from runpod_worker.worker.ipc.messages import Chunks, Done, Run, Stop, ToAgent
+
+WAIT_S = 30.0
+
+
+class Agent:
+    """An AgentChannel whose events can be awaited."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.frames: asyncio.Queue[ToAgent] = asyncio.Queue()
+        self.ended: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
+        self.channel = channel.AgentChannel(sock, received=self.frames.put_nowait, closed=self.ended.set_result)
+
+    async def next(self) -> ToAgent:
+        return await asyncio.wait_for(self.frames.get(), WAIT_S)
+
+    async def end(self) -> Exception | None:
+        return await asyncio.wait_for(self.ended, WAIT_S)
+
+
+@pytest.fixture
+def sockets():
+    ours, theirs = channel.pair()
+    yield ours, theirs
+    ours.close()
+    theirs.close()
+
+
+async def test_frames_arrive_in_order_at_the_agent(sockets):
+    agent, executor = Agent(sockets[0]), channel.ExecutorChannel(sockets[1])
+    sent = [Chunks(key="a", index=i, outputs=[b"1", b"22"]) for i in range(50)]
+
+    executor.send(*sent[:20])
+    executor.send(*sent[20:])
+
+    assert [await agent.next() for _ in sent] == sent
+    agent.channel.close()
+
+
+async def test_frames_arrive_in_order_at_the_executor(sockets):
+    agent, executor = Agent(sockets[0]), channel.ExecutorChannel(sockets[1])
+
+    await agent.channel.send(Run(key="a", body=b"{}", taken_at=1.5), Stop(key="a", reason="cancelled"))
+    agent.channel.close()
+
+    assert list(executor) == [Run(key="a", body=b"{}", taken_at=1.5), Stop(key="a", reason="cancelled")]
+
+
+@pytest.mark.parametrize("size", [0, 1, channel.READ_SIZE - 20, channel.READ_SIZE, channel.READ_SIZE + 1, 3_000_000])
+async def test_a_body_of_any_size_comes_back_as_it_was(sockets, size):
+    agent, executor = Agent(sockets[0]), channel.ExecutorChannel(sockets[1])
+    body = os.urandom(size)
+
+    def echo() -> None:
+        for run in executor:
+            executor.send(Done(key=run.key, output=run.body), Done(key="next"))
+
+    thread = threading.Thread(target=echo)
+    thread.start()
+    await agent.channel.send(Run(key="a", body=body, taken_at=0.0))
+
+    assert await agent.next() == Done(key="a", output=body)
+    assert await agent.next() == Done(key="next")
+    agent.channel.close()
+    await asyncio.to_thread(thread.join, WAIT_S)
+
+
+async def test_a_dead_executor_is_an_event_after_its_last_frames(sockets):
+    agent, executor = Agent(sockets[0]), channel.ExecutorChannel(sockets[1])
+
+    executor.send(Done(key="last"))
+    executor.close()
+
+    assert await agent.next() == Done(key="last")
+    assert await agent.end() is None
+
+
+async def test_an_executor_killed_in_the_middle_of_a_frame_is_an_event(sockets):
+    agent = Agent(sockets[0])
+    code = "import os, socket, sys; os.write(int(sys.argv[1]), b'\\xff\\0\\0\\0half'); os.kill(os.getpid(), 9)"
+    fd = sockets[1].fileno()
+
+    child = subprocess.Popen([sys.executable, "-c", code, str(fd)], pass_fds=[fd])
+    sockets[1].close()
+
+    assert await agent.end() is None
+    assert await asyncio.to_thread(child.wait, WAIT_S) == -9
+
+
+async def test_sending_to_a_dead_agent_says_so(sockets):
+    executor = channel.ExecutorChannel(sockets[1])
+    sockets[0].close()
+
+    assert list(executor) == []
+    with pytest.raises(ChannelClosed):
+        executor.send(Done(key="a"))
+
+
+async def test_sending_to_a_dead_executor_says_so_once_it_is_known(sockets):
+    agent = Agent(sockets[0])
+    sockets[1].close()
+    await agent.end()
+
+    agent.channel.post(Stop(key="a", reason=""))
+    with pytest.raises(ChannelClosed):
+        await agent.channel.send(Stop(key="a", reason=""))
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [b"GET / HTTP/1.1\r\n\r\n", struct.pack("<I", 3) + b"abc", struct.pack("<I", 2**31) + b"x"],
+    ids=["http", "not-messagepack", "endless"],
+)
+async def test_garbage_is_a_clear_error_at_both_ends(garbage):
+    ours, theirs = channel.pair()
+    agent = Agent(ours)
+    theirs.sendall(garbage)
+    assert isinstance(await agent.end(), ChannelGarbled)
+    theirs.close()
+
+    ours, theirs = channel.pair()
+    ours.sendall(garbage)
+    executor = channel.ExecutorChannel(theirs)
+    with pytest.raises(ChannelGarbled):
+        list(executor)
+    ours.close()
+    executor.close()
+
+
+async def test_a_frame_of_the_wrong_direction_is_garbage(sockets):
+    agent = Agent(sockets[0])
+    data = msgspec.msgpack.encode(Stop(key="a", reason="b"))
+
+    sockets[1].sendall(struct.pack("<I", len(data)) + data)
+
+    assert isinstance(await agent.end(), ChannelGarbled)
+
+
+async def test_a_callback_that_raises_ends_the_channel_with_its_error(sockets):
+    ended: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
+
+    def refuse(frame: ToAgent) -> None:
+        raise OSError("disk full")
+
+    channel.AgentChannel(sockets[0], received=refuse, closed=ended.set_result)
+    channel.ExecutorChannel(sockets[1]).send(Done(key="a"))
+
+    assert str(await asyncio.wait_for(ended, WAIT_S)) == "disk full"
+
+
+async def test_send_waits_while_the_executor_does_not_read(sockets):
+    agent = Agent(sockets[0])
+    run = Run(key="a", body=bytes(channel.HIGH_WATER), taken_at=0.0)
+    await agent.channel.send(run, run)
+
+    waiting = asyncio.create_task(agent.channel.send(run))
+    await asyncio.sleep(0)
+    assert not waiting.done()
+
+    received: list[object] = []
+    reader = threading.Thread(target=lambda: received.extend(channel.ExecutorChannel(sockets[1])))
+    reader.start()
+    await asyncio.wait_for(waiting, WAIT_S)
+    agent.channel.post(Stop(key="a", reason="x"))
+    while agent.channel.waiting_bytes:
+        await asyncio.sleep(0)
+    agent.channel.close()
+    await asyncio.to_thread(reader.join, WAIT_S)
+    assert received == [run, run, run, Stop(key="a", reason="x")]
+
+
+async def test_threads_may_send_at_the_same_time(sockets):
+    agent, executor = Agent(sockets[0]), channel.ExecutorChannel(sockets[1])
+    each, threads = 40, 4
+
+    def push(name: str) -> None:
+        for index in range(each):
+            executor.send(Chunks(key=name, index=index, outputs=[bytes(20_000)]))
+
+    running = [threading.Thread(target=push, args=(str(n),)) for n in range(threads)]
+    for thread in running:
+        thread.start()
+    frames = [await agent.next() for _ in range(each * threads)]
+
+    for name in map(str, range(threads)):
+        assert [f.index for f in frames if isinstance(f, Chunks) and f.key == name] == list(range(each))
+    for thread in running:
+        await asyncio.to_thread(thread.join, WAIT_S)
+    agent.channel.close()
+
+
+async def test_a_grown_buffer_is_kept_only_up_to_its_bound(sockets):
+    inflow = channel._Inflow(bytes)
+    inflow._buffer = memoryview(bytearray(channel.KEEP_SIZE + 1))
+    sockets[0].send(b"x")
+
+    inflow.fill(sockets[1])
+
+    assert len(inflow._buffer) == channel.READ_SIZE
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.lists(st.binary(max_size=300), min_size=1), st.lists(st.integers(1, 700), min_size=1))
+def test_frames_survive_any_cutting_of_the_stream(bodies, cuts):
+    frames = [Run(key=str(i), body=body, taken_at=0.0) for i, body in enumerate(bodies)]
+    data = bytes(channel._encode(frames))
+    ours, theirs = channel.pair()
+    inflow = channel._Inflow(msgspec.msgpack.Decoder(Run).decode)
+    received = []
+    position = turn = 0
+    while position < len(data):
+        size = cuts[turn % len(cuts)]
+        ours.sendall(data[position : position + size])
+        inflow.fill(theirs)
+        received += inflow.frames()
+        position, turn = position + size, turn + 1
+    ours.close()
+    theirs.close()
+
+    assert received == frames
