@@ -4,17 +4,13 @@ import asyncio
 import contextlib
 import json
 import os
-import select
 import signal
-import socket
 import sys
 import textwrap
-import threading
 import time
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -311,7 +307,7 @@ class RunningWorker:
 
 PRELUDE = """
 import asyncio, os, signal, sys, time
-from runpod_worker.worker.app import Worker
+from runpod_worker.worker.worker import Worker
 worker = Worker()
 """
 
@@ -346,112 +342,3 @@ async def start_worker(service: FakeService, tmp_path: Path) -> AsyncIterator[St
     yield start
     for worker in running:
         await worker.kill()
-
-
-class Slow:
-    """A file of which only the first byte is sent until it is released."""
-
-    def __init__(self, content: bytes) -> None:
-        self.content = content
-        self.asked = threading.Event()
-        self.left = threading.Event()
-        """The client has closed the connection before it had everything."""
-        self._ours, self._theirs = socket.socketpair()
-
-    def release(self) -> None:
-        self._ours.send(b"x")
-
-    def wait(self, client: socket.socket) -> bool:
-        """Whether it was released, and not the client gone."""
-        readable, _, _ = select.select([client, self._theirs], [], [])
-        return self._theirs in readable
-
-    def close(self) -> None:
-        self._ours.close()
-        self._theirs.close()
-
-
-class FileServer:
-    """Files by path: bytes (with a size that is not theirs), a status, a redirect, a Slow one, or a list."""
-
-    def __init__(self) -> None:
-        self.files: dict[str, Any] = {}
-        self.asked: list[str] = []
-        self._server = _Server(self)
-        self._thread = threading.Thread(target=self._server.serve_forever)
-        self._thread.start()
-
-    def url(self, path: str, host: str = "127.0.0.1") -> str:
-        return f"http://{host}:{self._server.server_port}{path}"
-
-    def slow(self, path: str, content: bytes = b"slow") -> Slow:
-        self.files[path] = Slow(content)
-        return self.files[path]
-
-    def answer(self, path: str) -> Any:
-        self.asked.append(path)
-        found = self.files[path.partition("?")[0]]
-        return found.pop(0) if isinstance(found, list) else found
-
-    def close(self) -> None:
-        slow = [file for file in self.files.values() if isinstance(file, Slow)]
-        for file in slow:
-            file.release()
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()  # waits for the requests
-        for file in slow:
-            file.close()
-
-
-class _Handler(BaseHTTPRequestHandler):
-    server: "_Server"
-
-    def do_GET(self) -> None:
-        match self.server.file_server.answer(self.path):
-            case int() as status:
-                self._head(status)
-            case str() as url:
-                self._head(302, Location=url)
-            case Slow() as slow:
-                self._slow(slow)
-            case (int() as announced, bytes() as sent):
-                self._content(announced, sent)
-            case bytes() as content:
-                self._content(len(content), content)
-
-    def _slow(self, slow: Slow) -> None:
-        self._content(len(slow.content), slow.content[:1])
-        slow.asked.set()
-        if slow.wait(self.connection):
-            with contextlib.suppress(OSError):
-                self.wfile.write(slow.content[1:])
-        else:
-            slow.left.set()
-
-    def _content(self, size: int, sent: bytes) -> None:
-        self._head(200, **{"Content-Length": str(size)})
-        self.wfile.write(sent)
-
-    def _head(self, status: int, **headers: str) -> None:
-        self.send_response(status)
-        for name, value in headers.items():
-            self.send_header(name, value)
-        self.end_headers()
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
-class _Server(ThreadingHTTPServer):
-    def __init__(self, file_server: FileServer) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.file_server = file_server
-
-
-@pytest.fixture
-def file_server() -> Iterator[FileServer]:
-    """A web server with files, on loopback."""
-    server = FileServer()
-    yield server
-    server.close()

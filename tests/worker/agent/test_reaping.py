@@ -7,7 +7,7 @@ import textwrap
 SCRIPT = """
 import asyncio, ctypes, os, sys, time
 from pathlib import Path
-from runpod_worker.worker.process import Spawned, reap_orphans
+from runpod_worker.worker.agent.process import Spawned, reap_orphans
 
 assert ctypes.CDLL(None).prctl(36, 1, 0, 0, 0) == 0  # PR_SET_CHILD_SUBREAPER: orphans come to this process
 
