@@ -166,7 +166,7 @@ class Fleet(Service):
 
     def environment(self, worker_id: str = "bench") -> dict[str, str]:
         self._started += 1
-        return super().environment(f"{worker_id}{self._started}") | {"RUNPOD_WORKER_AHEAD": str(self._ahead_s)}
+        return super().environment(f"{worker_id}{self._started}") | {"RUNPOD_WORKER_PREFETCH": str(self._ahead_s)}
 
 
 async def real(ahead_s: float, lasting_s: float) -> list[tuple[float, float]]:

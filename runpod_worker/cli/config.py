@@ -15,7 +15,7 @@ from runpod_worker import config
 from runpod_worker.cli.border import bordered
 from runpod_worker.cli.options import Concurrency, Device, Grace, Key, LogLevel, Url, WorkerId
 from runpod_worker.cli.work import as_mapping
-from runpod_worker.config import Loaded, WorkerSettings, environment, resolve, worker_settings
+from runpod_worker.config import Loaded, WorkerSettings, environment, file_keys, resolve, worker_settings
 from runpod_worker.workerfile import FILE_NAME, WorkerFile, in_folder, is_secret
 from runpod_worker.workerfile.schema import as_text
 
@@ -96,7 +96,7 @@ def _shown(one: Loaded, cls: type[Any], env: Mapping[str, str]) -> Loaded:
 
 def _image(file: WorkerFile) -> Iterator[Loaded]:
     """The keys of worker.yaml that no running worker reads: they are about the image and the tests."""
-    settings = {str(one.metadata.get("file")).partition(".")[0] for one in dataclasses.fields(WorkerSettings)}
+    settings = {key.partition(".")[0] for key in file_keys(WorkerSettings)}
     empty = WorkerFile()
     for name in WorkerFile.__struct_fields__:
         value = getattr(file, name)

@@ -17,6 +17,7 @@ def work(handler: Path, given: Mapping[str, object], *, as_runpod: bool = False)
     """Take jobs from a job service and run them with the handler in this file; the exit status."""
     from runpod_worker.worker.launch.launch import run_handler
 
+    setup()  # so that a warning about a setting has its form; the settings then say what else it looks like
     settings = settings_for(handler, given)
     if not settings.deployed:
         raise SettingsError(

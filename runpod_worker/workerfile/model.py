@@ -83,7 +83,13 @@ class WorkerFile(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_field
     models: Annotated[tuple[Model, ...], Meta(description="Weights, baked into the image or kept on the volume")] = ()
     device: Annotated[Text | None, Meta(description="auto, cuda, cuda:1, cpu or mps")] = None
     concurrency: Annotated[Slots | None, Meta(description="Jobs at once, instead of the handler's own number")] = None
-    ahead: Annotated[Seconds | None, Meta(description="Longest time a job may be held ahead of a free slot")] = None
+    prefetch: Annotated[
+        Seconds | None, Meta(description="Longest time a job may be held before a slot is free, in seconds")
+    ] = None
+    ahead: Annotated[
+        Seconds | None,
+        Meta(description="The name of `prefetch` before 0.2; works until 0.3", extra_json_schema={"deprecated": True}),
+    ] = None
     timeouts: Annotated[Timeouts, Meta(description="How long things may take, in seconds")] = Timeouts()
     spool: Annotated[Spool, Meta(description="Where results wait that could not be delivered")] = Spool()
     env: Annotated[

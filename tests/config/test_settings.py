@@ -1,8 +1,13 @@
 """Where a setting's value comes from, and what a wrong one says."""
 
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
 import pytest
 
-from runpod_worker.config import WorkerSettings, client_settings, load, resolve, worker_settings
+from runpod_worker.config import Old, WorkerSettings, client_settings, load, loading, resolve, setting, worker_settings
 from runpod_worker.core.errors import SettingsError
 
 
@@ -16,11 +21,13 @@ def test_command_line_beats_environment_beats_file_beats_default() -> None:
 
 
 def test_each_value_knows_where_it_came_from() -> None:
-    found = {one.name: one.origin for one in resolve(WorkerSettings, {"device": "cpu"}, env={"RUNPOD_POD_ID": "p"})}
+    origins = {
+        loaded.name: loaded.origin for loaded in resolve(WorkerSettings, {"device": "cpu"}, env={"RUNPOD_POD_ID": "p"})
+    }
 
-    assert found["device"] == "command line"
-    assert found["worker_id"] == "environment RUNPOD_POD_ID"
-    assert found["grace_s"] == "default"
+    assert origins["device"] == "command line"
+    assert origins["worker_id"] == "environment RUNPOD_POD_ID"
+    assert origins["grace_s"] == "default"
 
 
 def test_milliseconds_of_the_platform_become_seconds() -> None:
@@ -63,3 +70,53 @@ def test_two_workers_never_share_an_id() -> None:
 
 def test_the_client_finds_the_platform_by_default() -> None:
     assert client_settings(env={}).base_url == "https://api.runpod.ai/v2"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Renamed:
+    """One setting whose three names changed."""
+
+    hold_s: float = setting(
+        1.0, "NEW_HOLD", text="t", file="hold", scale=0.5, old=Old(name="keep_s", env="OLD_HOLD", file="old.hold")
+    )
+
+
+@pytest.fixture
+def warned(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> Callable[[], list[tuple[str, str]]]:
+    monkeypatch.setattr(loading, "_WARNED", set())
+    monkeypatch.setattr(logging.getLogger("runpod_worker"), "propagate", True)
+    return lambda: [(r.old, r.new) for r in caplog.records if r.message == "setting.renamed"]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("given", "env", "file", "value", "warning"),
+    [
+        ({"keep_s": 3}, {}, {}, 3.0, ("keep_s", "hold_s")),
+        ({}, {"OLD_HOLD": "3"}, {}, 1.5, ("OLD_HOLD", "NEW_HOLD")),
+        ({}, {}, {"old": {"hold": 3}}, 3.0, ("worker.yaml old.hold", "worker.yaml hold")),
+    ],
+)
+def test_an_old_name_works_and_the_log_says_the_new_one_once(
+    given: Any, env: Any, file: Any, value: float, warning: tuple[str, str], warned: Any
+) -> None:
+    values = [load(Renamed, given, env=env, file=file).hold_s for _ in range(2)]
+
+    assert values == [value, value]
+    assert warned() == [warning]
+
+
+def test_a_new_name_wins_over_an_old_one_without_a_warning(warned: Any) -> None:
+    given, env, file = {"hold_s": 3, "keep_s": 4}, {"NEW_HOLD": "5", "OLD_HOLD": "6"}, {"hold": 7, "old": {"hold": 8}}
+
+    assert load(Renamed, given, env=env, file=file).hold_s == 3
+    assert load(Renamed, env=env, file=file).hold_s == 2.5
+    assert load(Renamed, env={}, file=file).hold_s == 7
+    assert warned() == []
+
+
+def test_the_names_of_0_1_still_set_the_prefetch() -> None:
+    env = {"RUNPOD_WORKER_AHEAD": "0.25", "RUNPOD_WORKER_AHEAD_JOBS": "7"}
+
+    assert load(WorkerSettings, env=env).prefetch_s == 0.25
+    assert load(WorkerSettings, env=env).prefetch_jobs == 7
+    assert load(WorkerSettings, env={}, file={"ahead": 2.0}).prefetch_s == 2.0

@@ -42,7 +42,7 @@ def test_command_line_beats_environment_beats_file_beats_default(folder: Path, m
     assert worker["concurrency"] == {"value": 8, "from": "command line"}
     assert worker["device"] == {"value": "cuda:1", "from": "environment RUNPOD_WORKER_DEVICE"}
     assert worker["grace_s"] == {"value": 5.0, "from": "worker.yaml timeouts.grace"}
-    assert worker["ahead_jobs"] == {"value": 32, "from": "default"}
+    assert worker["prefetch_jobs"] == {"value": 32, "from": "default"}
 
 
 def test_a_variable_of_the_file_is_told_from_one_of_the_environment(

@@ -30,7 +30,8 @@ models:
     bake: true
 device: cuda
 concurrency: 4
-ahead: 1
+prefetch: 1
+ahead: 2
 timeouts:
   load: 60
   grace: 10.5

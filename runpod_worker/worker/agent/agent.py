@@ -72,7 +72,7 @@ class Agent:
         self._now = now
         self._random = random
         self._gate = Gate(now=now, random=random)
-        self._capacity = Capacity(ahead_s=settings.ahead_s, ahead_jobs=settings.ahead_jobs)
+        self._capacity = Capacity(ahead_s=settings.prefetch_s, ahead_jobs=settings.prefetch_jobs)
         self._benches = [Bench(process, hear=self._hear) for process in processes]
         self._agreed = asyncio.Event()
         self._leaving = asyncio.Event()

@@ -22,6 +22,7 @@ serve_api: list[ServeApi] = []
 
 def start(worker: Worker, given: Mapping[str, object]) -> int:
     """Run the worker as flags, environment and `given` say; return the exit code."""
+    setup()  # so that a warning about a setting has its form; `run` sets up what the settings say
     told = flags.take(sys.argv)
     return run(worker, told, worker_settings({"log_level": told.rp_log_level, **given}))
 

@@ -82,7 +82,7 @@ class Fetches:
     def ahead(self, work: Callable[[], None]) -> None:
         """Do it in another thread, in its turn."""
         self._work.put(work)
-        if len(self._pool) < self._settings.at_once:
+        if len(self._pool) < self._settings.max_concurrent:
             self._pool.append(_thread(self._serve))
 
     def at_once(self, work: Callable[[], None]) -> None:

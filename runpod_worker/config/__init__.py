@@ -1,0 +1,43 @@
+"""Settings: the only reader of the environment, the command line's values and worker.yaml.
+
+loading  `setting`, `load`, `resolve`: where each value comes from
+env      the process's environment, read and filled
+worker   the settings of a worker process
+groups   the settings of the client, of downloads and of RunPod's SDK
+"""
+
+from runpod_worker.config.env import channel_fd, environment, fill_environment, put_on_python_path
+from runpod_worker.config.groups import (
+    ClientSettings,
+    DownloadSettings,
+    SdkSettings,
+    client_settings,
+    download_settings,
+    sdk_settings,
+)
+from runpod_worker.config.loading import Loaded, Old, file_keys, load, resolve, rows, setting
+from runpod_worker.config.worker import SPOOL_DIR, WorkerSettings, default_worker_id, worker_settings
+
+__all__ = [
+    "SPOOL_DIR",
+    "ClientSettings",
+    "DownloadSettings",
+    "Loaded",
+    "Old",
+    "SdkSettings",
+    "WorkerSettings",
+    "channel_fd",
+    "client_settings",
+    "default_worker_id",
+    "download_settings",
+    "environment",
+    "file_keys",
+    "fill_environment",
+    "load",
+    "put_on_python_path",
+    "resolve",
+    "rows",
+    "sdk_settings",
+    "setting",
+    "worker_settings",
+]

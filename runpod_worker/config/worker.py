@@ -1,0 +1,134 @@
+"""The settings of a worker process."""
+
+from __future__ import annotations
+
+import re
+import socket
+import uuid
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, replace
+from pathlib import Path
+from urllib.parse import quote, quote_plus, urlsplit
+
+from runpod_worker.config.loading import Old, load, setting
+from runpod_worker.core.errors import SettingsError
+
+SPOOL_DIR = Path("~/.cache/runpod_worker/spool").expanduser()
+
+
+def default_worker_id() -> str:
+    """Return an id that no other worker has."""
+    return f"{re.sub('[^A-Za-z0-9_-]', '-', socket.gethostname())[:32]}-{uuid.uuid4().hex[:12]}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerSettings:
+    """Everything that can be set about a worker process from outside (protocol B.1, B.2)."""
+
+    url: str | None = setting(
+        None,
+        "RUNPOD_WORKER_URL",
+        text="Job service and endpoint, `http://host:port/v2/ENDPOINT`; derives the four URLs below",
+    )
+    take_url: str | None = setting(None, "RUNPOD_WEBHOOK_GET_JOB", text="URL template of job-take; unset: local mode")
+    done_url: str | None = setting(None, "RUNPOD_WEBHOOK_POST_OUTPUT", text="URL template of job-done")
+    stream_url: str | None = setting(None, "RUNPOD_WEBHOOK_POST_STREAM", text="URL template of job-stream")
+    ping_url: str | None = setting(None, "RUNPOD_WEBHOOK_PING", text="URL of the heartbeat; unset: none is sent")
+    ping_interval_s: float = setting(
+        10.0, "RUNPOD_PING_INTERVAL", scale=0.001, text="Time between heartbeats (the variable is in milliseconds)"
+    )
+    api_key: str | None = setting(
+        None, "RUNPOD_AI_API_KEY", secret=True, text="Sent as the `Authorization` header, as it stands"
+    )
+    worker_id: str = setting(
+        MISSING, "RUNPOD_POD_ID", text="This worker's id; a random one by default", default_factory=default_worker_id
+    )
+    hostname: str = setting("unknown", "RUNPOD_POD_HOSTNAME", text="Named in the error of a failed job")
+    endpoint_id: str | None = setting(
+        None, "RUNPOD_ENDPOINT_ID", text="The endpoint's id; when set, log lines are JSON"
+    )
+    gpu: str | None = setting(None, "RUNPOD_GPU_NAME", text="GPU type that is sent to the service with `url`")
+    device: str = setting("auto", "RUNPOD_WORKER_DEVICE", file="device", text="auto, cuda, cuda:1, cpu or mps")
+    concurrency: int | None = setting(
+        None,
+        "RUNPOD_WORKER_CONCURRENCY",
+        file="concurrency",
+        text="Concurrent jobs; overrides the handler's own option",
+    )
+    grace_s: float = setting(
+        30.0,
+        "RUNPOD_WORKER_GRACE",
+        file="timeouts.grace",
+        text="After SIGTERM, how long running jobs may go on, in seconds",
+    )
+    stop_grace_s: float = setting(
+        5.0,
+        "RUNPOD_WORKER_STOP_GRACE",
+        file="timeouts.stop",
+        text="How long a stopped handler may take to end before its process is killed",
+    )
+    load_timeout_s: float = setting(
+        420.0, "RUNPOD_INIT_TIMEOUT", file="timeouts.load", text="How long loading the model may take, in seconds"
+    )
+    prefetch_s: float = setting(
+        0.5,
+        "RUNPOD_WORKER_PREFETCH",
+        file="prefetch",
+        text="Longest time a job may be held before a slot is free, in seconds; 0: no prefetch",
+        old=Old(name="ahead_s", env="RUNPOD_WORKER_AHEAD", file="ahead"),
+    )
+    prefetch_jobs: int = setting(
+        32,
+        "RUNPOD_WORKER_PREFETCH_JOBS",
+        text="Most jobs held for one slot before it is free; 0: no prefetch",
+        old=Old(name="ahead_jobs", env="RUNPOD_WORKER_AHEAD_JOBS"),
+    )
+    spool_dir: Path = setting(
+        SPOOL_DIR,
+        "RUNPOD_WORKER_SPOOL",
+        file="spool.dir",
+        text="Folder of results that could not be delivered yet",
+    )
+    spool_bytes: int = setting(
+        1 << 30, "RUNPOD_WORKER_SPOOL_BYTES", file="spool.bytes", text="Most bytes kept in that folder"
+    )
+    health_file: Path | None = setting(
+        None, "RUNPOD_WORKER_HEALTH_FILE", text="Touched every 5 seconds while the worker lives, for a health check"
+    )
+    log_level: str = setting(
+        "INFO", "RUNPOD_LOG_LEVEL", "RUNPOD_DEBUG_LEVEL", text="ERROR, WARN, INFO, DEBUG, TRACE or NOTSET"
+    )
+
+    @property
+    def deployed(self) -> bool:
+        """Whether there is a job service to take jobs from. Without one the handler runs locally, once."""
+        return bool(self.url or self.take_url)
+
+
+def worker_settings(
+    given: Mapping[str, object] | None = None,
+    *,
+    env: Mapping[str, str] | None = None,
+    file: Mapping[str, object] | None = None,
+) -> WorkerSettings:
+    """Return the worker's settings; `url`, when it is given, provides the URL templates."""
+    settings = load(WorkerSettings, given, env=env, file=file)
+    if settings.url is None:
+        return settings
+    return _with_urls(settings, settings.url, given or {})
+
+
+def _with_urls(settings: WorkerSettings, url: str, given: Mapping[str, object]) -> WorkerSettings:
+    base = url.rstrip("/")
+    parts = urlsplit(base)
+    if parts.scheme not in ("http", "https") or not re.search(r"/v2/[^/]+$", parts.path):
+        raise SettingsError(f"url: expected http(s)://host[:port]/v2/ENDPOINT, got {url!r}")
+    gpu = f"?gpu={quote_plus(settings.gpu or 'cpu')}"
+    me = quote(settings.worker_id, safe="")
+    templates = {
+        "take_url": f"{base}/job-take/{me}{gpu}",
+        "done_url": f"{base}/job-done/{me}/$ID{gpu}",
+        "stream_url": f"{base}/job-stream/{me}/$ID{gpu}",
+        "ping_url": f"{base}/ping/{me}{gpu}",
+    }
+    return replace(settings, **{name: url for name, url in templates.items() if name not in given})  # type: ignore[arg-type]
