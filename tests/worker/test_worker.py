@@ -77,7 +77,7 @@ def test_the_public_names_of_the_worker_are_there():
 def test_an_executor_loads_neither_torch_nor_anything_of_the_network():
     code = """if True:
         import sys
-        import runpod_worker.worker.executor, runpod_worker.worker.modes
+        import runpod_worker.worker.executor.main, runpod_worker.worker.launch.modes
         runpod_worker.Worker, runpod_worker.Job
         heavy = ("torch", "aiohttp", "sqlite3", "redis", "runpod_worker.service", "runpod_worker.client")
         print([name for name in heavy if name in sys.modules])
