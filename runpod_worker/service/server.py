@@ -17,6 +17,7 @@ from aiohttp import web
 from runpod_worker.core.errors import SettingsError
 from runpod_worker.core.protocol import EXTENSIONS
 from runpod_worker.log import log
+from runpod_worker.net.loop import new_event_loop
 from runpod_worker.service.files import FileStore, FolderFiles
 from runpod_worker.service.http.app import App, Page
 from runpod_worker.service.http.clients import ClientRoutes
@@ -244,7 +245,7 @@ async def run_service(
 def serve(settings: ServiceSettings, *, ready: Ready | None = None, pages: Mapping[str, Page] | None = None) -> None:
     """Run the job service as this process, until a signal ends it."""
     _calm_collector()
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
         runner.run(run_service(settings, ready=ready, pages=pages))
 
 
@@ -253,15 +254,6 @@ def _calm_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    try:
-        import uvloop
-    except ImportError:  # not on Linux
-        return None
-    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
-    return factory
 
 
 def _stopped_by_signal(stores: Stores) -> asyncio.Event:

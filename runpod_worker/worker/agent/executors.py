@@ -42,12 +42,12 @@ class Bench:
         self.ready = self.load_error = self.failed_check = self.killed_for = None
         self._gone, self._exited, self._closed = asyncio.Event(), asyncio.Event(), asyncio.Event()
         sock = self.process.start(_setter(self._exited, self._gone))
-        self._channel = AgentChannel(sock, received=self._received, closed=self._channel_ended)
+        self._channel = AgentChannel(sock, on_message=self._received, on_closed=self._channel_ended)
 
     def post(self, frame: ToExecutor) -> None:
         """Send a frame, if the executor is there."""
         if self._channel is not None:
-            self._channel.post(frame)
+            self._channel.send(frame)
 
     def kill(self, reason: str) -> None:
         """End the process now."""

@@ -23,12 +23,12 @@ from runpod_worker.worker.ipc.messages import (
     LoadFailed,
     Progress,
     Ready,
-    Resized,
+    Revoke,
     Run,
+    SlotsChanged,
     Started,
     Stop,
     ToAgent,
-    Unrun,
 )
 from runpod_worker.worker.link.port import Assignment, Attempt, Link
 
@@ -151,7 +151,7 @@ class Holding:
                 self._ready(bench, frame)
             case LoadFailed():
                 bench.load_error, bench.failed_check = frame.error, frame.check
-            case Resized():
+            case SlotsChanged():
                 bench.slots.count = frame.slots
                 self._outside.changed()
             case Chunks() | Progress() | File() | FileFailed():
@@ -186,7 +186,7 @@ class Holding:
         if job is None:
             return
         self._learn(job, done)
-        if done.unrun:
+        if done.revoked:
             self._give_back(job)
         elif job.stop is not None:
             self._stopped(job, done.error)
@@ -197,7 +197,7 @@ class Holding:
             self._outside.leave(0, "the handler asked for a new worker")
 
     def _learn(self, job: Held, done: Done) -> None:
-        if done.unrun or job.started_at is None:
+        if done.revoked or job.started_at is None:
             return
         ended = done.timings.finished if done.timings is not None else self._now()
         self._capacity.ended(ended - job.started_at)
@@ -338,7 +338,7 @@ class Holding:
     def _ask_back(self, bench: Bench, job: Held) -> None:
         if not job.leaving and job.stop is None:
             job.leaving = True
-            bench.post(Unrun(job.key))
+            bench.post(Revoke(job.key))
 
     def _give_back(self, job: Held) -> None:
         self._forget(job)

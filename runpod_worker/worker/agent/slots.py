@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from runpod_worker.worker.ipc.messages import Credit
+from runpod_worker.worker.ipc.messages import WindowUpdate
 from runpod_worker.worker.link.port import Assignment, Attempt
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class Held:
     started_at: float | None = None
     stop: Why | None = None
     leaving: bool = False
-    """It was asked back un-started (Unrun); the executor's answer says whether that was in time."""
+    """It was asked back un-started (Revoke); the executor's answer says whether that was in time."""
     streamed: bool = False
     runs_lost: int = 0
     timers: list[TimerHandle] = field(default_factory=list)
@@ -62,7 +62,7 @@ class Held:
     def credit(self, size: int) -> None:
         """Tell the executor that so many bytes of the job have left."""
         if self.bench is not None:
-            self.bench.post(Credit(self.key, size))
+            self.bench.post(WindowUpdate(self.key, size))
 
     def disarm(self) -> None:
         """No timer may fire for it any more."""

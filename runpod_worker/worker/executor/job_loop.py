@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import functools
 import gc
-import importlib.util
 import inspect
 import threading
 from collections.abc import Awaitable, Callable
@@ -20,6 +19,7 @@ from runpod_worker.config import WorkerSettings, download_settings
 from runpod_worker.core.errors import ChannelClosed, CheckFailed, HandlerError, InputError
 from runpod_worker.core.schema import place_of, validated
 from runpod_worker.log import log
+from runpod_worker.net.loop import new_event_loop
 from runpod_worker.worker.executor import device, results
 from runpod_worker.worker.executor.attempt import Files, Running, alive, now
 from runpod_worker.worker.executor.concurrency import concurrency_of
@@ -32,7 +32,7 @@ from runpod_worker.worker.executor.results import Place
 from runpod_worker.worker.executor.runners import Runner, runner_for
 from runpod_worker.worker.executor.sender import Outflow
 from runpod_worker.worker.executor.window import Account, Bank
-from runpod_worker.worker.ipc.messages import Credit, Done, Ready, Run, Stop, ToExecutor, Unrun
+from runpod_worker.worker.ipc.messages import Done, Ready, Revoke, Run, Stop, ToExecutor, WindowUpdate
 from runpod_worker.worker.worker import Declaration, Hook
 
 Send = Callable[..., None]
@@ -60,7 +60,7 @@ class Engine:
         self._fetches = fetches or Fetches(download_settings())
         self._arriving = _Arriving()
         self._deadlines = Deadlines()
-        self._aio = asyncio.Runner(loop_factory=_new_loop)
+        self._aio = asyncio.Runner(loop_factory=new_event_loop)
         self._held: dict[str, Running] = {}
         self._decode = msgspec.json.Decoder().decode
         self._model: Any = None
@@ -105,11 +105,11 @@ class Engine:
                 self._run(frame)
             case Stop():
                 self._stop(frame.key, frame.reason)
-            case Unrun():
+            case Revoke():
                 held = self._held.get(frame.key)
                 if held is not None and held.claim():
-                    self._answer(Done(frame.key, unrun=True))
-            case Credit():
+                    self._answer(Done(frame.key, revoked=True))
+            case WindowUpdate():
                 if self._bank is not None:
                     self._bank.pay(frame.key, frame.size)
 
@@ -307,11 +307,3 @@ async def _awaited(value: Awaitable[Any]) -> Any:
 
 def _drop(*frames: object) -> None:
     """Warm-ups are nobody's jobs."""
-
-
-def _new_loop() -> asyncio.AbstractEventLoop:
-    if importlib.util.find_spec("uvloop") is None:
-        return asyncio.new_event_loop()
-    import uvloop
-
-    return uvloop.new_event_loop()

@@ -20,7 +20,7 @@ from runpod_worker.worker.executor.concurrency import Concurrency
 from runpod_worker.worker.executor.interrupt import MainThread, PoolThread
 from runpod_worker.worker.executor.invoke import Calling
 from runpod_worker.worker.executor.sender import Outflow
-from runpod_worker.worker.ipc.messages import Resized, ToAgent
+from runpod_worker.worker.ipc.messages import SlotsChanged, ToAgent
 
 ADJUST_EVERY_S = 1.0
 """How often the number of slots is looked at while jobs run."""
@@ -209,7 +209,7 @@ class LoopRunner:
         before, slots = self._concurrency.slots, self._concurrency.adjust()
         if slots != before:
             self._free += slots - before
-            self._send(Resized(slots))
+            self._send(SlotsChanged(slots))
         if self._looking is None:
             self._looking = self._loop.call_later(ADJUST_EVERY_S, self._look)
 

@@ -1,5 +1,5 @@
-"""What agent and executor say to each other.
+"""The protocol between the agent and an executor.
 
-messages   the frames
-channel    how they travel
+messages   what the two send each other
+channel    how messages travel: one Unix socket pair
 """

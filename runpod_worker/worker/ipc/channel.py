@@ -1,14 +1,15 @@
-"""How frames travel between the agent and an executor: one Unix socket pair, two ends.
+"""How messages travel between the agent and an executor: over one Unix socket pair.
 
-`AgentChannel` is the asyncio end (callbacks, many frames per wake-up), `ExecutorChannel` the blocking, thread-safe one.
-A frame is four bytes of length (little endian) and that many bytes of MessagePack, bodies inside.
+`AgentChannel` is the asyncio end (callbacks, many messages per wake-up); `ExecutorChannel` is blocking and thread-safe.
+A message is four bytes of length (little endian) and that many bytes of MessagePack, bodies inside.
 
-Bodies do not travel as a memfd passed by SCM_RIGHTS, because that was measured to be slower at every size. There and
-back with uvloop on one end, 2 cores, inline / memfd: 64 KB 53 / 131 us, 512 KB 0.35 / 0.60 ms, 1 MB 0.45 / 1.15 ms,
-8 MB 7.2 / 10.9 ms. Most of it is the price of fresh pages, which each new memfd pays and a kept buffer does not.
+Bodies do not travel as a memfd passed by SCM_RIGHTS: measurements show that to be slower at every size. Round trips
+with uvloop on one end, 2 cores, inline / memfd: 64 KB 53 / 131 us, 512 KB 0.35 / 0.60 ms, 1 MB 0.45 / 1.15 ms,
+8 MB 7.2 / 10.9 ms. Most of the difference is the cost of fresh pages, which each new memfd pays and a reused buffer
+does not.
 
-The other process may die at any byte: the end of the stream, in the middle of a frame or not, is the event "closed".
-What cannot be a frame is `ChannelGarbled`, and the channel is of no use any more.
+The other process may die at any byte: the end of the stream, inside a message or not, closes the channel. Bytes that
+are no message raise `ChannelGarbled`, and the channel is unusable from then on.
 """
 
 from __future__ import annotations
@@ -25,19 +26,16 @@ from typing import Generic, TypeVar
 import msgspec
 
 from runpod_worker.core.errors import ChannelClosed, ChannelGarbled
-from runpod_worker.worker.ipc.messages import Frame, ToAgent, ToExecutor
+from runpod_worker.worker.ipc.messages import Message, ToAgent, ToExecutor
 
 READ_SIZE = 256 * 1024
-"""Bytes asked of the socket at once: what a Unix socket holds by default, so one call empties it."""
+"""Bytes per read. A Unix socket buffers this much by default, so one read empties it."""
 
-KEEP_SIZE = 32 * 1024 * 1024
-"""A buffer that had to grow for a long frame is kept up to this size: new pages for every frame cost more than it."""
+MAX_KEPT_BUFFER = 32 * 1024 * 1024
+"""Bytes. A buffer that grew for a long message is reused up to this size, because fresh pages cost more than memory."""
 
-HIGH_WATER = 1024 * 1024
-"""Bytes waiting for the socket above which `AgentChannel.send` makes its caller wait."""
-
-MAX_FRAME = 256 * 1024 * 1024
-"""A longer frame is taken for garbage."""
+MAX_MESSAGE = 256 * 1024 * 1024
+"""Bytes. A longer message counts as garbage and makes the channel unusable."""
 
 _LENGTH = struct.Struct("<I")
 _Received = TypeVar("_Received")
@@ -50,45 +48,45 @@ def pair() -> tuple[socket.socket, socket.socket]:
 
 
 class ExecutorChannel:
-    """The executor's end: blocking. Any thread may send; one iterates over what arrives, until the agent is gone."""
+    """The executor's blocking end. Any thread may send; one thread iterates over received messages."""
 
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(True)
         self._sock = sock
-        self._inflow: _Inflow[ToExecutor] = _Inflow(msgspec.msgpack.Decoder[ToExecutor](ToExecutor).decode)
-        self._sending = threading.Lock()
+        self._buffer: _ReadBuffer[ToExecutor] = _ReadBuffer(msgspec.msgpack.Decoder[ToExecutor](ToExecutor).decode)
+        self._send_lock = threading.Lock()
 
-    def send(self, *frames: ToAgent) -> None:
-        """Send the frames, in order and with nothing between them; wait while the agent does not read.
+    def send(self, *messages: ToAgent) -> None:
+        """Send the messages in order, without others in between; wait while the agent does not read.
 
         Raises:
             ChannelClosed: the agent is gone.
         """
-        data = _encode(frames)
-        with self._sending:
+        data = _encode(messages)
+        with self._send_lock:
             try:
                 self._sock.sendall(data)
             except OSError as error:
                 raise ChannelClosed from error
 
     def __iter__(self) -> Iterator[ToExecutor]:
-        """Yield what the agent sends; end when it is gone.
+        """Yield what the agent sends, until the agent is gone.
 
         Raises:
-            ChannelGarbled: what arrived is not a frame.
+            ChannelGarbled: the received bytes are no message.
         """
         while self._fill():
-            yield from self._inflow.frames()
+            yield from self._buffer.messages()
 
     def close(self) -> None:
-        """Close the socket; a thread that iterates comes to its end."""
-        with suppress(OSError):  # the other end was faster
+        """Close the socket, which ends the iteration in the reading thread."""
+        with suppress(OSError):  # the other end closed first
             self._sock.shutdown(socket.SHUT_RDWR)
         self._sock.close()
 
     def _fill(self) -> bool:
         try:
-            return self._inflow.fill(self._sock)
+            return self._buffer.fill(self._sock)
         except OSError:  # reset by the other end, or closed by this one
             return False
 
@@ -96,85 +94,66 @@ class ExecutorChannel:
 class AgentChannel:
     """The agent's end, on the running loop (asyncio's or uvloop's).
 
-    `received` is called for each frame. Nothing keeps this end from reading: a job that says more than can leave waits
-    by itself (credit.py), so that no stop and no result waits for a stream.
-    `closed` is called once, when the executor is gone (None), or with the error that made the channel useless. A
-    `received` that raises counts as such an error. Neither is called after `close`.
+    `on_message` is called for each message. This end always reads: each job's flow-control window limits what the
+    executor sends (worker/executor/window.py), so a slow stream delays no stop and no outcome.
+    `on_closed` is called once: with None when the executor is gone, or with the error that made the channel unusable,
+    which includes an error raised by `on_message`. After `close` neither is called.
     """
 
     def __init__(
         self,
         sock: socket.socket,
         *,
-        received: Callable[[ToAgent], None],
-        closed: Callable[[Exception | None], None],
+        on_message: Callable[[ToAgent], None],
+        on_closed: Callable[[Exception | None], None],
     ) -> None:
         sock.setblocking(False)
         self._sock = sock
-        self._received = received
-        self._closed = closed
-        self._inflow: _Inflow[ToAgent] = _Inflow(msgspec.msgpack.Decoder[ToAgent](ToAgent).decode)
-        self._waiting: deque[memoryview] = deque()
-        self.waiting_bytes = 0
-        """Bytes that wait for the executor to read."""
-        self._room = asyncio.Event()
-        self._room.set()
+        self._on_message = on_message
+        self._on_closed = on_closed
+        self._buffer: _ReadBuffer[ToAgent] = _ReadBuffer(msgspec.msgpack.Decoder[ToAgent](ToAgent).decode)
+        self._unsent: deque[memoryview] = deque()
         self._open = True
         self._writing = False
         self._loop = asyncio.get_running_loop()
-        self._loop.add_reader(sock, self._readable)
+        self._loop.add_reader(sock, self._on_readable)
 
-    def post(self, *frames: ToExecutor) -> None:
-        """Send the frames, in order, without waiting: for the small ones. Dropped when the executor is gone.
+    def send(self, *messages: ToExecutor) -> None:
+        """Send the messages in order, without waiting; what the socket does not accept at once is kept in memory.
 
-        What the socket does not take at once waits in memory; whoever posts without end should use `send`.
+        Dropped when the executor is gone. The jobs assigned to an executor bound the memory.
         """
         if not self._open:
             return
-        data = memoryview(_encode(frames))
-        self.waiting_bytes += len(data)
-        self._waiting.append(data)
+        self._unsent.append(memoryview(_encode(messages)))
         if not self._writing:
             self._flush()
 
-    async def send(self, *frames: ToExecutor) -> None:
-        """Send the frames, in order; wait while more than `HIGH_WATER` bytes wait for the executor to read.
-
-        Raises:
-            ChannelClosed: the executor is gone.
-        """
-        while not self._room.is_set():
-            await self._room.wait()
-        if not self._open:
-            raise ChannelClosed
-        self.post(*frames)
-
     def close(self) -> None:
-        """Close the socket; the executor sees the agent gone. What was not written yet is dropped."""
+        """Close the socket and drop unsent messages; the executor sees that the agent is gone."""
         if not self._open:
             return
         self._open = False
         self._loop.remove_reader(self._sock)
         self._discard()
-        self._room.set()
         self._sock.close()
 
-    def _readable(self) -> None:
+    def _on_readable(self) -> None:
         try:
-            more = self._inflow.fill(self._sock)
+            more = self._buffer.fill(self._sock)
         except BlockingIOError:
             return
         except OSError:
             more = False
-        error = self._deliver()
+        error = self._dispatch()
         if self._open and (error or not more):
             self.close()
-            self._closed(error)
+            self._on_closed(error)
 
-    def _deliver(self) -> Exception | None:
+    def _dispatch(self) -> Exception | None:
         try:
-            for frame in self._inflow.frames():
-                self._received(frame)
+            for message in self._buffer.messages():
+                self._on_message(message)
                 if not self._open:
                     break
         except Exception as error:
@@ -183,69 +162,63 @@ class AgentChannel:
 
     def _flush(self) -> None:
         try:
-            while self._waiting:
-                self._sent(self._sock.send(self._waiting[0]))
+            while self._unsent:
+                self._remove_sent(self._sock.send(self._unsent[0]))
         except BlockingIOError:
-            self._wait_for_socket()
-        except OSError:  # the reader sees the end of the stream, after the last frames the executor sent
+            self._start_writing()
+        except OSError:  # the reader sees the end of the stream, after the last messages the executor sent
             self._discard()
         else:
-            self._stop_waiting()
-        if self.waiting_bytes > HIGH_WATER:
-            self._room.clear()
-        else:
-            self._room.set()
+            self._stop_writing()
 
-    def _sent(self, count: int) -> None:
-        self.waiting_bytes -= count
-        if count == len(self._waiting[0]):
-            self._waiting.popleft()
+    def _remove_sent(self, count: int) -> None:
+        if count == len(self._unsent[0]):
+            self._unsent.popleft()
         else:
-            self._waiting[0] = self._waiting[0][count:]
+            self._unsent[0] = self._unsent[0][count:]
 
-    def _wait_for_socket(self) -> None:
+    def _start_writing(self) -> None:
         if not self._writing:
             self._writing = True
             self._loop.add_writer(self._sock, self._flush)
 
-    def _stop_waiting(self) -> None:
+    def _stop_writing(self) -> None:
         if self._writing:
             self._writing = False
             self._loop.remove_writer(self._sock)
 
     def _discard(self) -> None:
-        self._stop_waiting()
-        self._waiting.clear()
-        self.waiting_bytes = 0
+        self._stop_writing()
+        self._unsent.clear()
 
 
-def _encode(frames: Iterable[Frame]) -> bytearray:
+def _encode(messages: Iterable[Message]) -> bytearray:
     data = bytearray()
-    for frame in frames:
+    for message in messages:
         start = len(data)
         data += bytes(_LENGTH.size)
-        _encoder.encode_into(frame, data, start + _LENGTH.size)
+        _encoder.encode_into(message, data, start + _LENGTH.size)
         _LENGTH.pack_into(data, start, len(data) - start - _LENGTH.size)
     return data
 
 
-class _Inflow(Generic[_Received]):
-    """Bytes in, frames out."""
+class _ReadBuffer(Generic[_Received]):
+    """Turns bytes from a socket into messages."""
 
     def __init__(self, decode: Callable[[memoryview], _Received]) -> None:
         self._decode = decode
-        self._buffer = memoryview(bytearray(READ_SIZE))
+        self._data = memoryview(bytearray(READ_SIZE))
         self._start = self._end = 0
 
     def fill(self, sock: socket.socket) -> bool:
-        """Take what the socket has. False: there will be no more."""
+        """Read once. False: the stream has ended."""
         self._make_room()
-        count = sock.recv_into(self._buffer[self._end :])
+        count = sock.recv_into(self._data[self._end :])
         self._end += count
         return count > 0
 
-    def frames(self) -> Iterator[_Received]:
-        """Yield each frame that is complete."""
+    def messages(self) -> Iterator[_Received]:
+        """Yield each complete message."""
         while self._end - self._start >= _LENGTH.size:
             first = self._start + _LENGTH.size
             last = first + self._length()
@@ -253,28 +226,28 @@ class _Inflow(Generic[_Received]):
                 return
             self._start = last
             try:
-                frame = self._decode(self._buffer[first:last])
+                message = self._decode(self._data[first:last])
             except msgspec.MsgspecError as error:
-                raise ChannelGarbled(f"not a frame: {error}") from error
-            yield frame
+                raise ChannelGarbled(f"expected a message: {error}") from error
+            yield message
 
     def _length(self) -> int:
-        length: int = _LENGTH.unpack_from(self._buffer, self._start)[0]
-        if length > MAX_FRAME:
-            raise ChannelGarbled(f"a frame of {length} bytes: this is not our protocol")
+        length: int = _LENGTH.unpack_from(self._data, self._start)[0]
+        if length > MAX_MESSAGE:
+            raise ChannelGarbled(f"expected a message of at most {MAX_MESSAGE} bytes, got a length of {length}")
         return length
 
     def _make_room(self) -> None:
-        """Leave room to read into, and for the whole of the frame that has begun."""
+        """Leave room for one read, and for the whole of a message that has begun."""
         held = self._end - self._start
         if held == 0:
             self._start = self._end = 0
-            if len(self._buffer) > KEEP_SIZE:
-                self._buffer = memoryview(bytearray(READ_SIZE))
+            if len(self._data) > MAX_KEPT_BUFFER:
+                self._data = memoryview(bytearray(READ_SIZE))
             return
-        wanted = max(READ_SIZE, self._length() + _LENGTH.size if held >= _LENGTH.size else 0)
-        if len(self._buffer) - self._start >= wanted:
+        needed = max(READ_SIZE, self._length() + _LENGTH.size if held >= _LENGTH.size else 0)
+        if len(self._data) - self._start >= needed:
             return
-        roomy = self._buffer if len(self._buffer) >= wanted else memoryview(bytearray(wanted))
-        roomy[:held] = bytes(self._buffer[self._start : self._end])
-        self._buffer, self._start, self._end = roomy, 0, held
+        larger = self._data if len(self._data) >= needed else memoryview(bytearray(needed))
+        larger[:held] = bytes(self._data[self._start : self._end])
+        self._data, self._start, self._end = larger, 0, held

@@ -1,7 +1,7 @@
-"""What the agent and an executor say to each other.
+"""The messages between the agent and an executor.
 
-Each frame is one MessagePack array, tagged by its class name. Bodies (a job's JSON, an output, a file) are opaque bytes
-to the agent. Times are seconds of the machine's monotonic clock (`time.monotonic`), which both processes share.
+Each message is one MessagePack array, tagged with its class name. The agent never parses bodies (a job's JSON, an
+output, a file). Times are seconds of `time.monotonic`, a clock that both processes share.
 """
 
 from __future__ import annotations
@@ -9,40 +9,40 @@ from __future__ import annotations
 import msgspec
 
 
-class Frame(msgspec.Struct, tag=True, array_like=True, frozen=True):
+class Message(msgspec.Struct, tag=True, array_like=True, frozen=True):
     """One message on the channel."""
 
 
 # ------------------------------------------------------------------ agent -> executor
 
 
-class Run(Frame, frozen=True):
+class Run(Message, frozen=True):
     """Run this job as soon as a slot is free. `body` is the job object as received (JSON)."""
 
     key: str
-    """Unique per assignment: job id and attempt. Everything about the job is said under this key."""
+    """Unique per attempt; every other message about the attempt carries it."""
     body: bytes
     taken_at: float
     timeout_s: float | None = None
     files_url: str | None = None
-    """Where saved files will be readable, without the token; None: no file store was agreed."""
+    """The URL that saved files appear under, without their token; None: the service has no file store."""
 
 
-class Stop(Frame, frozen=True):
-    """Give the job up: `reason` is what the handler's JobStopped says. Answered by Done(stopped=True)."""
+class Stop(Message, frozen=True):
+    """Stop the attempt; the handler's JobStopped carries `reason`. The answer is Done(stopped=True)."""
 
     key: str
     reason: str
 
 
-class Unrun(Frame, frozen=True):
-    """Forget the job if its handler was not entered yet. Answered by Done(unrun=True), or by the job's own Done."""
+class Revoke(Message, frozen=True):
+    """Forget the job unless its handler has started. The answer is Done(revoked=True), or the job's own Done."""
 
     key: str
 
 
-class Credit(Frame, frozen=True):
-    """So many bytes of the job's chunks and files have left the agent (or were dropped there)."""
+class WindowUpdate(Message, frozen=True):
+    """`size` bytes of the job's chunks and files are out of flight: delivered to the service, or dropped."""
 
     key: str
     size: int
@@ -51,7 +51,7 @@ class Credit(Frame, frozen=True):
 # ------------------------------------------------------------------ executor -> agent
 
 
-class Ready(Frame, frozen=True):
+class Ready(Message, frozen=True):
     """The model is loaded; jobs may come. Sent once."""
 
     kind: str
@@ -65,44 +65,44 @@ class Ready(Frame, frozen=True):
     refresh: bool = False
 
 
-class LoadFailed(Frame, frozen=True):
-    """The model could not be loaded, or a check failed; the executor exits after this."""
+class LoadFailed(Message, frozen=True):
+    """Loading the model or a fitness check failed; the executor exits after this message."""
 
     error: str
     check: str | None = None
-    """The name of the check that failed."""
+    """The name of the check that failed, if a check failed."""
 
 
-class Resized(Frame, frozen=True):
-    """From now on there are so many slots. Jobs that run in more of them go on."""
+class SlotsChanged(Message, frozen=True):
+    """The executor now has this number of slots. Jobs that already run beyond it continue."""
 
     slots: int
 
 
-class Started(Frame, frozen=True):
-    """The handler was entered."""
+class Started(Message, frozen=True):
+    """The executor is about to call the handler."""
 
     key: str
     at: float
 
 
-class Chunks(Frame, frozen=True):
-    """Consecutive chunks of a job, each its JSON; the first has this index."""
+class Chunks(Message, frozen=True):
+    """Consecutive chunks of one job, each as JSON; the first one has this index."""
 
     key: str
     index: int
     outputs: list[bytes]
 
 
-class Progress(Frame, frozen=True):
+class Progress(Message, frozen=True):
     """The handler's latest progress value (JSON)."""
 
     key: str
     value: bytes
 
 
-class File(Frame, frozen=True):
-    """One file the handler saved. The job's result must not be posted before it is stored."""
+class File(Message, frozen=True):
+    """A file that the handler saved. The agent stores it before it reports the job's outcome."""
 
     key: str
     token: str
@@ -111,8 +111,8 @@ class File(Frame, frozen=True):
     body: bytes
 
 
-class FileFailed(Frame, frozen=True):
-    """A file could not be encoded: the job fails with this error."""
+class FileFailed(Message, frozen=True):
+    """Encoding a saved file failed: the job fails with this error."""
 
     key: str
     name: str
@@ -129,11 +129,11 @@ class Timings(msgspec.Struct, frozen=True, array_like=True):
     first_chunk: float | None = None
 
 
-class Done(Frame, frozen=True):
-    """The job's slot is free. Exactly one per Run.
+class Done(Message, frozen=True):
+    """The attempt's slot is free. Exactly one per Run.
 
-    output None: the key is left out of the result (protocol C.2, the handler returned `{}`).
-    files: how many File or FileFailed frames belong to the job, before or after this frame.
+    output: None leaves the key out of the result (protocol C.2: the handler returned `{}`).
+    files: how many File and FileFailed messages the attempt has in total; some may follow this message.
     """
 
     key: str
@@ -141,11 +141,11 @@ class Done(Frame, frozen=True):
     error: str | None = None
     refresh: bool = False
     stopped: bool = False
-    unrun: bool = False
+    revoked: bool = False
     is_stream: bool = False
     files: int = 0
     timings: Timings | None = None
 
 
-ToExecutor = Run | Stop | Unrun | Credit
-ToAgent = Ready | LoadFailed | Resized | Started | Chunks | Progress | File | FileFailed | Done
+ToExecutor = Run | Stop | Revoke | WindowUpdate
+ToAgent = Ready | LoadFailed | SlotsChanged | Started | Chunks | Progress | File | FileFailed | Done

@@ -23,8 +23,6 @@ from runpod_worker.log import log, setup
 from runpod_worker.worker.launch.malloc import ENVIRONMENT, keep_pages
 
 if TYPE_CHECKING:
-    from asyncio import AbstractEventLoop
-
     from runpod_worker.worker.agent.process import Process
     from runpod_worker.worker.worker import Worker
 
@@ -91,6 +89,7 @@ def _run_agent(settings: WorkerSettings, process: Callable[[], Process], started
     import asyncio
 
     keep_pages()
+    from runpod_worker.net.loop import new_event_loop
     from runpod_worker.worker.agent.agent import Agent
     from runpod_worker.worker.agent.spool import Spool
     from runpod_worker.worker.link.http import HttpLink
@@ -101,18 +100,10 @@ def _run_agent(settings: WorkerSettings, process: Callable[[], Process], started
         spool = Spool(settings.spool_dir, endpoint=link.endpoint, most_bytes=settings.spool_bytes)
         return await Agent(settings, link, spool, [process()], started_at=started_at).run()
 
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
         code = runner.run(main())
     log.info("worker.left", extra={"code": code})
     return code
-
-
-def _loop_factory() -> Callable[[], AbstractEventLoop] | None:
-    try:
-        import uvloop
-    except ImportError:  # not on this platform
-        return None
-    return uvloop.new_event_loop
 
 
 def _leave_early(number: int, frame: object) -> None:

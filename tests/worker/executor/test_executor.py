@@ -17,18 +17,18 @@ from runpod_worker.worker.executor.window import CEILING
 from runpod_worker.worker.ipc import channel
 from runpod_worker.worker.ipc.messages import (
     Chunks,
-    Credit,
     Done,
     File,
     FileFailed,
     LoadFailed,
     Progress,
     Ready,
+    Revoke,
     Run,
     Started,
     Stop,
     ToAgent,
-    Unrun,
+    WindowUpdate,
 )
 
 WAIT_S = 30.0
@@ -63,7 +63,7 @@ class Executor:
         self.seen: list[ToAgent] = []
         self._frames: asyncio.Queue[ToAgent | None] = asyncio.Queue()
         self.channel = channel.AgentChannel(
-            ours, received=self._frames.put_nowait, closed=lambda error: self._frames.put_nowait(None)
+            ours, on_message=self._frames.put_nowait, on_closed=lambda error: self._frames.put_nowait(None)
         )
 
     async def next(self) -> ToAgent | None:
@@ -84,7 +84,7 @@ class Executor:
 
     def run(self, key: str = "a", value=None, **more) -> None:
         job = {"id": f"job-{key}", "input": {} if value is None else value}
-        self.channel.post(Run(key=key, body=msgspec.json.encode(job), taken_at=time.monotonic(), **more))
+        self.channel.send(Run(key=key, body=msgspec.json.encode(job), taken_at=time.monotonic(), **more))
 
     async def output(self, key: str = "a", value=None):
         self.run(key, value)
@@ -342,7 +342,7 @@ async def test_a_bad_job_fails_at_once_while_another_one_runs(start, body, said)
     executor.run("slow", {"steps": 1})
     await executor.until(Started, "slow")
 
-    executor.channel.post(Run(key="bad", body=body, taken_at=0.0))
+    executor.channel.send(Run(key="bad", body=body, taken_at=0.0))
 
     assert said in (await executor.until(Done, "bad")).error
 
@@ -457,7 +457,7 @@ async def test_a_stop_breaks_out_of_whatever_the_handler_waits_for(start, kind):
     for n in range(10):
         executor.run(f"a{n}", {"stop": 1})
         await executor.until(Progress, f"a{n}")
-        executor.channel.post(Stop(key=f"a{n}", reason="cancelled"))
+        executor.channel.send(Stop(key=f"a{n}", reason="cancelled"))
         done = await executor.until(Done, f"a{n}")
 
         assert done.stopped
@@ -483,7 +483,7 @@ async def test_a_stop_that_comes_while_a_job_speaks_breaks_nothing(start, busy):
     for n in range(20):
         executor.run(str(n), files_url="http://service/files")
         await executor.until(Started, str(n))
-        executor.channel.post(Stop(key=str(n), reason="cancelled"))
+        executor.channel.send(Stop(key=str(n), reason="cancelled"))
         done = await executor.until(Done, str(n))
         assert done.stopped
         while sum(isinstance(f, File) and f.key == str(n) for f in executor.seen) < done.files:
@@ -510,7 +510,7 @@ async def test_a_stopped_handler_sees_why_and_can_clean_up(start):
     await executor.ready()
     executor.run()
     await executor.until(Progress)
-    executor.channel.post(Stop(key="a", reason="cancelled"))
+    executor.channel.send(Stop(key="a", reason="cancelled"))
     await executor.until(Done, "a")
 
     assert await executor.output("b", {"ask": 1}) == ["cancelled", True]
@@ -533,7 +533,7 @@ async def test_a_generator_that_waits_at_its_yield_is_stopped_there(start):
     await executor.ready()
     executor.run()
     await executor.until(Chunks)
-    executor.channel.post(Stop(key="a", reason="cancelled"))
+    executor.channel.send(Stop(key="a", reason="cancelled"))
     assert (await executor.until(Done, "a")).stopped
 
     executor.run("b", {"ask": 1})
@@ -553,7 +553,7 @@ async def test_a_result_that_comes_after_the_stop_is_not_sent(start):
     await executor.ready()
     executor.run()
     await executor.until(Progress)
-    executor.channel.post(Stop(key="a", reason="cancelled"))
+    executor.channel.send(Stop(key="a", reason="cancelled"))
     done = await executor.until(Done)
 
     assert done.stopped
@@ -574,7 +574,7 @@ async def test_only_the_stopped_one_of_two_jobs_ends(start):
     await executor.until(Progress)
     await executor.until(Progress)
 
-    executor.channel.post(Stop(key="a", reason="cancelled"))
+    executor.channel.send(Stop(key="a", reason="cancelled"))
 
     assert (await executor.until(Done, "a")).stopped
     executor.run("c")
@@ -596,7 +596,7 @@ async def test_stops_that_race_the_end_of_jobs_hit_no_other_job(start):
         executor.run(str(n))
         if n % 2:
             await executor.until(Started, str(n - 1))
-            executor.channel.post(Stop(key=str(n - 1), reason="cancelled"))
+            executor.channel.send(Stop(key=str(n - 1), reason="cancelled"))
     while sum(isinstance(frame, Done) for frame in executor.seen) < 400:
         await executor.next()
 
@@ -619,11 +619,11 @@ async def test_a_stop_or_unrun_of_a_waiting_job_is_answered_while_another_runs(s
         executor.run(key)
     await executor.until(Started, "a")
 
-    executor.channel.post(Unrun(key="b"), Stop(key="c", reason="cancelled"), Unrun(key="a"), Unrun(key="unknown"))
+    executor.channel.send(Revoke(key="b"), Stop(key="c", reason="cancelled"), Revoke(key="a"), Revoke(key="unknown"))
 
-    assert (await executor.until(Done, "b")).unrun
+    assert (await executor.until(Done, "b")).revoked
     assert (await executor.until(Done, "c")).stopped
-    executor.channel.post(Stop(key="a", reason="cancelled"))
+    executor.channel.send(Stop(key="a", reason="cancelled"))
     assert (await executor.until(Done, "a")).stopped
     assert [frame.key for frame in executor.seen if isinstance(frame, Started)] == ["a"]
 
@@ -723,11 +723,11 @@ async def test_a_stream_waits_for_its_own_credit_only_and_a_stop_ends_the_wait(s
     assert (await executor.until(Done, "quick")).error is None
     assert size == sum(len(chunk) for one in executor.seen if isinstance(one, Chunks) for chunk in one.outputs[:1]) - 6
 
-    executor.channel.post(Credit("slow", size))
+    executor.channel.send(WindowUpdate("slow", size))
     again = 0
     while again <= CEILING:
         again += sum(map(len, (await executor.until(Chunks, "slow")).outputs))
-    executor.channel.post(Stop("slow", "cancelled"))
+    executor.channel.send(Stop("slow", "cancelled"))
 
     assert (await executor.until(Done, "slow")).stopped
     assert len((tmp_path / "said").read_text().splitlines()) <= (size + again) // 1_000_000 + 1
@@ -748,7 +748,7 @@ async def test_files_of_a_job_without_credit_keep_no_other_jobs_files(start):
     await executor.until(File, "small")
 
     assert len([one for one in executor.seen if isinstance(one, File) and one.key == "large"]) == 2
-    executor.channel.post(Credit("large", 6_000_000))
+    executor.channel.send(WindowUpdate("large", 6_000_000))
     for _ in range(2):
         await executor.until(File, "large")
 

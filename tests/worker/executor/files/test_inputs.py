@@ -15,7 +15,7 @@ import msgspec
 import pytest
 
 from runpod_worker.worker.ipc import channel
-from runpod_worker.worker.ipc.messages import Done, Ready, Run, Started, Stop, Unrun
+from runpod_worker.worker.ipc.messages import Done, Ready, Revoke, Run, Started, Stop
 
 WAIT_S = 30.0
 
@@ -61,7 +61,7 @@ class Executor:
         theirs.close()
         self.frames: asyncio.Queue[object] = asyncio.Queue()
         self.channel = channel.AgentChannel(
-            ours, received=self.frames.put_nowait, closed=lambda error: self.frames.put_nowait(None)
+            ours, on_message=self.frames.put_nowait, on_closed=lambda error: self.frames.put_nowait(None)
         )
 
     async def until(self, kind, key=None):
@@ -73,7 +73,7 @@ class Executor:
 
     def run(self, key, value) -> None:
         body = msgspec.json.encode({"id": f"job-{key}", "input": value})
-        self.channel.post(Run(key=key, body=body, taken_at=time.monotonic()))
+        self.channel.send(Run(key=key, body=body, taken_at=time.monotonic()))
 
     async def done(self, key, value) -> Done:
         self.run(key, value)
@@ -218,17 +218,17 @@ async def test_private_addresses_are_refused(start, file_server):
     assert file_server.asked == []
 
 
-@pytest.mark.parametrize("order", [Stop("a", "cancelled"), Unrun("a")])
+@pytest.mark.parametrize("order", [Stop("a", "cancelled"), Revoke("a")])
 async def test_a_job_that_is_given_up_gives_up_its_download(start, file_server, order):
     executor = await start(READS)
     slow = file_server.slow("/a")
     executor.run("a", {"audio": file_server.url("/a")})
     assert await happened(slow.asked)
 
-    executor.channel.post(order)
+    executor.channel.send(order)
 
     done = await executor.until(Done, "a")
-    assert (done.stopped, done.unrun) == (isinstance(order, Stop), isinstance(order, Unrun))
+    assert (done.stopped, done.revoked) == (isinstance(order, Stop), isinstance(order, Revoke))
     assert await happened(slow.left)
     assert await executor.output("b", {"audio": "data:,next"}) == ["file", "next"]
     await executor.end()
@@ -362,7 +362,7 @@ async def test_a_stop_ends_a_fetch_of_a_running_handler(start, file_server, hand
     executor.run("a", file_server.url("/a"))
     assert await happened(slow.asked)
 
-    executor.channel.post(Stop("a", "cancelled"))
+    executor.channel.send(Stop("a", "cancelled"))
 
     assert (await executor.until(Done, "a")).stopped
     assert await happened(slow.left)
