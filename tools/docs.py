@@ -1,4 +1,4 @@
-"""Writes the pages that are made from the code: docs/settings.md and docs/worker.schema.json. `make docs` runs it."""
+"""Writes the pages that are made from the code: settings.md, logging.md and worker.schema.json. `make docs` runs it."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from runpod_worker.service.settings import ServiceSettings
 from runpod_worker.service.webhooks import WebhookSettings
 from runpod_worker.workerfile import Case, Model, Spool, Timeouts, WorkerFile
 from runpod_worker.workerfile.schema import as_text
+
+from . import logging_docs
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 
@@ -98,8 +100,9 @@ def _table(head: tuple[str, ...], lines: Iterable[tuple[str, ...]]) -> str:
 
 
 def main() -> None:
-    """Write both files."""
+    """Write the three files."""
     (DOCS / "settings.md").write_text(settings_page(), encoding="utf-8")
+    (DOCS / "logging.md").write_text(logging_docs.page(), encoding="utf-8")
     (DOCS / "worker.schema.json").write_text(as_text(), encoding="utf-8")
 
 
