@@ -33,8 +33,9 @@ format: $(STAMP) ## let ruff mend what it can
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-docs: $(STAMP)   ## the pages that are made from the code: docs/settings.md, docs/worker.schema.json
+docs: $(STAMP)   ## what is made from the code: docs/settings.md, docs/worker.schema.json, the README's diagram
 	$(BIN)/python -m tools.docs
+	$(BIN)/python -m tools.diagram
 
 image: $(STAMP)  ## base image, hello and Stable Diffusion, each built and made to serve a job (VARIANT=cuda: for GPUs)
 	$(BIN)/python -m tools.image --variant $(or $(VARIANT),cpu)

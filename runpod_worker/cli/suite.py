@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec import UNSET
 
 from runpod_worker.core.errors import JobError
+from runpod_worker.core.protocol import EXECUTION_TIMEOUT_ERROR
 from runpod_worker.workerfile import Case
 
 if TYPE_CHECKING:
@@ -25,8 +26,6 @@ END_S = 10.0
 
 SHOWN = 300
 """Characters of an output that are printed when it is not the expected one."""
-
-TIMED_OUT = "executionTimeout exceeded"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,9 +67,9 @@ def judge(case: Case, view: Mapping[str, Any]) -> str:
     """
     if view["status"] != "COMPLETED":
         error = str(view.get("error", ""))
-        return (
-            f"timed out after {case.timeout:g} s" if error == TIMED_OUT else f"{view['status']} {_why(error)}".strip()
-        )
+        if error == EXECUTION_TIMEOUT_ERROR:
+            return f"timed out after {case.timeout:g} s"
+        return f"{view['status']} {_why(error)}".strip()
     if case.output is UNSET or same(case.output, view.get("output")):
         return ""
     return f"expected {_shown(case.output)}, got {_shown(view.get('output'))}"

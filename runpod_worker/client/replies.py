@@ -23,7 +23,8 @@ from runpod_worker.core.errors import (
     TooLarge,
     Unauthorized,
 )
-from runpod_worker.core.lifecycle import FINAL, Status
+from runpod_worker.core.job import Status
+from runpod_worker.core.lifecycle import FINAL
 
 from .exchange import Json, Reply
 

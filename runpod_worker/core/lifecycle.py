@@ -1,137 +1,31 @@
 """Every rule about a job's status lives in this file.
 
-1. `TRANSITIONS` says which event leads from which status to which; `apply` adds the few guards that a table
-   cannot say (who holds the lease, how many attempts are left). Nothing else in the project decides a status.
-2. Nothing here does I/O or reads a clock: each event carries the time `at` it happened, in seconds since the epoch.
+1. `TRANSITIONS` says for each (status, event) which function makes the next version of the job, and which statuses that
+   may be. `apply` looks the pair up and refuses a pair that is not there. Nothing else in the project decides a status.
+2. A worker's event counts only while the worker holds the job's lease; `apply` checks that first.
+3. A job that its worker is stopping ends with the status of its `stop`, however the worker answers.
+4. Nothing here does I/O or reads a clock: each event carries the time `at` it happened, in seconds since the epoch.
 
 A job is IN_PROGRESS exactly while a worker holds a lease on it. A final status has no way out except `Retried`.
 """
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, field, fields, replace
-from enum import StrEnum
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
 from operator import attrgetter
+from typing import Any, NamedTuple
 
 from runpod_worker.core.errors import IllegalTransition, StaleAttempt
+from runpod_worker.core.job import FailureKind, Job, Lease, Status, StopReason
+from runpod_worker.core.protocol import EXECUTION_TIMEOUT_ERROR
 
 MAX_ATTEMPTS = 2
-"""A lost job is handed out once more, then it fails: what the platform does (protocol B.9)."""
+"""A job whose worker is lost goes back to the queue until it has had this many attempts, then it fails: what the
+platform does (protocol B.9)."""
 
 LEASE_S = 40.0
-"""How long a silent worker keeps a job: what was measured on the platform (protocol A.3, B.9)."""
-
-EXECUTION_TIMEOUT_MS = 600_000
-TTL_MS = 86_400_000
-
-
-class Status(StrEnum):
-    """The platform's words for where a job is."""
-
-    IN_QUEUE = "IN_QUEUE"
-    IN_PROGRESS = "IN_PROGRESS"
-    COMPLETED = "COMPLETED"
-    FAILED = "FAILED"
-    CANCELLED = "CANCELLED"
-    TIMED_OUT = "TIMED_OUT"
-
-
-class StopReason(StrEnum):
-    """Why a running job is being stopped; decides its final status."""
-
-    CANCELLED = "cancelled"
-    EXECUTION_TIMEOUT = "executionTimeout exceeded"
-    TTL = "ttl exceeded"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Policy:
-    """What the caller asked for: time limits in milliseconds, and whether better jobs go first."""
-
-    execution_timeout_ms: int = EXECUTION_TIMEOUT_MS
-    ttl_ms: int = TTL_MS
-    low_priority: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Lease:
-    """One worker's right to one attempt, until a time.
-
-    `take` names the request that handed the job over, so that a worker can give back what it never received.
-    `confirms`: the worker reports when it has really stopped a job; others are believed at once.
-    """
-
-    worker: str
-    until: float
-    take: str = ""
-    confirms: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
-    """One request to an endpoint, for its whole life. Bodies (input, output, chunks) are kept beside it, opaque.
-
-    Times are seconds since the epoch by the service's clock. `version` grows by one with each event.
-    """
-
-    id: str
-    endpoint: str
-    created_at: float
-    queued_at: float
-    status: Status = Status.IN_QUEUE
-    policy: Policy = field(default_factory=Policy)
-    webhook: str | None = None
-    sync: bool = False
-    attempt: int = 0
-    retries: int = 0
-    lease: Lease | None = None
-    stop: StopReason | None = None
-    taken_at: float | None = None
-    ended_at: float | None = None
-    worker: str | None = None
-    gpu: str | None = None
-    error: str | None = None
-    version: int = 0
-
-    @property
-    def final(self) -> bool:
-        """Whether the job has ended."""
-        return self.status in FINAL
-
-    @property
-    def delay_ms(self) -> int | None:
-        """Time in the queue before the latest attempt, None while it was never taken."""
-        return None if self.taken_at is None else max(0, round((self.taken_at - self.queued_at) * 1000))
-
-    @property
-    def execution_ms(self) -> int | None:
-        """How long a worker held the final attempt, None while it has not ended or never ran."""
-        if self.taken_at is None or self.ended_at is None:
-            return None
-        return max(0, round((self.ended_at - self.taken_at) * 1000))
-
-    @property
-    def deadline(self) -> float | None:
-        """When the running attempt is over its executionTimeout, None while it does not run."""
-        if self.taken_at is None or self.lease is None:
-            return None
-        return self.taken_at + self.policy.execution_timeout_ms / 1000
-
-    @property
-    def expires_at(self) -> float:
-        """When the ttl, counted from submission, is over."""
-        return self.created_at + self.policy.ttl_ms / 1000
-
-    @property
-    def due_at(self) -> float | None:
-        """The earliest time at which `due` has an event for this job, None once it is final."""
-        if self.final:
-            return None
-        lapse = math.inf if self.lease is None else math.nextafter(self.lease.until, math.inf)
-        if self.stop is not None:
-            return lapse
-        return min(lapse, self.expires_at, math.inf if self.deadline is None else self.deadline)
+"""How long a job stays with a worker that sends no heartbeat, as measured on the platform (protocol A.3, B.9)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,7 +36,7 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FromWorker(Event):
+class WorkerEvent(Event):
     """An event a worker reports. `attempt` is None from workers that do not count attempts."""
 
     worker: str
@@ -161,34 +55,36 @@ class Taken(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Beaten(FromWorker):
+class LeaseRenewed(WorkerEvent):
     """The worker is alive and still holds the job."""
 
     lease_s: float = LEASE_S
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Succeeded(FromWorker):
+class Succeeded(WorkerEvent):
     """The handler returned."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Failed(FromWorker):
+class Failed(WorkerEvent):
     """The attempt ended with an error."""
 
     error: str
+    kind: FailureKind = FailureKind.HANDLER_ERROR
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stopped(FromWorker):
-    """The worker has stopped the job as it was told, and its slot is free."""
+class Stopped(WorkerEvent):
+    """The worker has stopped the job, and its slot is free."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Returned(FromWorker):
-    """The worker gives the job back un-started; no attempt is spent.
+class Released(WorkerEvent):
+    """The worker will not run the job. The attempt does not count, so its number is used again.
 
-    So the number may come again, with another hand-over: `take` says which one is meant, "" when that is not known.
+    `take` is the id of the take that assigned the attempt, which tells two attempts of one number apart; "" when the
+    worker does not know it.
     """
 
     take: str = ""
@@ -201,7 +97,7 @@ class CancelRequested(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeaseExpired(Event):
-    """The worker fell silent."""
+    """The worker sent no heartbeat for the whole lease."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -211,12 +107,12 @@ class ExecutionTimedOut(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expired(Event):
-    """The policy's ttl, counted from submission, is over."""
+    """The policy's ttl, counted from submission, has ended."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TtlSet(Event):
-    """A caller says how long the job may still live."""
+    """A caller sets how long the job may live, counted from now."""
 
     ttl_ms: int
 
@@ -226,44 +122,6 @@ class Retried(Event):
     """A caller asks for one more run of a job that did not complete."""
 
 
-Q, P = Status.IN_QUEUE, Status.IN_PROGRESS
-
-TRANSITIONS: dict[tuple[Status, type[Event]], frozenset[Status]] = {
-    (Q, Taken): frozenset({P}),
-    (Q, CancelRequested): frozenset({Status.CANCELLED}),
-    (Q, Expired): frozenset({Status.TIMED_OUT}),
-    (Q, TtlSet): frozenset({Q}),
-    (P, Beaten): frozenset({P}),
-    (P, TtlSet): frozenset({P}),
-    (P, Succeeded): frozenset({Status.COMPLETED, Status.FAILED, Status.CANCELLED, Status.TIMED_OUT}),
-    (P, Failed): frozenset({Status.FAILED, Status.CANCELLED, Status.TIMED_OUT}),
-    (P, Stopped): frozenset({Status.FAILED, Status.CANCELLED, Status.TIMED_OUT}),
-    (P, Returned): frozenset({Q, Status.FAILED, Status.CANCELLED, Status.TIMED_OUT}),
-    (P, CancelRequested): frozenset({P, Status.CANCELLED}),
-    (P, ExecutionTimedOut): frozenset({P, Status.FAILED}),
-    (P, Expired): frozenset({P, Status.TIMED_OUT}),
-    (P, LeaseExpired): frozenset({Q, Status.FAILED, Status.CANCELLED, Status.TIMED_OUT}),
-    (Status.FAILED, Retried): frozenset({Q}),
-    (Status.TIMED_OUT, Retried): frozenset({Q}),
-}
-"""(status, event) -> the statuses it may lead to. A pair that is not here is refused."""
-
-FINAL = frozenset(Status) - {source for source, event in TRANSITIONS if event is not Retried}
-"""The statuses in which a job has ended: nothing but a caller's `Retried` leads out of them."""
-
-_STOPPED_STATUS = {
-    StopReason.CANCELLED: Status.CANCELLED,
-    StopReason.EXECUTION_TIMEOUT: Status.FAILED,
-    StopReason.TTL: Status.TIMED_OUT,
-}
-
-_STOP_REASON: dict[type[Event], StopReason] = {
-    CancelRequested: StopReason.CANCELLED,
-    ExecutionTimedOut: StopReason.EXECUTION_TIMEOUT,
-    Expired: StopReason.TTL,
-}
-
-
 def apply(job: Job, event: Event) -> Job:
     """Return the job as it is after `event`.
 
@@ -271,20 +129,20 @@ def apply(job: Job, event: Event) -> Job:
         StaleAttempt: a worker reports on an attempt it does not hold (any more).
         IllegalTransition: the job's status does not allow the event.
     """
-    if isinstance(event, FromWorker):
-        _check_lease(job, event)
-    allowed = TRANSITIONS.get((job.status, type(event)))
-    if allowed is None:
+    if isinstance(event, WorkerEvent):
+        _held_lease(job, event)
+    transition = TRANSITIONS.get((job.status, type(event)))
+    if transition is None:
         raise IllegalTransition(f"a job that is {job.status} does not take {type(event).__name__}")
-    new = _next(job, event)
-    assert new.status in allowed, (job.status, event, new.status)  # noqa: S101 - the table is the law
-    return new
+    if job.stop is not None and transition.ends_stop:
+        return _end_stopped(job, event.at, job.stop)
+    return transition.resolve(job, event)
 
 
 def due(job: Job, now: float) -> Event | None:
     """The event that the passing of time means for the job at `now`, None while there is none.
 
-    A job that is being stopped waits for its worker's answer or the end of its lease, for nothing else.
+    A job that is being stopped waits only for its worker's answer or the end of its lease.
     At `lease.until` the lease still holds.
     """
     if job.due_at is None or now < job.due_at:
@@ -296,46 +154,23 @@ def due(job: Job, now: float) -> Event | None:
     return LeaseExpired(at=now)
 
 
-def _check_lease(job: Job, event: FromWorker) -> None:
-    held = job.lease is not None and job.lease.worker == event.worker
-    if isinstance(event, Returned) and event.take and job.lease is not None:
-        held = held and job.lease.take == event.take
-    if not held or event.attempt not in (None, job.attempt):
+def infer_failure(error: str | None, *, attempt: int = 0) -> FailureKind:
+    """The kind of a failure that is known by its text only: from a worker's report, or from a job that release 0.1
+    stored after this `attempt`."""
+    if error == _lost_error(attempt):
+        return FailureKind.WORKER_LOST
+    return _KINDS_BY_ERROR.get(error or "", FailureKind.HANDLER_ERROR)
+
+
+def _held_lease(job: Job, event: WorkerEvent) -> Lease:
+    lease = job.lease
+    other_take = isinstance(event, Released) and event.take and lease is not None and event.take != lease.take
+    if lease is None or lease.worker != event.worker or event.attempt not in (None, job.attempt) or other_take:
         raise StaleAttempt(f"worker {event.worker} does not hold attempt {event.attempt or job.attempt} of {job.id}")
+    return lease
 
 
-def _next(job: Job, event: Event) -> Job:  # noqa: C901 - one case an event reads best in one place
-    match event:
-        case Taken():
-            return _taken(job, event)
-        case Beaten():
-            assert job.lease is not None  # noqa: S101 - _check_lease has seen it
-            return _with(job, lease=replace(job.lease, until=event.at + event.lease_s))
-        case Succeeded() | Failed() | Stopped() if job.stop:
-            return _ended(job, event.at, _STOPPED_STATUS[job.stop], _stop_error(job.stop))
-        case Succeeded():
-            return _ended(job, event.at, Status.COMPLETED)
-        case Failed():
-            return _ended(job, event.at, Status.FAILED, event.error)
-        case Stopped():
-            return _ended(job, event.at, Status.FAILED, "the worker stopped the job without being asked")
-        case Returned() | LeaseExpired() if job.stop:
-            return _ended(job, event.at, _STOPPED_STATUS[job.stop], _stop_error(job.stop))
-        case Returned():
-            return _queued(job, event.at, attempt=job.attempt - 1)
-        case LeaseExpired():
-            return _lost(job, event.at)
-        case TtlSet():
-            ttl_ms = round((event.at - job.created_at) * 1000) + event.ttl_ms
-            return _with(job, policy=replace(job.policy, ttl_ms=ttl_ms))
-        case Retried():
-            fresh = {"created_at": event.at, "ended_at": None, "error": None, "stop": None, "retries": job.retries + 1}
-            return _queued(job, event.at, attempt=0, **fresh)
-        case _:
-            return _stop(job, event.at, _STOP_REASON[type(event)])
-
-
-def _taken(job: Job, event: Taken) -> Job:
+def _take(job: Job, event: Taken) -> Job:
     lease = Lease(worker=event.worker, until=event.at + event.lease_s, take=event.take, confirms=event.confirms)
     return _with(
         job,
@@ -348,29 +183,129 @@ def _taken(job: Job, event: Taken) -> Job:
     )
 
 
-def _lost(job: Job, at: float) -> Job:
+def _renew_lease(job: Job, event: LeaseRenewed) -> Job:
+    return _with(job, lease=replace(_held_lease(job, event), until=event.at + event.lease_s))
+
+
+def _complete(job: Job, event: Succeeded) -> Job:
+    return _end(job, event.at, Status.COMPLETED)
+
+
+def _fail(job: Job, event: Failed) -> Job:
+    return _end(job, event.at, Status.FAILED, event.error, event.kind)
+
+
+def _fail_stopped_unasked(job: Job, event: Stopped) -> Job:
+    return _end(job, event.at, Status.FAILED, _STOPPED_UNASKED, FailureKind.STOPPED)
+
+
+def _release(job: Job, event: Released) -> Job:
+    return _queue(job, event.at, attempt=job.attempt - 1)
+
+
+def _lose(job: Job, event: LeaseExpired) -> Job:
     if job.attempt >= MAX_ATTEMPTS:
-        return _ended(job, at, Status.FAILED, f"job timed out after {job.attempt - 1} retries")
-    return _queued(job, at, attempt=job.attempt, retries=job.retries + 1)
+        return _end(job, event.at, Status.FAILED, _lost_error(job.attempt), FailureKind.WORKER_LOST)
+    return _queue(job, event.at, attempt=job.attempt, retries=job.retries + 1)
+
+
+def _cancel(job: Job, event: CancelRequested) -> Job:
+    return _stop(job, event.at, StopReason.CANCELLED)
+
+
+def _time_out(job: Job, event: ExecutionTimedOut) -> Job:
+    return _stop(job, event.at, StopReason.EXECUTION_TIMEOUT)
+
+
+def _expire(job: Job, event: Expired) -> Job:
+    return _stop(job, event.at, StopReason.TTL)
+
+
+def _set_ttl(job: Job, event: TtlSet) -> Job:
+    ttl_ms = round((event.at - job.created_at) * 1000) + event.ttl_ms
+    return _with(job, policy=replace(job.policy, ttl_ms=ttl_ms))
+
+
+def _retry(job: Job, event: Retried) -> Job:
+    cleared = {"ended_at": None, "error": None, "failure": None, "stop": None}
+    return _queue(job, event.at, attempt=0, created_at=event.at, retries=job.retries + 1, **cleared)
+
+
+class Transition(NamedTuple):
+    """What an event does to a job of a certain status.
+
+    `ends_stop`: if the job is being stopped, the event ends it with the status of its `stop` instead.
+    """
+
+    resolve: Callable[[Job, Any], Job]
+    leads_to: frozenset[Status]
+    ends_stop: bool = False
+
+
+def _to(resolve: Callable[[Job, Any], Job], *leads_to: Status, ends_stop: bool = False) -> Transition:
+    return Transition(resolve, frozenset(leads_to), ends_stop)
+
+
+TRANSITIONS: dict[tuple[Status, type[Event]], Transition] = {
+    (Status.IN_QUEUE, Taken): _to(_take, Status.IN_PROGRESS),
+    (Status.IN_QUEUE, CancelRequested): _to(_cancel, Status.CANCELLED),
+    (Status.IN_QUEUE, Expired): _to(_expire, Status.TIMED_OUT),
+    (Status.IN_QUEUE, TtlSet): _to(_set_ttl, Status.IN_QUEUE),
+    (Status.IN_PROGRESS, LeaseRenewed): _to(_renew_lease, Status.IN_PROGRESS),
+    (Status.IN_PROGRESS, TtlSet): _to(_set_ttl, Status.IN_PROGRESS),
+    (Status.IN_PROGRESS, Succeeded): _to(_complete, Status.COMPLETED, ends_stop=True),
+    (Status.IN_PROGRESS, Failed): _to(_fail, Status.FAILED, ends_stop=True),
+    (Status.IN_PROGRESS, Stopped): _to(_fail_stopped_unasked, Status.FAILED, ends_stop=True),
+    (Status.IN_PROGRESS, Released): _to(_release, Status.IN_QUEUE, ends_stop=True),
+    (Status.IN_PROGRESS, LeaseExpired): _to(_lose, Status.IN_QUEUE, Status.FAILED, ends_stop=True),
+    (Status.IN_PROGRESS, CancelRequested): _to(_cancel, Status.IN_PROGRESS, Status.CANCELLED),
+    (Status.IN_PROGRESS, ExecutionTimedOut): _to(_time_out, Status.IN_PROGRESS, Status.FAILED),
+    (Status.IN_PROGRESS, Expired): _to(_expire, Status.IN_PROGRESS, Status.TIMED_OUT),
+    (Status.FAILED, Retried): _to(_retry, Status.IN_QUEUE),
+    (Status.TIMED_OUT, Retried): _to(_retry, Status.IN_QUEUE),
+}
+"""(status, event) -> what the event does. A pair that is not here is refused."""
+
+FINAL = frozenset(Status) - {source for source, event in TRANSITIONS if event is not Retried}
+"""The statuses in which a job has ended: nothing but a caller's `Retried` leads out of them."""
+
+_STOPPED_STATUS: dict[StopReason, tuple[Status, str | None, FailureKind | None]] = {
+    StopReason.CANCELLED: (Status.CANCELLED, None, None),
+    StopReason.EXECUTION_TIMEOUT: (Status.FAILED, EXECUTION_TIMEOUT_ERROR, FailureKind.EXECUTION_TIMEOUT),
+    StopReason.TTL: (Status.TIMED_OUT, None, None),
+}
+"""The status, error and failure with which a stopped job ends."""
+
+_STOPPED_UNASKED = "the worker stopped the job without being asked"
+
+_KINDS_BY_ERROR = {
+    EXECUTION_TIMEOUT_ERROR: FailureKind.EXECUTION_TIMEOUT,
+    _STOPPED_UNASKED: FailureKind.STOPPED,
+}
 
 
 def _stop(job: Job, at: float, reason: StopReason) -> Job:
-    if job.lease and job.lease.confirms:  # final only once the worker says that its slot is free
+    if job.lease and job.lease.confirms:  # final only once the worker reports that its slot is free
         return _with(job, stop=job.stop or reason)
-    return _ended(job, at, _STOPPED_STATUS[reason], _stop_error(reason))
+    return _end_stopped(job, at, reason)
 
 
-def _stop_error(reason: StopReason) -> str | None:
-    return reason.value if reason is StopReason.EXECUTION_TIMEOUT else None
+def _end_stopped(job: Job, at: float, reason: StopReason) -> Job:
+    return _end(job, at, *_STOPPED_STATUS[reason])
 
 
-def _queued(job: Job, at: float, *, attempt: int, **more: object) -> Job:
-    gone = {"lease": None, "taken_at": None, "worker": None, "gpu": None}
-    return _with(job, status=Status.IN_QUEUE, queued_at=at, attempt=attempt, **gone, **more)
+def _lost_error(attempt: int) -> str:
+    """The platform's words (protocol B.9)."""
+    return f"job timed out after {attempt - 1} retries"
 
 
-def _ended(job: Job, at: float, status: Status, error: str | None = None) -> Job:
-    return _with(job, status=status, lease=None, ended_at=at, error=error)
+def _queue(job: Job, at: float, *, attempt: int, **more: object) -> Job:
+    cleared = {"lease": None, "taken_at": None, "worker": None, "gpu": None}
+    return _with(job, status=Status.IN_QUEUE, queued_at=at, attempt=attempt, **cleared, **more)
+
+
+def _end(job: Job, at: float, status: Status, error: str | None = None, failure: FailureKind | None = None) -> Job:
+    return _with(job, status=status, lease=None, ended_at=at, error=error, failure=failure)
 
 
 _FIELDS = tuple(each.name for each in fields(Job))

@@ -13,6 +13,9 @@ RUN_LIMIT = 10 * MIB
 RUNSYNC_LIMIT = 20 * MIB
 RESULT_LIMIT = 20 * MIB
 
+EXECUTION_TIMEOUT_ERROR = "executionTimeout exceeded"
+"""The error of a job that ran longer than its executionTimeout, in the platform's words (protocol A.5)."""
+
 X_EXTENSIONS = "X-Worker-Extensions"
 X_ATTEMPT = "X-Attempt"
 X_STALE = "X-Stale"

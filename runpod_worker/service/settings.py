@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from runpod_worker.config import setting
-from runpod_worker.core import lifecycle
+from runpod_worker.core import job, lifecycle
 from runpod_worker.core import protocol as wire
 from runpod_worker.service.webhooks import WebhookSettings
 
@@ -56,12 +56,12 @@ class ServiceSettings:
     )
 
     execution_timeout_ms: int = setting(
-        lifecycle.EXECUTION_TIMEOUT_MS,
+        job.EXECUTION_TIMEOUT_MS,
         "RUNPOD_SERVICE_EXECUTION_TIMEOUT",
         text="executionTimeout of jobs that name none",
     )
     execution_timeout_bounds_ms: tuple[int, int] = setting((5_000, 7 * DAY_MS), text="What a job may name")
-    ttl_ms: int = setting(lifecycle.TTL_MS, "RUNPOD_SERVICE_TTL", text="ttl of jobs that name none")
+    ttl_ms: int = setting(job.TTL_MS, "RUNPOD_SERVICE_TTL", text="ttl of jobs that name none")
     ttl_bounds_ms: tuple[int, int] = setting((10_000, 7 * DAY_MS), text="What a job may name")
 
     run_limit: int = setting(wire.RUN_LIMIT, "RUNPOD_SERVICE_RUN_LIMIT", text="Most bytes of a /run request")

@@ -19,7 +19,7 @@ import pytest
 
 import runpod_worker
 from runpod_worker.core import errors
-from runpod_worker.core.lifecycle import Job, Status
+from runpod_worker.core.job import Job, Status
 from runpod_worker.service.http.auth import digest
 from runpod_worker.service.server import Server, open_stores
 from runpod_worker.service.settings import ServiceSettings

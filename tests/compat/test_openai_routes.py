@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runpod_worker.core.lifecycle import Job, Status
+from runpod_worker.core.job import Job, Status
 from runpod_worker.service.http import openai_replies as openai
 from runpod_worker.service.http.auth import digest
 from runpod_worker.service.server import Server, Stores, open_stores

@@ -8,30 +8,28 @@ from hypothesis import strategies as st
 
 from runpod_worker.core import lifecycle
 from runpod_worker.core.errors import IllegalTransition, StaleAttempt
+from runpod_worker.core.job import FailureKind, Job, Lease, Policy, Status, StopReason
 from runpod_worker.core.lifecycle import (
     FINAL,
     MAX_ATTEMPTS,
     TRANSITIONS,
-    Beaten,
     CancelRequested,
     Event,
     ExecutionTimedOut,
     Expired,
     Failed,
-    Job,
-    Lease,
     LeaseExpired,
-    Policy,
+    LeaseRenewed,
+    Released,
     Retried,
-    Returned,
-    Status,
     Stopped,
-    StopReason,
     Succeeded,
     Taken,
     apply,
     due,
+    infer_failure,
 )
+from tools import diagram
 
 JOB = Job(id="j", endpoint="ep", created_at=100.0, queued_at=100.0)
 
@@ -54,11 +52,11 @@ attempts = st.none() | st.integers(0, 3)
 from_worker = {"at": times, "worker": workers, "attempt": attempts}
 events = st.one_of(
     st.builds(Taken, at=times, worker=workers, confirms=st.booleans(), lease_s=st.floats(0, 60)),
-    st.builds(Beaten, **from_worker),
+    st.builds(LeaseRenewed, **from_worker),
     st.builds(Succeeded, **from_worker),
     st.builds(Failed, **from_worker, error=st.text(max_size=3)),
     st.builds(Stopped, **from_worker),
-    st.builds(Returned, **from_worker),
+    st.builds(Released, **from_worker),
     *(st.builds(kind, at=times) for kind in (CancelRequested, LeaseExpired, ExecutionTimedOut, Expired, Retried)),
 )
 jobs = st.builds(
@@ -71,13 +69,30 @@ jobs = st.builds(
 )
 
 
+FINAL_OF_STOP = {
+    StopReason.CANCELLED: Status.CANCELLED,
+    StopReason.EXECUTION_TIMEOUT: Status.FAILED,
+    StopReason.TTL: Status.TIMED_OUT,
+}
+
+
+def assert_in_table(job: Job, event: Event, new: Job) -> None:
+    """The new status is one that the event's row of the table names."""
+    transition = TRANSITIONS[job.status, type(event)]
+    if job.stop is not None and transition.ends_stop:
+        assert new.status is FINAL_OF_STOP[job.stop]
+    else:
+        assert new.status in transition.leads_to
+
+
 def check(job: Job) -> None:
     """What is true of every job at every moment."""
     assert (job.lease is not None) == (job.status is Status.IN_PROGRESS)
-    assert (job.ended_at is not None) == job.final
+    assert (job.ended_at is not None) == job.final == (job.status in FINAL)
     assert 0 <= job.attempt <= MAX_ATTEMPTS
     assert job.stop is None or job.status is not Status.IN_QUEUE
     assert job.error is None or job.status is Status.FAILED
+    assert (job.failure is not None) == (job.status is Status.FAILED)
     assert job.delay_ms is None or job.delay_ms >= 0
     assert job.execution_ms is None or job.execution_ms >= 0
     assert (job.due_at is None) == job.final
@@ -93,7 +108,7 @@ def test_no_list_of_events_breaks_the_rules(job, happening):
             continue
         check(new)
         assert new.version == job.version + 1
-        assert new.status in TRANSITIONS[job.status, type(event)]
+        assert_in_table(job, event, new)
         assert isinstance(event, Retried) or not job.final, "a final status is final"
         assert (new.id, new.endpoint, new.policy) == (job.id, job.endpoint, job.policy)
         job = new
@@ -118,7 +133,7 @@ def test_time_always_brings_a_job_to_its_end(job, happening):
 
 @settings(max_examples=500)
 @given(jobs, st.lists(events, max_size=20), times)
-def test_due_speaks_from_due_at_on_and_its_event_is_legal(job, happening, now):
+def test_due_has_an_event_from_due_at_on_and_the_event_is_legal(job, happening, now):
     for event in happening:
         try:
             job = apply(job, event)
@@ -154,14 +169,21 @@ def test_final_statuses_are_those_of_the_platform():
 @pytest.mark.parametrize("kind", [Taken, CancelRequested, Expired, LeaseExpired, ExecutionTimedOut, Retried])
 def test_pair_that_is_not_in_the_table_is_refused(status, kind):
     lease = Lease(worker="w", until=150) if status is Status.IN_PROGRESS else None
-    job = dataclasses.replace(JOB, status=status, lease=lease, taken_at=110 if lease else None)
+    ended_at = 115 if status in FINAL else None
+    job = dataclasses.replace(JOB, status=status, lease=lease, taken_at=110 if lease else None, ended_at=ended_at)
     event = Taken(at=120, worker="w") if kind is Taken else kind(at=120)
 
     if (status, kind) in TRANSITIONS:
-        assert apply(job, event).status in TRANSITIONS[status, kind]
+        assert apply(job, event).status in TRANSITIONS[status, kind].leads_to
     else:
         with pytest.raises(IllegalTransition, match=f"{status}.*{kind.__name__}"):
             apply(job, event)
+
+
+def test_readme_draws_the_table():
+    readme = diagram.README.read_text(encoding="utf-8")
+
+    assert diagram.diagram() in readme, "run `make docs`"
 
 
 # --- the guards ---------------------------------------------------------------------------------------------------
@@ -180,7 +202,7 @@ def test_worker_that_does_not_hold_the_job_is_refused():
         Succeeded(at=111, worker="other"),
         Succeeded(at=111, worker="w", attempt=2),
         Failed(at=111, worker="other", error="e"),
-        Beaten(at=111, worker="other"),
+        LeaseRenewed(at=111, worker="other"),
     ):
         with pytest.raises(StaleAttempt):
             apply(taken(), event)
@@ -200,8 +222,10 @@ def test_success_completes_and_measures():
     assert (job.status, job.execution_ms, job.delay_ms, job.error) == (Status.COMPLETED, 2500, 10_000, None)
 
 
-def test_failure_keeps_the_workers_words():
-    assert run(taken(), Failed(at=111, worker="w", error="boom")).error == "boom"
+def test_failure_keeps_the_workers_text():
+    job = run(taken(), Failed(at=111, worker="w", error="boom"))
+
+    assert (job.error, job.failure) == ("boom", FailureKind.HANDLER_ERROR)
 
 
 def test_lost_job_runs_once_more_and_then_fails_in_the_platforms_words():
@@ -211,18 +235,35 @@ def test_lost_job_runs_once_more_and_then_fails_in_the_platforms_words():
     twice = run(once, Taken(at=160, worker="v"), LeaseExpired(at=201))
 
     assert (twice.status, twice.error, twice.retries) == (Status.FAILED, "job timed out after 1 retries", 1)
+    assert twice.failure is FailureKind.WORKER_LOST
 
 
-def test_returned_job_spends_no_attempt():
+def test_job_that_its_worker_stops_unasked_has_failed():
+    job = run(taken(), Stopped(at=111, worker="w"))
+
+    assert (job.status, job.failure) == (Status.FAILED, FailureKind.STOPPED)
+    assert infer_failure(job.error, attempt=job.attempt) is FailureKind.STOPPED
+
+
+def test_failure_of_a_job_that_an_older_release_stored_is_inferred_from_its_text():
+    lost = run(taken(), LeaseExpired(at=151), Taken(at=160, worker="v"), LeaseExpired(at=201))
+
+    assert infer_failure(lost.error, attempt=lost.attempt) is FailureKind.WORKER_LOST
+    assert infer_failure("executionTimeout exceeded") is FailureKind.EXECUTION_TIMEOUT
+    assert infer_failure("job timed out after all") is FailureKind.HANDLER_ERROR
+    assert infer_failure(None) is FailureKind.HANDLER_ERROR
+
+
+def test_released_job_spends_no_attempt():
     job = taken()
     for _ in range(10):
-        job = run(job, Returned(at=111, worker="w"), Taken(at=112, worker="w"))
+        job = run(job, Released(at=111, worker="w"), Taken(at=112, worker="w"))
 
     assert (job.attempt, job.retries) == (1, 0)
 
 
-def test_beat_extends_the_lease():
-    assert run(taken(), Beaten(at=140, worker="w", lease_s=40)).lease.until == 180
+def test_heartbeat_extends_the_lease():
+    assert run(taken(), LeaseRenewed(at=140, worker="w", lease_s=40)).lease.until == 180
 
 
 @pytest.mark.parametrize(
@@ -236,6 +277,7 @@ def test_beat_extends_the_lease():
 def test_stop_is_final_at_once_unless_the_worker_confirms(event, status, error):
     at_once = run(taken(), event)
     assert (at_once.status, at_once.error) == (status, error)
+    assert at_once.failure is (FailureKind.EXECUTION_TIMEOUT if status is Status.FAILED else None)
 
     stopping = run(taken(confirms=True), event)
     assert stopping.status is Status.IN_PROGRESS
@@ -243,7 +285,7 @@ def test_stop_is_final_at_once_unless_the_worker_confirms(event, status, error):
         Stopped(at=125, worker="w"),
         Succeeded(at=125, worker="w"),
         Failed(at=125, worker="w", error="e"),
-        Returned(at=125, worker="w"),
+        Released(at=125, worker="w"),
         LeaseExpired(at=151),
     ):
         ended = run(stopping, last)
@@ -291,7 +333,7 @@ def test_queued_job_is_due_when_its_ttl_is_over():
     assert due(JOB, JOB.due_at) == Expired(at=JOB.due_at)
 
 
-def test_deadline_speaks_before_the_lease():
+def test_deadline_is_due_before_the_lease():
     job = run(dataclasses.replace(JOB, policy=Policy(execution_timeout_ms=5_000)), Taken(at=110, worker="w"))
 
     assert due(job, 114.9) is None

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from runpod_worker.core.lifecycle import Job
+from runpod_worker.core.job import Job
 from runpod_worker.service.journal.memory import MemoryStore
 from runpod_worker.service.journal.port import Store
 from runpod_worker.service.journal.sqlite import SqliteStore

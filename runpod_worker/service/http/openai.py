@@ -7,7 +7,7 @@ import contextlib
 from aiohttp import web
 
 from runpod_worker.core.errors import JobNotFound, ServiceRefusal
-from runpod_worker.core.lifecycle import Job, Status
+from runpod_worker.core.job import Job, Status
 from runpod_worker.service.http import openai_replies as openai
 from runpod_worker.service.http import wire
 from runpod_worker.service.http.disconnect import unless_gone

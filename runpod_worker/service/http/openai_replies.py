@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from runpod_worker.core.errors import BadRequest, ServiceRefusal
-from runpod_worker.core.lifecycle import Job, Status, StopReason
+from runpod_worker.core.job import FailureKind, Job, Status
 
 JSON = "application/json"
 SSE = "text/event-stream"
@@ -122,9 +122,9 @@ def ended_badly(job: Job) -> tuple[int, str, bytes]:
     if job.status is Status.CANCELLED:
         return failure("the job was cancelled", status=410, kind="cancelled")
     error = job.error or "the job's time to live is over"
-    if job.status is Status.TIMED_OUT or error == StopReason.EXECUTION_TIMEOUT:
+    if job.status is Status.TIMED_OUT or job.failure is FailureKind.EXECUTION_TIMEOUT:
         return failure(error, status=504, kind="timeout_error")
-    if error.startswith("job timed out after "):
+    if job.failure is FailureKind.WORKER_LOST:
         return failure(f"the worker was lost: {error}", status=502, kind="worker_error")
     told = _told(error)
     return _failure(told, _status(told))

@@ -15,7 +15,7 @@ from typing import TypeVar
 import msgspec
 
 from runpod_worker.core.errors import BadRequest
-from runpod_worker.core.lifecycle import Job, Policy, Status
+from runpod_worker.core.job import Job, Policy, Status
 from runpod_worker.service.settings import ServiceSettings
 
 T = TypeVar("T")

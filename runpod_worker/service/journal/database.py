@@ -13,7 +13,7 @@ from typing import TextIO
 import msgspec
 
 from runpod_worker.core.errors import StoreUnavailable
-from runpod_worker.core.lifecycle import Job
+from runpod_worker.core.job import Job
 from runpod_worker.service.queue.index import Tally
 
 SCHEMA_VERSION = 1

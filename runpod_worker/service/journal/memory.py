@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 
 from runpod_worker.core.errors import JobNotFound
-from runpod_worker.core.lifecycle import Job
+from runpod_worker.core.job import Job
 from runpod_worker.service.journal.port import HOLD_S, Account, Counts, Delivery
 from runpod_worker.service.keyring import KeyRing
 from runpod_worker.service.queue.index import JobIndex, Outbox, check_gap, first_delivery, postponed, tally

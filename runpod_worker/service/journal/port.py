@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from runpod_worker.core.lifecycle import Job
+from runpod_worker.core.job import Job
 
 HOLD_S = 300.0
 """A webhook that was handed out comes again after this time if nothing was heard of it."""

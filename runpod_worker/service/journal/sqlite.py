@@ -14,7 +14,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from runpod_worker.core.errors import JobNotFound, StoreUnavailable
-from runpod_worker.core.lifecycle import Job
+from runpod_worker.core.job import Job
 from runpod_worker.service.journal.cache import HotBodies, Stream, Streams
 from runpod_worker.service.journal.database import Batch, DatabaseSink, Value, decode_job, open_file
 from runpod_worker.service.journal.port import HOLD_S, Counts, Delivery

@@ -10,7 +10,8 @@ from collections import OrderedDict
 from dataclasses import dataclass
 
 from runpod_worker.core.errors import BacklogFull
-from runpod_worker.core.lifecycle import Job, Returned, Taken, apply
+from runpod_worker.core.job import Job
+from runpod_worker.core.lifecycle import Released, Taken, apply
 from runpod_worker.service.http import wire
 from runpod_worker.service.queue.jobs import Jobs
 from runpod_worker.service.queue.polls import Ask, Handed, Poll, Polls
@@ -182,7 +183,7 @@ class Takes:
     async def _give_back(self, endpoint: str, worker: str, named: list[ReturnedJob]) -> int:
         mine = [one for one in named if self._is_of(one.job_id, endpoint)]
         now = self._now()
-        events = [Returned(at=now, worker=worker, attempt=one.attempt, take=one.take) for one in mine]
+        events = [Released(at=now, worker=worker, attempt=one.attempt, take=one.take) for one in mine]
         changed = await together(
             [self._jobs.try_change(one.job_id, event) for one, event in zip(mine, events, strict=True)]
         )

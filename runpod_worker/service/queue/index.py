@@ -12,7 +12,7 @@ import math
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from runpod_worker.core.lifecycle import Job, Status
+from runpod_worker.core.job import Job, Status
 from runpod_worker.service.journal.port import Counts, Delivery
 
 

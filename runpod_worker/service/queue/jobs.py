@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from runpod_worker.core.errors import IllegalTransition, JobNotFound, StaleAttempt
-from runpod_worker.core.lifecycle import Event, FromWorker, Job, Status, apply
+from runpod_worker.core.job import Job, Status
+from runpod_worker.core.lifecycle import Event, WorkerEvent, apply
 from runpod_worker.service.journal.port import Store
 from runpod_worker.service.queue.streams import Streams
 from runpod_worker.service.queue.waiters import Alarm, Bells
@@ -75,5 +76,5 @@ class Jobs:
         elif new.status is Status.IN_QUEUE:
             self._streams.restart(new.id)
         self.alarm.arm(new.due_at)
-        if old.lease and not isinstance(event, FromWorker) and (new.lease is None or new.stop is not old.stop):
+        if old.lease and not isinstance(event, WorkerEvent) and (new.lease is None or new.stop is not old.stop):
             self._workers.stop(new.endpoint, old.lease.worker, new.id, old.attempt)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from runpod_worker.core.lifecycle import Job
+from runpod_worker.core.job import Job
 from runpod_worker.service.queue.waiters import resolve
 
 

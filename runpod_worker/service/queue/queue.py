@@ -7,7 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from runpod_worker.core.errors import JobNotFound
-from runpod_worker.core.lifecycle import CancelRequested, Job, Retried, Status, TtlSet
+from runpod_worker.core.job import Job, Status
+from runpod_worker.core.lifecycle import CancelRequested, Retried, TtlSet
 from runpod_worker.service.http import wire
 from runpod_worker.service.journal.port import Store
 from runpod_worker.service.queue.assign import Takes

@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 import msgspec
 
 from runpod_worker.core.errors import JobNotFound, ServiceRefusal, StaleAttempt
-from runpod_worker.core.lifecycle import Beaten, Failed, FromWorker, Job, Stopped, Succeeded
+from runpod_worker.core.job import Job
+from runpod_worker.core.lifecycle import Failed, LeaseRenewed, Stopped, Succeeded, WorkerEvent, infer_failure
 from runpod_worker.service.http import wire
 from runpod_worker.service.queue.assign import Takes
 from runpod_worker.service.queue.jobs import Jobs
@@ -99,12 +100,13 @@ class Reports:
             _keep(self._timings, job_id, report.timings)
         await self._jobs.change(job_id, self._final(who, report), output=report.output)
 
-    def _final(self, who: Holder, report: wire.Report) -> FromWorker:
+    def _final(self, who: Holder, report: wire.Report) -> WorkerEvent:
         at = self._jobs.now()
         if report.stopped:
             return Stopped(at=at, worker=who.worker, attempt=who.attempt)
         if report.error is not None:
-            return Failed(at=at, worker=who.worker, attempt=who.attempt, error=report.error)
+            kind = infer_failure(report.error)
+            return Failed(at=at, worker=who.worker, attempt=who.attempt, error=report.error, kind=kind)
         return Succeeded(at=at, worker=who.worker, attempt=who.attempt)
 
     async def _advance(self, who: Holder, job_id: str, report: wire.Report) -> None:
@@ -118,12 +120,12 @@ class Reports:
             _keep(self._progress, job_id, mark)
         await self._jobs.change(job_id, self._beat(job, who), output=report.output)
 
-    def _beat(self, job: Job, who: Holder) -> Beaten:
+    def _beat(self, job: Job, who: Holder) -> LeaseRenewed:
         now = self._jobs.now()
         lease_s = self._settings.lease_s
         if job.stop is not None and job.lease is not None:
             lease_s = job.lease.until - now
-        return Beaten(at=now, worker=who.worker, attempt=who.attempt, lease_s=lease_s)
+        return LeaseRenewed(at=now, worker=who.worker, attempt=who.attempt, lease_s=lease_s)
 
     def _held(self, who: Holder, job_id: str) -> Job | None:
         job = self._jobs.store.get(job_id)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from runpod_worker.core.errors import ServiceRefusal
-from runpod_worker.core.lifecycle import Beaten, ExecutionTimedOut, Job, Status, due
+from runpod_worker.core.job import Job, Status
+from runpod_worker.core.lifecycle import ExecutionTimedOut, LeaseRenewed, due
 from runpod_worker.log import log
 from runpod_worker.service.queue.assign import Takes
 from runpod_worker.service.queue.jobs import Jobs
@@ -47,7 +48,7 @@ class Sweep:
         self.forget_at = now
         for job in self.jobs.store.overdue(now + self.settings.lease_s):
             if job.lease is not None:
-                beat = Beaten(at=now, worker=job.lease.worker, lease_s=self.settings.lease_s)
+                beat = LeaseRenewed(at=now, worker=job.lease.worker, lease_s=self.settings.lease_s)
                 await self.jobs.try_change(job.id, beat)
 
     async def once(self) -> None:

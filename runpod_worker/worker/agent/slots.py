@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from runpod_worker.core.protocol import EXECUTION_TIMEOUT_ERROR
 from runpod_worker.worker.ipc.messages import WindowUpdate
 from runpod_worker.worker.link.port import Assignment, Attempt
 
@@ -21,7 +22,7 @@ class Why(StrEnum):
     SERVICE = "the job service asked for it"
     """It was cancelled, or its time is over: the service knows why, and is told when the slot is free."""
 
-    TIMEOUT = "executionTimeout exceeded"
+    TIMEOUT = EXECUTION_TIMEOUT_ERROR
     """This worker noticed: reported as failed, in the platform's words."""
 
     HANDLER_TIMEOUT = "the handler's own timeout exceeded"

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
 from runpod_worker.core.errors import JobStopped
+from runpod_worker.core.protocol import EXECUTION_TIMEOUT_ERROR
 from runpod_worker.log import log
 from runpod_worker.worker.executor import results
 from runpod_worker.worker.executor.attempt import Running, now
@@ -21,9 +22,6 @@ from runpod_worker.worker.executor.results import Outcome, Place
 from runpod_worker.worker.executor.sender import Chunk, Outflow
 from runpod_worker.worker.handler.kinds import Handler
 from runpod_worker.worker.ipc.messages import Done, Started
-
-EXECUTION_TIMEOUT = "executionTimeout exceeded"
-"""The platform's words (protocol A.5)."""
 
 FAIR_EVERY = 32
 """After so many chunks an async generator that never waits lets the other tasks of its loop run."""
@@ -148,7 +146,7 @@ class Calling:
     def _set_deadline(self, running: Running) -> None:
         if running.run.timeout_s is not None:
             running.deadline = running.run.taken_at + running.run.timeout_s
-            running.limit = EXECUTION_TIMEOUT
+            running.limit = EXECUTION_TIMEOUT_ERROR
         limit = self.handler.timeout_s
         if limit is not None and (running.deadline is None or running.started_at + limit < running.deadline):
             running.deadline = running.started_at + limit

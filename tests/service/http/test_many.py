@@ -8,7 +8,7 @@ import time
 import aiohttp
 import pytest
 
-from runpod_worker.core.lifecycle import Status
+from runpod_worker.core.job import Status
 from runpod_worker.service.http import wire
 from runpod_worker.service.queue.polls import Ask
 from runpod_worker.service.queue.reports import Holder

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runpod_worker.core.errors import BadRequest
-from runpod_worker.core.lifecycle import Job, Policy, Status
+from runpod_worker.core.job import Job, Policy, Status
 from runpod_worker.service.http import wire
 from runpod_worker.service.settings import ServiceSettings
 

@@ -9,17 +9,16 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
 
 from runpod_worker.core.errors import IllegalTransition, StaleAttempt
+from runpod_worker.core.job import Job, Policy
 from runpod_worker.core.lifecycle import (
-    Beaten,
     CancelRequested,
     Event,
     Expired,
     Failed,
-    Job,
     LeaseExpired,
-    Policy,
+    LeaseRenewed,
+    Released,
     Retried,
-    Returned,
     Succeeded,
     Taken,
     apply,
@@ -119,7 +118,7 @@ class Stores(RuleBasedStateMachine):
 
     @rule(job=jobs, output=st.none() | bodies)
     def beat(self, job: str, output: bytes | None) -> None:
-        self.happen(job, lambda old: Beaten(at=self.tick(), worker=old.worker or "", lease_s=10), output=output)
+        self.happen(job, lambda old: LeaseRenewed(at=self.tick(), worker=old.worker or "", lease_s=10), output=output)
 
     @rule(job=jobs, output=st.none() | bodies)
     def succeed(self, job: str, output: bytes | None) -> None:
@@ -135,7 +134,7 @@ class Stores(RuleBasedStateMachine):
 
     @rule(job=jobs)
     def give_back(self, job: str) -> None:
-        self.happen(job, lambda old: Returned(at=self.tick(), worker=old.worker or ""))
+        self.happen(job, lambda old: Released(at=self.tick(), worker=old.worker or ""))
 
     @rule(job=jobs, index=st.integers(0, 4), chunks=st.lists(bodies, min_size=1, max_size=3))
     def append(self, job: str, index: int, chunks: list[bytes]) -> None:

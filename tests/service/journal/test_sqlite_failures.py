@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from runpod_worker.core.errors import StoreUnavailable
-from runpod_worker.core.lifecycle import CancelRequested, Status, Succeeded, Taken, apply
+from runpod_worker.core.job import Status
+from runpod_worker.core.lifecycle import CancelRequested, Succeeded, Taken, apply
 from runpod_worker.service.journal.port import Counts
 from runpod_worker.service.journal.sqlite import SqliteStore
 

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from runpod_worker.core.errors import StoreUnavailable
-from runpod_worker.core.lifecycle import CancelRequested, Failed, Policy, Retried, Status, Succeeded, Taken, apply
+from runpod_worker.core.job import Policy, Status
+from runpod_worker.core.lifecycle import CancelRequested, Failed, Retried, Succeeded, Taken, apply
 from runpod_worker.service.journal.port import Counts, Delivery
 from runpod_worker.service.journal.sqlite import SqliteStore
 
@@ -173,7 +174,8 @@ async def test_closed_store_refuses_writes(path, make_job):
 
 VICTIM = """
 import asyncio, sys
-from runpod_worker.core.lifecycle import Job, Succeeded, Taken, apply
+from runpod_worker.core.job import Job
+from runpod_worker.core.lifecycle import Succeeded, Taken, apply
 from runpod_worker.service.stores.sqlite import SqliteStore
 
 async def lives(store, lane):

@@ -5,16 +5,14 @@ import asyncio
 import pytest
 
 from runpod_worker.core.errors import JobNotFound
+from runpod_worker.core.job import Job, Policy, Status
 from runpod_worker.core.lifecycle import (
-    Beaten,
     CancelRequested,
     Event,
     Failed,
-    Job,
     LeaseExpired,
-    Policy,
+    LeaseRenewed,
     Retried,
-    Status,
     Succeeded,
     Taken,
     apply,
@@ -260,7 +258,7 @@ async def test_lease_still_holds_at_its_end(store, make_job):
 async def test_beat_moves_the_lease_on(store, make_job):
     running = await step(store, await added(store, make_job()), Taken(at=2000, worker="w", lease_s=40))
 
-    beaten = await step(store, running, Beaten(at=2030, worker="w", lease_s=40))
+    beaten = await step(store, running, LeaseRenewed(at=2030, worker="w", lease_s=40))
 
     assert store.overdue(2041) == []
     assert store.overdue(2071) == [beaten]
@@ -317,10 +315,10 @@ async def test_output_comes_back_byte_for_byte(store, make_job, output):
 
 async def test_latest_output_wins_and_can_be_dropped(store, make_job):
     running = await taken(store, await added(store, make_job()))
-    running = await step(store, running, Beaten(at=2001, worker="w"), output=b"10 %")
+    running = await step(store, running, LeaseRenewed(at=2001, worker="w"), output=b"10 %")
     assert await store.output(running.id) == b"10 %"
 
-    running = await step(store, running, Beaten(at=2002, worker="w"))
+    running = await step(store, running, LeaseRenewed(at=2002, worker="w"))
     assert await store.output(running.id) == b"10 %"
 
     failed = await step(store, running, Failed(at=2003, worker="w", error="e"), drop_output=True)
