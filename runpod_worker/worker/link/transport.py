@@ -1,8 +1,8 @@
-"""HTTP/1.1 requests for the link, over kept-alive connections, and no more than the link needs.
+"""HTTP/1.1 requests for the link, over kept-alive connections, with no more than the link needs.
 
 Why not aiohttp's client: it was the larger part of what a job costs the agent (220 us of CPU per no-op job with it, 120
-with this), and half of the agent's start. What is left out because no job service needs it: cookies, redirects,
-proxies, compression, pipelining.
+with this), and half of the agent's start. Left out because no job service needs it: cookies, redirects, proxies,
+compression, pipelining. httptools (llhttp) parses the replies.
 """
 
 from __future__ import annotations
@@ -13,29 +13,33 @@ from collections import deque
 from collections.abc import Mapping
 from typing import NamedTuple, Protocol
 
+from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
+
 from runpod_worker.core.errors import LinkDown
 
-IDLE_S = 15.0
-"""A connection that was idle for longer is not used again: services close theirs some time after that."""
+MAX_IDLE_S = 15.0
+"""Close connections that were idle for longer: services close theirs some time after that."""
 
-CONNECT_S = 10.0
+CONNECT_TIMEOUT_S = 10.0
 
-JOINED = 64 * 1024
-"""Bodies up to this size are sent together with their head, in one packet where it fits."""
+MAX_JOINED_BYTES = 64 * 1024
+"""Send a body up to this size together with its head, in one packet where it fits."""
 
-STREAMED = 1024 * 1024
-"""Larger bodies leave piece by piece, each when the one before has gone: what is on its way (and, with TLS, encrypted)
-beside the body itself stays small, and an answer that comes before the end, such as 413, ends the upload."""
+MAX_UNSTREAMED_BYTES = 1024 * 1024
+"""Send a larger body piece by piece, each when the one before has gone. Little beside the body itself is in memory (TLS
+copies what it encrypts), and a reply that comes before the end, such as 413, ends the upload."""
 
-PIECE = 256 * 1024
+PIECE_BYTES = 256 * 1024
 
-MOST_HEAD = 64 * 1024
+MAX_HEAD_BYTES = 64 * 1024
+"""Refuse a reply whose head is larger."""
 
-_BODILESS = frozenset({204, 304})
+MAX_REPLY_BYTES = 2**30
+"""Refuse a larger reply."""
 
 
 class Reply(NamedTuple):
-    """An answer, read to its end. The names of headers are in lower case."""
+    """A whole reply. The names of headers are in lower case."""
 
     status: int
     headers: Mapping[str, str]
@@ -43,12 +47,12 @@ class Reply(NamedTuple):
 
 
 class Transport(Protocol):
-    """Sends a request and reads the whole answer."""
+    """Sends a request and reads the whole reply."""
 
     async def send(
         self, method: str, url: str, headers: Mapping[str, str], body: bytes | None, timeout_s: float
     ) -> Reply:
-        """Return the answer, whatever its status.
+        """Return the reply, whatever its status.
 
         Raises:
             LinkDown: there was none within `timeout_s`.
@@ -59,7 +63,7 @@ class Transport(Protocol):
 
 
 class HttpTransport:
-    """As many connections as there are requests at once, kept for the next ones."""
+    """Opens one connection for each concurrent request, and keeps it for the next ones."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -69,16 +73,16 @@ class HttpTransport:
     async def send(
         self, method: str, url: str, headers: Mapping[str, str], body: bytes | None, timeout_s: float
     ) -> Reply:
-        scheme, _, rest = url.partition("://")
-        authority, _, target = rest.partition("/")
+        scheme, _, address = url.partition("://")
+        authority, _, target = address.partition("/")
         head = _head(method, authority, target, headers, body)
         origin = f"{scheme}://{authority}"
         try:
             async with asyncio.timeout(timeout_s):
-                connection = self._kept(origin) or await self._connect(scheme, authority)
+                connection = self._pop_idle(origin) or await self._connect(scheme, authority)
                 reply = await connection.exchange(head, body)
         except TimeoutError as error:
-            raise LinkDown(f"{method} {origin}: no answer within {timeout_s:g} s") from error
+            raise LinkDown(f"{method} {origin}: no reply within {timeout_s:g} s") from error
         except OSError as error:
             raise LinkDown(f"{method} {origin}: {str(error) or type(error).__name__}") from error
         if connection.reusable:
@@ -92,11 +96,11 @@ class HttpTransport:
                 connection.abort()
         self._idle.clear()
 
-    def _kept(self, origin: str) -> _Connection | None:
+    def _pop_idle(self, origin: str) -> _Connection | None:
         connections = self._idle.get(origin)
         while connections:
             connection = connections.pop()
-            if connection.reusable and self._loop.time() - connection.idle_since < IDLE_S:
+            if connection.reusable and self._loop.time() - connection.idle_since < MAX_IDLE_S:
                 return connection
             connection.abort()
         return None
@@ -105,7 +109,7 @@ class HttpTransport:
         host, port = _host_and_port(authority, 443 if scheme == "https" else 80)
         if scheme == "https" and self._tls is None:
             self._tls = ssl.create_default_context()
-        async with asyncio.timeout(CONNECT_S):
+        async with asyncio.timeout(CONNECT_TIMEOUT_S):
             _, connection = await self._loop.create_connection(
                 _Connection, host, port, ssl=self._tls if scheme == "https" else None
             )
@@ -113,13 +117,13 @@ class HttpTransport:
 
 
 class _Connection(asyncio.Protocol):
-    """One exchange at a time."""
+    """Carries one exchange at a time."""
 
     def __init__(self) -> None:
         self.idle_since = 0.0
         self._transport: asyncio.Transport | None = None
-        self._answer: asyncio.Future[Reply] | None = None
-        self._reader = _Reader()
+        self._reply: asyncio.Future[Reply] | None = None
+        self._reader = _ReplyReader()
         self._open = False
         self._drained = asyncio.Event()
         self._drained.set()
@@ -130,35 +134,35 @@ class _Connection(asyncio.Protocol):
         return self._open and self._reader.keeps_alive
 
     async def exchange(self, head: bytes, body: bytes | None) -> Reply:
-        """Send a request and wait for the whole answer. Raises OSError. Cancelling it closes the connection."""
+        """Send a request and wait for the whole reply. Raises OSError. Cancelling it closes the connection."""
         if self._transport is None or not self._open:
             raise ConnectionResetError("the connection was closed")
-        self._reader = _Reader()
-        self._answer = asyncio.get_running_loop().create_future()
+        self._reply = asyncio.get_running_loop().create_future()
         try:
-            if body and len(body) > STREAMED:
-                await self._upload(head, body, self._answer)
-            elif body and len(body) > JOINED:
+            if body and len(body) > MAX_UNSTREAMED_BYTES:
+                await self._upload(self._transport, head, body, self._reply)
+            elif body and len(body) > MAX_JOINED_BYTES:
                 self._transport.write(head)
                 self._transport.write(body)
             else:
                 self._transport.write(head + body if body else head)
-            return await self._answer
+            return await self._reply
         except asyncio.CancelledError:
             self.abort()
             raise
         finally:
-            self._answer = None
+            self._reply = None
 
-    async def _upload(self, head: bytes, body: bytes, answer: asyncio.Future[Reply]) -> None:
-        assert self._transport is not None  # noqa: S101 - exchange has looked
-        self._transport.write(head)
-        rest = memoryview(body)
-        while rest and not answer.done():
-            self._transport.write(rest[:PIECE])
-            rest = rest[PIECE:]
+    async def _upload(
+        self, transport: asyncio.Transport, head: bytes, body: bytes, reply: asyncio.Future[Reply]
+    ) -> None:
+        transport.write(head)
+        unsent = memoryview(body)
+        while unsent and not reply.done():
+            transport.write(unsent[:PIECE_BYTES])
+            unsent = unsent[PIECE_BYTES:]
             await self._drained.wait()
-        if rest:  # answered before the end: what followed on this connection would be taken for the body
+        if unsent:  # the service would take the next request on this connection for the end of this body
             self.abort()
 
     def abort(self) -> None:
@@ -172,18 +176,18 @@ class _Connection(asyncio.Protocol):
         self._open = True
 
     def data_received(self, data: bytes) -> None:
-        if self._answer is None or self._answer.done():  # nobody asked: this connection cannot be trusted any more
+        if self._reply is None or self._reply.done():  # not a reply to anything: do not trust this connection again
             self.abort()
             return
         try:
             reply = self._reader.feed(data)
-        except ValueError as error:
-            self._answer.set_exception(ConnectionError(f"the answer is not HTTP/1.1: {error}"))
+        except (HttpParserError, HttpParserUpgrade, ValueError) as error:
+            self._reply.set_exception(ConnectionError(f"the reply is not HTTP/1.1: {error.__context__ or error}"))
             self.abort()
             return
         if reply is not None:
-            self._answer.set_result(reply)
-            self._drained.set()  # an upload that waits for room need not go on
+            self._reply.set_result(reply)
+            self._drained.set()  # stops an upload that waits for room
 
     def pause_writing(self) -> None:
         self._drained.clear()
@@ -194,127 +198,68 @@ class _Connection(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         self._open = False
         self._drained.set()
-        if self._answer is None or self._answer.done():
+        if self._reply is None or self._reply.done():
             return
         reply = self._reader.end() if error is None else None
         if reply is not None:
-            self._answer.set_result(reply)
+            self._reply.set_result(reply)
         else:
-            self._answer.set_exception(ConnectionResetError(f"the connection was cut: {error or 'no whole answer'}"))
+            self._reply.set_exception(ConnectionResetError(f"the connection was cut: {error or 'no whole reply'}"))
 
 
-class _Reader:
-    """Bytes in, one reply out. Raises ValueError for what is not HTTP/1.1."""
+class _ReplyReader:
+    """Turns the bytes of one connection into replies. Raises HttpParserError or ValueError for what is not HTTP/1.1."""
 
     def __init__(self) -> None:
         self.keeps_alive = True
-        self._status = 0
+        self._parser = HttpResponseParser(self)  # calls the methods `on_*`
         self._headers: dict[str, str] = {}
-        self._parts: list[bytes] = []
-        self._missing: int | None = None
-        """Bytes of the body that are still to come; None: the end of the connection ends it."""
-        self._chunks: _Chunks | None = None
-        self._in_head = True
+        self._body: list[bytes] = []
+        self._in_body = False
+        self._bytes = 0
+        self._reply: Reply | None = None
 
     def feed(self, data: bytes) -> Reply | None:
-        """The reply, when it is whole."""
-        if self._in_head:
-            rest = self._read_head(data)
-            if rest is None:
-                return None
-            data = rest
-        return self._read_body(data)
+        """Return the reply once it is whole."""
+        self._bytes += len(data)
+        self._parser.feed_data(data)
+        if self._reply is None:
+            most = MAX_REPLY_BYTES if self._in_body else MAX_HEAD_BYTES
+            if self._bytes > most:
+                raise ValueError(f"{'a reply' if self._in_body else 'a head'} of more than {most} bytes")
+            return None
+        reply, self._reply, self._bytes = self._reply, None, 0
+        return reply
 
     def end(self) -> Reply | None:
-        """The reply if the end of the connection completes it."""
-        if self._in_head or self._missing is not None or self._chunks is not None:
+        """Return the reply that the end of the connection completes: one that says nothing about its length."""
+        chunked = "chunked" in self._headers.get("transfer-encoding", "").lower()
+        if not self._in_body or chunked or "content-length" in self._headers:
             return None
-        return Reply(self._status, self._headers, b"".join(self._parts))
+        self.on_message_complete()
+        return self._reply
 
-    def _read_head(self, data: bytes) -> bytes | None:
-        if self._parts:
-            data = self._parts.pop() + data
-        head, found, rest = data.partition(b"\r\n\r\n")
-        if not found:
-            if len(data) > MOST_HEAD:
-                raise ValueError(f"a head of more than {MOST_HEAD} bytes")
-            self._parts.append(data)
-            return None
-        first, *lines = head.decode("latin-1").split("\r\n")
-        if not first.startswith("HTTP/1."):
-            raise ValueError(f"it begins with {first[:40]!r}")
-        self._status = int(first[9:12])
-        if self._status < 200:  # 100 Continue and the like come before the answer
-            return self._read_head(rest)
-        for line in lines:
-            name, _, value = line.partition(":")
-            self._headers[name.lower()] = value.strip()
-        self._in_head = False
-        self._measure(http_1_0=first.startswith("HTTP/1.0"))
-        return rest
+    def on_message_begin(self) -> None:
+        if self._reply is not None:
+            raise ValueError("more bytes than the reply has")
+        self._headers, self._body, self._in_body = {}, [], False
 
-    def _measure(self, *, http_1_0: bool) -> None:
-        connection = self._headers.get("connection", "").lower()
-        self.keeps_alive = "close" not in connection and (not http_1_0 or "keep-alive" in connection)
-        length = self._headers.get("content-length")
-        if self._status in _BODILESS:
-            self._missing = 0
-        elif "chunked" in self._headers.get("transfer-encoding", "").lower():
-            self._chunks = _Chunks()
-        elif length is not None:
-            if not length.isdigit():
-                raise ValueError(f"Content-Length: {length[:40]!r}")
-            self._missing = int(length)
-        else:
-            self.keeps_alive = False
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self._in_body:  # a trailer tells us nothing
+            self._headers[name.decode("latin-1").lower()] = value.decode("latin-1")
 
-    def _read_body(self, data: bytes) -> Reply | None:
-        if self._chunks is not None:
-            body = self._chunks.feed(data)
-            return None if body is None else Reply(self._status, self._headers, body)
-        if data:
-            self._parts.append(data)
-        if self._missing is None:
-            return None
-        self._missing -= len(data)
-        if self._missing > 0:
-            return None
-        if self._missing < 0:
-            raise ValueError("more bytes than Content-Length says")
-        body = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
-        return Reply(self._status, self._headers, body)
+    def on_headers_complete(self) -> None:
+        self._in_body = True
 
+    def on_body(self, data: bytes) -> None:
+        self._body.append(data)
 
-class _Chunks:
-    """A body in Transfer-Encoding: chunked."""
-
-    def __init__(self) -> None:
-        self._buffer = bytearray()
-        self._body: list[bytes] = []
-        self._last = False
-
-    def feed(self, data: bytes) -> bytes | None:
-        """The body, when it is whole."""
-        self._buffer += data
-        while True:
-            line_end = self._buffer.find(b"\r\n")
-            if line_end < 0:
-                return None
-            if self._last:
-                if line_end == 0:
-                    return b"".join(self._body)
-                del self._buffer[: line_end + 2]  # a trailer
-                continue
-            size = int(bytes(self._buffer[:line_end]).partition(b";")[0], 16)
-            if size == 0:
-                self._last = True
-                del self._buffer[: line_end + 2]
-                continue
-            start = line_end + 2
-            if len(self._buffer) < start + size + 2:
-                return None
-            self._body.append(bytes(self._buffer[start : start + size]))
-            del self._buffer[: start + size + 2]
+    def on_message_complete(self) -> None:
+        status = self._parser.get_status_code()
+        if status >= 200:  # 100 Continue and the like come before the reply
+            self.keeps_alive = self._parser.should_keep_alive()
+            body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
+            self._reply = Reply(status, self._headers, body)
 
 
 def _head(method: str, authority: str, target: str, headers: Mapping[str, str], body: bytes | None) -> bytes:

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runpod_worker.core.errors import LinkDown
-from runpod_worker.worker.link.transport import HttpTransport, _Reader
+from runpod_worker.worker.link.transport import HttpTransport, _ReplyReader
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-Thing: a: b\r\n\r\nhi"
 Serve = Callable[..., Awaitable[str]]
@@ -148,10 +148,44 @@ async def test_half_an_answer_and_garbage_are_down(transport: HttpTransport, ser
         await transport.send("GET", url, {}, None, 10)
 
 
+@pytest.mark.parametrize(
+    "reply",
+    [
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-6\r\nhi",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0x5\r\nhello\r\n0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffffff\r\nhi",
+        b"HTTP/1.1 200 OK\r\nContent-Length: -6\r\n\r\nhi",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999999999999999\r\n\r\nhi",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhiHTTP/1.1 200 OK\r\n",
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n\x00\x01",
+        b"\x00" * 200,
+        b"HTTP/1.1 200 OK\r\n" + b"X: 1\r\n" * 20_000,
+        b"HTTP/1.1 200 OK\r\nX: " + b"1" * 100_000,
+    ],
+)
+async def test_a_reply_that_breaks_the_rules_is_down_at_once(
+    transport: HttpTransport, serve: Serve, reply: bytes
+) -> None:
+    url = await serve(Server([reply]))
+
+    with pytest.raises(LinkDown, match=r"is not HTTP/1\.1: \S+"):
+        await transport.send("GET", url, {}, None, 60)
+
+
+async def test_a_reply_that_never_ends_is_down_at_its_limit(
+    transport: HttpTransport, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("runpod_worker.worker.link.transport.MAX_REPLY_BYTES", 100_000)
+    url = await serve(Server([b"HTTP/1.1 200 OK\r\n\r\n" + bytes(200_000)]))
+
+    with pytest.raises(LinkDown, match="a reply of more than 100000 bytes"):
+        await transport.send("GET", url, {}, None, 60)
+
+
 async def test_no_answer_in_time_is_down(transport: HttpTransport, serve: Serve) -> None:
     url = await serve(Server([]))
 
-    with pytest.raises(LinkDown, match="no answer within"):
+    with pytest.raises(LinkDown, match="no reply within"):
         await transport.send("GET", url, {}, None, 0.05)
 
 
@@ -276,7 +310,7 @@ CHUNKED = (
 @given(st.sampled_from([OK, CHUNKED]), st.lists(st.integers(1, 200), max_size=20))
 def test_an_answer_may_come_in_any_pieces(answer: bytes, cuts: list[int]) -> None:
     bounds = sorted({0, len(answer), *(cut for cut in cuts if cut < len(answer))})
-    reader, reply = _Reader(), None
+    reader, reply = _ReplyReader(), None
 
     for start, end in itertools.pairwise(bounds):
         assert reply is None
