@@ -1,11 +1,12 @@
-"""How long to wait before the next try. Pure: the caller brings the randomness and does the waiting."""
+"""How long to wait before the next try. Pure: the caller passes the randomness and does the waiting."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
-_MOST_DOUBLINGS = 64  # beyond this any cap has long been reached, and floats would overflow
+MAX_DOUBLINGS = 64
+"""The wait stops doubling here: any cap is reached long before, and floats would overflow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,11 +21,11 @@ class Backoff:
 
     def __post_init__(self) -> None:
         if not 0 < self.base_s <= self.cap_s:
-            raise ValueError(f"base_s: {self.base_s} is not above 0 and at most cap_s ({self.cap_s})")
+            raise ValueError(f"base_s: expected a value above 0 and at most cap_s ({self.cap_s}), got {self.base_s}")
 
     def ceiling(self, tries: int) -> float:
         """The longest wait after `tries` failures in a row before this one."""
-        return min(self.cap_s, self.base_s * 2.0 ** min(max(tries, 0), _MOST_DOUBLINGS))
+        return min(self.cap_s, self.base_s * 2.0 ** min(max(tries, 0), MAX_DOUBLINGS))
 
     def delay(self, tries: int, random: Callable[[], float]) -> float:
         """Seconds to wait; `random` gives floats from 0 to 1."""
@@ -33,17 +34,17 @@ class Backoff:
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """A fixed list of waits, each made up to `spread` longer by chance; after the last one it is time to give up."""
+    """A fixed list of waits, each made up to `spread` longer by chance. After the last of them, give up."""
 
     delays_s: tuple[float, ...]
     spread: float = 0.1
 
     def __post_init__(self) -> None:
         if any(delay < 0 for delay in self.delays_s):
-            raise ValueError(f"delays_s: no wait may be negative, these are {self.delays_s}")
+            raise ValueError(f"delays_s: expected no negative wait, got {self.delays_s}")
 
     def delay(self, tries: int, random: Callable[[], float]) -> float | None:
-        """Seconds to wait after the failed try number `tries` (from 1), None: give up."""
+        """Seconds to wait after failed try number `tries` (counted from 1), None to give up."""
         if tries > len(self.delays_s):
             return None
         return self.delays_s[tries - 1] * (1 + self.spread * random())

@@ -1,29 +1,32 @@
-"""Every error this project raises on purpose.
+"""Every error this project raises on purpose. Classes without a module in brackets are in this file.
 
 RunpodWorkerError
-├── BadRequest            400  the caller sent something wrong; the message names the field
-│   └── TooLarge          400  a body over its limit (the platform answers 400, not 413)
-├── Unauthorized          401  no key, or a key this endpoint does not accept
-├── JobNotFound           404  no such job, or its retention is over
-├── EndpointNotFound      404  no such endpoint
-├── IllegalTransition     409  the job's status does not allow this
-├── StaleAttempt          409  a worker speaks of an attempt it does not hold any more
-├── BacklogFull           429  the endpoint takes no more jobs for now
-├── StoreUnavailable      503  the store cannot be reached or cannot write
+├── ServiceRefusal             what the job service answers; `status` is the HTTP code
+│   ├── BadRequest        400  the caller sent something wrong; the message names the field
+│   │   └── TooLarge      400  a body over its limit (the platform answers 400, not 413)
+│   ├── Unauthorized      401  no key, or a key this endpoint does not accept
+│   ├── JobNotFound       404  no such job, or its retention is over
+│   ├── EndpointNotFound  404  no such endpoint
+│   ├── RouteNotFound     404  no such path [service.http.requests]
+│   ├── MethodNotAllowed  405  the path does not know this method [service.http.requests]
+│   ├── IllegalTransition 409  the job's status does not allow this
+│   ├── StaleAttempt      409  a worker reports on an attempt it does not hold any more
+│   ├── BacklogFull       429  the endpoint takes no more jobs for now
+│   └── StoreUnavailable  503  the store cannot be reached or cannot write
 ├── HandlerError               the user's handler or model raised
-│   ├── CheckFailed            a fitness check says that this worker must not take jobs
-│   └── InputError             the job's input is not what the handler asked for
+│   ├── CheckFailed            a fitness check decided that this worker must not take jobs
+│   ├── InputError             the job's input does not fit the type the handler asks for
+│   └── Error                  an error in OpenAI's form, with a status [worker.handler.chat, public as openai.Error]
 ├── DeclarationError           the worker is declared wrongly: no handler, two handlers, wrong arguments
-├── OutputError                the handler's output cannot travel (not JSON, too large)
-├── JobStopped                 (BaseException) raised inside a handler whose job was stopped
-├── DownloadRefused            (ValueError) a URL leads to where it must not, or to more than is taken
+├── OutputError                the handler's output cannot be sent (not JSON, too large)
+├── DownloadRefused            (ValueError) a URL leads to a forbidden address, or to more bytes than allowed
 ├── DownloadFailed             (OSError) a file cannot be downloaded
-├── LinkDown                   the job service cannot be reached, or answers garbage
-│   └── LinkBusy               it asks to be left alone for a while (429)
-├── LinkRefused                the job service refuses a request; to repeat it is of no use (4xx)
-├── SpoolFull                  the spool has no room for one more outcome
-├── ChannelClosed              the other process, agent or executor, is gone
-├── ChannelGarbled             the other process sent what is not a frame
+├── LinkDown                   the job service cannot be reached, or its answer is not valid
+│   └── LinkBusy               it asks for a pause (429)
+├── LinkRefused                the job service refuses a request; sending it again cannot help (4xx)
+├── SpoolFull                  the spool has no room for another outcome
+├── ChannelClosed              the other process, agent or executor, has closed its end
+├── ChannelGarbled             the other process sent bytes that are not a frame
 ├── SettingsError              a setting is missing or wrong; the message names it
 ├── BuildError                 an image cannot be built; the message says what to do
 ├── WaitTimedOut               (TimeoutError) the caller's time-out is over; carries the job's last view, if any
@@ -31,8 +34,9 @@ RunpodWorkerError
     ├── JobFailed
     ├── JobCancelled
     └── JobTimedOut
+JobStopped                     (BaseException) raised inside a handler whose job was stopped
+AddressRefused                 (OSError) a name leads to no public address [net.addresses]
 
-A class with a `status` is an answer of the job service; `status` is its HTTP code.
 The class docstring is the default message.
 """
 
@@ -65,7 +69,7 @@ class TooLarge(BadRequest):
 
     @classmethod
     def over(cls, limit: int) -> TooLarge:
-        """The platform's own words for a body over `limit` bytes; clients search for them."""
+        """The error of a body over `limit` bytes, in the platform's words: clients search for them."""
         return cls(f"bad request: body: exceeded max body size of {limit // 2**20}MiB")
 
 
@@ -94,7 +98,7 @@ class IllegalTransition(ServiceRefusal):
 
 
 class StaleAttempt(ServiceRefusal):
-    """This attempt is not held by this worker any more."""
+    """This worker does not hold this attempt any more."""
 
     status = 409
 
@@ -125,7 +129,7 @@ class CheckFailed(HandlerError):
 
 
 class InputError(HandlerError):
-    """The job's input is not what the handler asked for."""
+    """The job's input does not fit the type the handler asks for."""
 
 
 class DeclarationError(RunpodWorkerError):
@@ -137,15 +141,15 @@ class OutputError(RunpodWorkerError):
 
 
 class JobStopped(BaseException):
-    """The job was stopped: cancelled, out of time, or taken away from this worker."""
+    """The job was stopped: cancelled, out of time, or assigned to another worker."""
 
 
 class DownloadRefused(RunpodWorkerError, ValueError):
-    """The URL leads to where it must not, or to more than is taken."""
+    """The URL leads to a forbidden address, or to more bytes than allowed."""
 
 
 class DownloadFailed(RunpodWorkerError, OSError):
-    """The server did not give the file. `passing`: it may do so if it is asked again."""
+    """The file cannot be downloaded. `passing`: another try may succeed."""
 
     def __init__(self, message: str = "", *, passing: bool = False) -> None:
         super().__init__(message)
@@ -157,7 +161,7 @@ class LinkDown(RunpodWorkerError):
 
 
 class LinkBusy(LinkDown):
-    """The job service asks to be left alone for a while."""
+    """The job service asks for a pause."""
 
     def __init__(self, message: str = "", retry_after_s: float = 0.0) -> None:
         super().__init__(message)
@@ -173,15 +177,15 @@ class LinkRefused(RunpodWorkerError):
 
 
 class SpoolFull(RunpodWorkerError):
-    """The spool has no room for one more outcome."""
+    """The spool has no room for another outcome."""
 
 
 class ChannelClosed(RunpodWorkerError):
-    """The other process is gone."""
+    """The other process has closed its end."""
 
 
 class ChannelGarbled(RunpodWorkerError):
-    """The other process sent what is not a frame."""
+    """The other process sent bytes that are not a frame."""
 
 
 class SettingsError(RunpodWorkerError):
@@ -189,7 +193,7 @@ class SettingsError(RunpodWorkerError):
 
 
 class WaitTimedOut(RunpodWorkerError, TimeoutError):
-    """There was no answer in time."""
+    """No answer came in time."""
 
     def __init__(self, message: str = "", job: dict[str, Any] | None = None) -> None:
         super().__init__(message)

@@ -1,4 +1,4 @@
-"""The few constants of the wire that more than one room needs: header names, limits, URL shapes.
+"""The constants of the wire that more than one room needs: header names, texts and limits.
 
 Limits are the platform's (protocol A.10); header names of our own are explained in docs/extensions.md.
 """
@@ -6,7 +6,7 @@ Limits are the platform's (protocol A.10); header names of our own are explained
 from __future__ import annotations
 
 SDK_VERSION = "1.12.0"
-"""The version of RunPod's SDK whose protocol this is; a heartbeat names it, and old code sees it."""
+"""The version of RunPod's SDK whose protocol this is. A heartbeat names it, and handlers written for the SDK see it."""
 
 MIB = 2**20
 RUN_LIMIT = 10 * MIB
@@ -24,4 +24,4 @@ X_TAKE_ID = "X-Take-Id"
 X_FILES_URL = "X-Files-Url"
 
 EXTENSIONS = frozenset({"attempt", "chunks", "files", "return", "stop", "take", "timings"})
-"""What both ends of this version know; a worker uses what the service named, and names it back."""
+"""The extensions that this release knows. A worker uses those that the service names, and names them back."""

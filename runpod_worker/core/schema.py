@@ -16,27 +16,28 @@ from runpod_worker.core.errors import InputError
 _AT = re.compile(r" - at `\$(?P<path>.*)`$", re.DOTALL)
 _EXPECTED = re.compile(r"^Expected (?P<wanted>.+?)(, got .+)?$", re.DOTALL)
 _STEP = re.compile(r"\.([^.\[\]]+)|\[(\d+|\.\.\.)\]")
-_SHOWN = 60
+MAX_SHOWN_CHARS = 60
+"""An error shows this much of a wrong value and cuts the rest."""
 _MISSING = object()
 
 
-def validated(value: Any, kind: Any, name: str = "input", *, decoded: Callable[[type, Any], Any] | None = None) -> Any:
-    """Return `value` as `kind`. `decoded` makes what is of a type of our own; pydantic does not ask it.
+def validate(value: Any, kind: Any, name: str = "input", *, decode: Callable[[type, Any], Any] | None = None) -> Any:
+    """Return `value` as `kind`. `decode` makes values of types that msgspec does not know; pydantic models ignore it.
 
     Raises:
-        InputError: it is not of that type; the message names the field, what was expected and what came,
+        InputError: `value` does not fit the type; the message names the field, what was expected and what came,
             as in `input.steps: expected int >= 1, got 0 (int)`.
     """
     if hasattr(kind, "model_validate"):
         return _by_pydantic(value, kind, name)
     try:
-        return msgspec.convert(value, kind, dec_hook=decoded)
+        return msgspec.convert(value, kind, dec_hook=decode)
     except msgspec.ValidationError as error:
         raise InputError(_readable(str(error), value, name)) from error
 
 
 def _readable(message: str, value: Any, name: str) -> str:
-    """msgspec's message in our words: the place first, then what was expected and what came."""
+    """msgspec's message as `path: expected ..., got ...`."""
     at = _AT.search(message)
     path = at["path"] if at else ""
     message = message[: at.start()] if at else message
@@ -46,14 +47,14 @@ def _readable(message: str, value: Any, name: str) -> str:
     return f"{name}{path}: expected {expected['wanted'].replace('`', '')}{_got(_value_at(value, path))}"
 
 
-def _got(found: Any) -> str:
-    if found is _MISSING:
+def _got(value: Any) -> str:
+    if value is _MISSING:
         return ""
-    if found is None:
+    if value is None:
         return ", got null"
-    shown = repr(found)
-    shown = shown if len(shown) <= _SHOWN else shown[:_SHOWN] + "..."
-    return f", got {shown} ({type(found).__name__})"
+    shown = repr(value)
+    shown = shown if len(shown) <= MAX_SHOWN_CHARS else shown[:MAX_SHOWN_CHARS] + "..."
+    return f", got {shown} ({type(value).__name__})"
 
 
 def _value_at(value: Any, path: str) -> Any:
@@ -65,12 +66,12 @@ def _value_at(value: Any, path: str) -> Any:
     return value
 
 
-def place_of(part: Any, value: Any, name: str = "input") -> str:
-    """Where in `value` this very object is, as in `input.pictures[2]`; `name` when it is nowhere."""
-    return _place_of(part, value, name) or name
+def path_to(part: Any, value: Any, name: str = "input") -> str:
+    """The path in `value` of this very object, as in `input.pictures[2]`; `name` if `value` does not contain it."""
+    return _path_to(part, value, name) or name
 
 
-def _place_of(part: Any, value: Any, path: str) -> str | None:
+def _path_to(part: Any, value: Any, path: str) -> str | None:
     if value is part:
         return path
     items: Any = ()
@@ -78,7 +79,7 @@ def _place_of(part: Any, value: Any, path: str) -> str | None:
         items = ((f".{key}", item) for key, item in value.items())
     elif isinstance(value, list):
         items = ((f"[{index}]", item) for index, item in enumerate(value))
-    return next((found for step, item in items if (found := _place_of(part, item, path + step))), None)
+    return next((inner for step, item in items if (inner := _path_to(part, item, path + step))), None)
 
 
 def _by_pydantic(value: Any, kind: Any, name: str) -> Any:
@@ -88,10 +89,10 @@ def _by_pydantic(value: Any, kind: Any, name: str) -> Any:
         details = getattr(error, "errors", None)
         if details is None:
             raise InputError(f"{name}: {error}") from error
-        raise InputError("; ".join(_pydantic_line(one, name) for one in details())) from error
+        raise InputError("; ".join(_pydantic_line(detail, name) for detail in details())) from error
 
 
-def _pydantic_line(one: dict[str, Any], name: str) -> str:
-    path = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in one["loc"])
-    message = f"{name}{path}: {one['msg'][:1].lower()}{one['msg'][1:]}"
-    return message if one["type"] == "missing" else message + _got(one["input"])
+def _pydantic_line(detail: dict[str, Any], name: str) -> str:
+    path = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in detail["loc"])
+    message = f"{name}{path}: {detail['msg'][:1].lower()}{detail['msg'][1:]}"
+    return message if detail["type"] == "missing" else message + _got(detail["input"])

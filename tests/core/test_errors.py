@@ -1,17 +1,24 @@
 """The error tree: what each error says by itself, and how the service answers it."""
 
+import importlib
 import inspect
+import pkgutil
+import re
 
 import pytest
 
+import runpod_worker
 from runpod_worker.core import errors
 from runpod_worker.core.errors import CheckFailed, JobError, RunpodWorkerError, ServiceRefusal, TooLarge
+from runpod_worker.net.addresses import AddressRefused
+from runpod_worker.service.http.requests import MethodNotAllowed, RouteNotFound
+from runpod_worker.worker.handler.chat import Error
 
 CLASSES = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if kind.__module__ == errors.__name__]
 
 
 PLAIN = [kind for kind in CLASSES if not issubclass(kind, JobError | CheckFailed)]
-"""Those that are made of a message alone."""
+"""Classes whose only argument is a message."""
 
 
 @pytest.mark.parametrize("kind", PLAIN)
@@ -21,9 +28,35 @@ def test_docstring_is_the_message(kind):
         assert str(kind("field: more")) == "field: more"
 
 
-@pytest.mark.parametrize("kind", CLASSES)
-def test_every_error_stands_in_the_drawing(kind):
-    assert kind.__name__ in errors.__doc__ or kind is ServiceRefusal
+DEFINED_ELSEWHERE = [AddressRefused, MethodNotAllowed, RouteNotFound, Error]
+
+
+def test_the_drawing_has_every_error_below_its_base():
+    path, drawn = {-1: None}, {}
+    for line in errors.__doc__.splitlines():
+        if match := re.match(r"([│├└─ ]*)(\w+)(  |$| +(\(|\d))", line):
+            depth = len(match[1]) // 4
+            path[depth] = match[2]
+            drawn[match[2]] = path[depth - 1]
+
+    assert {name: base for name, base in drawn.items() if name != "The"} == {
+        kind.__name__: kind.__bases__[0].__name__
+        if issubclass(kind, RunpodWorkerError) and kind is not RunpodWorkerError
+        else None
+        for kind in CLASSES + DEFINED_ELSEWHERE
+    }
+
+
+def test_no_other_module_of_the_package_defines_an_error_of_ours():
+    for module in pkgutil.walk_packages(runpod_worker.__path__, "runpod_worker."):
+        if "conformance" not in module.name and not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+
+    assert _below(RunpodWorkerError) - set(CLASSES) - set(DEFINED_ELSEWHERE) == set()
+
+
+def _below(kind):
+    return {kind}.union(*(_below(each) for each in kind.__subclasses__() if each.__module__.startswith("runpod_w")))
 
 
 @pytest.mark.parametrize("kind", [kind for kind in CLASSES if issubclass(kind, ServiceRefusal)])
@@ -40,5 +73,5 @@ def test_job_errors_carry_the_job():
     assert errors.JobCancelled().job == {}
 
 
-def test_too_large_speaks_the_platforms_words():
+def test_too_large_uses_the_platforms_words():
     assert str(TooLarge.over(10 * 2**20)) == "bad request: body: exceeded max body size of 10MiB"

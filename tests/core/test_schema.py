@@ -6,7 +6,7 @@ import pydantic
 import pytest
 
 from runpod_worker.core.errors import InputError
-from runpod_worker.core.schema import place_of, validated
+from runpod_worker.core.schema import path_to, validate
 
 Steps = Annotated[int, msgspec.Meta(ge=1, le=150)]
 
@@ -39,14 +39,14 @@ class Model(pydantic.BaseModel):
 
 @pytest.mark.parametrize("kind", [Struct, Data, Model])
 def test_a_right_input_becomes_the_asked_type(kind):
-    made = validated({"prompt": "a cat"}, kind)
+    made = validate({"prompt": "a cat"}, kind)
 
     assert isinstance(made, kind)
     assert made.prompt == "a cat"
 
 
 def test_a_typed_dict_stays_a_dict():
-    assert validated({"prompt": "a cat"}, Typed) == {"prompt": "a cat"}
+    assert validate({"prompt": "a cat"}, Typed) == {"prompt": "a cat"}
 
 
 @pytest.mark.parametrize(
@@ -66,24 +66,24 @@ def test_a_typed_dict_stays_a_dict():
 )
 def test_an_error_names_the_place_what_was_expected_and_what_came(value, said):
     with pytest.raises(InputError) as caught:
-        validated(value, Struct)
+        validate(value, Struct)
 
     assert str(caught.value) == said
 
 
 def test_errors_of_pydantic_read_the_same_and_are_all_named():
     with pytest.raises(InputError) as caught:
-        validated({"steps": 0}, Model)
+        validate({"steps": 0}, Model)
 
     assert str(caught.value) == (
         "input.prompt: field required; input.steps: input should be greater than or equal to 1, got 0 (int)"
     )
 
 
-def test_the_place_of_an_object_is_found_by_what_it_is_not_by_what_it_equals():
+def test_path_to_an_object_compares_identity_not_equality():
     twins = [bytes([97, 97]).decode(), bytes([97, 97]).decode()]
     value = {"a": twins[0], "b": [{"c": twins[1]}]}
 
-    assert place_of(twins[0], value) == "input.a"
-    assert place_of(twins[1], value) == "input.b[0].c"
-    assert place_of("elsewhere", value) == "input"
+    assert path_to(twins[0], value) == "input.a"
+    assert path_to(twins[1], value) == "input.b[0].c"
+    assert path_to("elsewhere", value) == "input"

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from runpod_worker import Job
-from runpod_worker.core.schema import validated
+from runpod_worker.core.schema import validate
 
 EXAMPLE = Path(__file__).parents[2] / "examples/stable_diffusion"
 sys.path.append(str(EXAMPLE))  # for `judge` and `shapes`, which import each other
@@ -54,7 +54,7 @@ class Studio:
 
     def run(self, cancel_after: float = float("inf"), **fields: Any) -> tuple[list[dict[str, Any]], Attempt]:
         """The handler's output for this input, and what it said and saved on the way."""
-        attempt = Attempt(validated(fields, self.module.Request), cancel_after)
+        attempt = Attempt(validate(fields, self.module.Request), cancel_after)
         return self.module.handler(Job({"id": "test", "input": fields}, attempt), self.pipe), attempt
 
     def draw(self, prompt: str, **fields: Any) -> list[Image.Image]:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from runpod_worker import InputError
-from runpod_worker.core.schema import validated
+from runpod_worker.core.schema import validate
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("stable_diffusion")]
 
@@ -44,7 +44,7 @@ GOOD = {"prompt": "a red circle"}
 )
 def test_wrong_field_is_named(handler_module: ModuleType, field: str, value: Any, expected: str) -> None:
     with pytest.raises(InputError) as refused:
-        validated({**GOOD, field: value}, handler_module.Request)
+        validate({**GOOD, field: value}, handler_module.Request)
 
     assert str(refused.value).startswith(f"input.{field}: expected ")
     assert expected in str(refused.value)
@@ -53,11 +53,11 @@ def test_wrong_field_is_named(handler_module: ModuleType, field: str, value: Any
 @pytest.mark.parametrize(("given", "named"), [({}, "prompt"), ({**GOOD, "stepz": 20}, "stepz")])
 def test_missing_and_unknown_fields_are_named(handler_module: ModuleType, given: Any, named: str) -> None:
     with pytest.raises(InputError, match=named):
-        validated(given, handler_module.Request)
+        validate(given, handler_module.Request)
 
 
 def test_prompt_alone_is_enough(handler_module: ModuleType) -> None:
-    request = validated(GOOD, handler_module.Request)
+    request = validate(GOOD, handler_module.Request)
 
     assert (request.steps, request.num_images, request.seed, request.width) == (25, 1, None, None)
 

@@ -17,7 +17,7 @@ import msgspec
 
 from runpod_worker.config import WorkerSettings, download_settings
 from runpod_worker.core.errors import ChannelClosed, CheckFailed, HandlerError, InputError
-from runpod_worker.core.schema import place_of, validated
+from runpod_worker.core.schema import path_to, validate
 from runpod_worker.log import log
 from runpod_worker.net.loop import new_event_loop
 from runpod_worker.worker.executor import device, results
@@ -181,7 +181,7 @@ class Engine:
         running.fetcher = self._fetches
         if self._declared.handler.input_type is not None:
             decoded = functools.partial(self._fetches.decoded, running)
-            running.input = validated(received["input"], self._declared.handler.input_type, decoded=decoded)
+            running.input = validate(received["input"], self._declared.handler.input_type, decode=decoded)
         running.input_ready_at = now()
         return running
 
@@ -298,7 +298,7 @@ def _not_come(running: Running) -> Exception | None:
     """What to raise for a file of the job's input that did not come."""
     if running.fetched is None:
         return None
-    return running.fetched.complaint(lambda source: place_of(source, running.job["input"]))
+    return running.fetched.complaint(lambda source: path_to(source, running.job["input"]))
 
 
 async def _awaited(value: Awaitable[Any]) -> Any:
