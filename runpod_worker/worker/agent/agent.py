@@ -15,6 +15,7 @@ from contextlib import suppress
 
 from runpod_worker.config import WorkerSettings
 from runpod_worker.core.backoff import Backoff
+from runpod_worker.core.dispatch.values import AttemptRef
 from runpod_worker.core.errors import LinkDown, LinkRefused
 from runpod_worker.core.prefetch import Capacity
 from runpod_worker.log import log
@@ -28,7 +29,7 @@ from runpod_worker.worker.agent.reports import POSTS, Desk
 from runpod_worker.worker.agent.spool import Spool
 from runpod_worker.worker.agent.taker import EMPTY, HOLDS_S, PATIENCE_S, Taker
 from runpod_worker.worker.ipc.messages import ToAgent
-from runpod_worker.worker.link.port import Attempt, Link
+from runpod_worker.worker.link.port import Link
 
 LOADS = 3
 """So many times in a row an executor may die before it is ready; then the worker gives up."""
@@ -79,7 +80,7 @@ class Agent:
         self._changed = asyncio.Event()
         self._hurry = asyncio.Event()
         self._tokens: list[str] = []
-        self._attempts: list[Attempt] = []
+        self._attempts: list[AttemptRef] = []
         self._to_return = asyncio.Event()
         self._returned = asyncio.Event()
         self._returned.set()
@@ -137,6 +138,7 @@ class Agent:
             link=self._link,
             gate=self._gate,
             spool=self._spool,
+            worker_id=self._settings.worker_id,
             asking=self._taker,
             now=self._now,
             measured=self._capacity.answered,
@@ -195,12 +197,12 @@ class Agent:
 
     async def _beats(self) -> None:
         with suppress(LinkRefused):
-            await self._gate.until_answered(lambda: self._link.beat([]))
+            await self._gate.until_answered(lambda: self._link.heartbeat([]))
         self._agreed.set()
         while True:
             await asyncio.sleep(max(0.1, self._settings.ping_interval_s))
             try:
-                await self._link.beat(self._holding.names())
+                await self._link.heartbeat(self._holding.names())
                 self._gate.answered()
             except LinkDown as error:
                 self._gate.failed(error)
@@ -216,7 +218,7 @@ class Agent:
             pause = 0.0
             try:
                 async with asyncio.timeout(PATIENCE_S):
-                    named = await self._link.stops()
+                    named = await self._link.poll_stops()
             except TimeoutError:
                 continue
             except LinkDown as error:
@@ -241,7 +243,7 @@ class Agent:
             tokens, self._tokens = self._tokens, []
             attempts, self._attempts = self._attempts, []
             try:
-                await self._gate.until_answered(lambda t=tokens, a=attempts: self._link.give_back(t, a))  # type: ignore[misc]
+                await self._gate.until_answered(lambda t=tokens, a=attempts: self._link.release(t, a))  # type: ignore[misc]
             except LinkRefused as error:
                 log.error("return.refused", extra={"status": error.status, "error": str(error)})
             if not self._to_return.is_set():
@@ -251,7 +253,7 @@ class Agent:
         await self._agreed.wait()
         await self._outbox.replay()
 
-    def _give_back(self, attempts: Sequence[Attempt]) -> None:
+    def _give_back(self, attempts: Sequence[AttemptRef]) -> None:
         if "return" in self._link.extensions:
             self._attempts.extend(attempts)
             self._returned.clear()
@@ -288,7 +290,7 @@ class Agent:
         """Best effort, and bounded: whether it is heard or not, this worker ends."""
         try:
             async with asyncio.timeout(UNFIT_S):
-                await self._link.unfit(check, reason.removeprefix(f"the check {check} failed: "))
+                await self._link.report_unhealthy(check, reason.removeprefix(f"the check {check} failed: "))
         except (TimeoutError, LinkDown, LinkRefused) as error:
             log.warning("unfit.unheard", extra={"error": str(error)})
 

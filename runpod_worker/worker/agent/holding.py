@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from runpod_worker.core.dispatch.values import Assignment, AttemptRef
 from runpod_worker.core.prefetch import Capacity
 from runpod_worker.log import log
 from runpod_worker.worker.agent.executors import Bench
@@ -30,7 +31,7 @@ from runpod_worker.worker.ipc.messages import (
     Stop,
     ToAgent,
 )
-from runpod_worker.worker.link.port import Assignment, Attempt, Link
+from runpod_worker.worker.link.port import Link
 
 EXECUTOR_FIRST_S = 0.25
 """How much later than an executor the agent notices a timeout: the one that can stop the handler gently goes first."""
@@ -45,7 +46,7 @@ class Outside:
 
     changed: Callable[[], None]
     """A slot or a job came or went."""
-    give_back: Callable[[Sequence[Attempt]], None]
+    give_back: Callable[[Sequence[AttemptRef]], None]
     leave: Callable[[int, str], None]
     """Drain and exit with this code, for this reason."""
 
@@ -219,7 +220,7 @@ class Holding:
 
     # ---------------------------------------------------------------- stops
 
-    def stop(self, named: Attempt) -> bool:
+    def stop(self, named: AttemptRef) -> bool:
         """The service wants the attempt to stop. False: it is being stopped, or delivered, already, or not held."""
         job = self._jobs.get(named.job_id)
         if job is None or named.number not in (None, job.attempt):

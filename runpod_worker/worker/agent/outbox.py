@@ -10,14 +10,15 @@ import asyncio
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from runpod_worker.core.dispatch.values import AttemptRef
 from runpod_worker.core.errors import LinkRefused
 from runpod_worker.core.protocol import MIB
 from runpod_worker.log import log
 from runpod_worker.worker.agent.reports import Delivery, Desk
 from runpod_worker.worker.agent.slots import Held
-from runpod_worker.worker.agent.spool import Entry
+from runpod_worker.worker.agent.spool import SpooledReport
 from runpod_worker.worker.ipc.messages import Chunks, File, FileFailed, Progress
-from runpod_worker.worker.link.port import Answer, Attempt
+from runpod_worker.worker.link.port import ReportReply
 
 UNDELIVERED = 64
 """With so many undelivered outcomes no more jobs are taken."""
@@ -93,20 +94,22 @@ class Outbox:
             if entry is not None:
                 await self._replay(entry, path)
 
-    async def _replay(self, entry: Entry, path: Path) -> None:
+    async def _replay(self, report: SpooledReport, path: Path) -> None:
         link = self._desk.link
+        attempt = AttemptRef(report.job_id, report.attempt)
 
-        async def send() -> Answer:
-            if entry.content_type is not None:
-                await link.store(entry.target, entry.content_type, entry.body)
-                return Answer()
-            return await link.replay(entry.target, Attempt(entry.job_id, entry.attempt), entry.body)
+        async def send() -> ReportReply:
+            if report.file is not None:
+                file = report.file
+                await link.store_file(report.job_id, file.token, file.name, file.content_type, report.body)
+                return ReportReply()
+            return await link.finish(attempt, report.body, is_stream=report.is_stream, worker_id=report.worker_id)
 
         try:
             await self._desk.gate.until_answered(send)
-            log.info("outcome.replayed", extra={"job": entry.job_id})
+            log.info("outcome.replayed", extra={"job": report.job_id})
         except LinkRefused as error:
-            log.error("outcome.refused", extra={"job": entry.job_id, "status": error.status, "error": str(error)})
+            log.error("outcome.refused", extra={"job": report.job_id, "status": error.status, "error": str(error)})
         await asyncio.to_thread(self._desk.spool.remove, path)
 
     def _delivery(self, job: Held) -> Delivery:

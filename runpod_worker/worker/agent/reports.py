@@ -9,15 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from runpod_worker.core.dispatch.values import Assignment, TakeRequest
 from runpod_worker.core.errors import LinkRefused, SpoolFull
 from runpod_worker.core.protocol import MIB
 from runpod_worker.log import log
 from runpod_worker.worker.agent.breaker import Gate
 from runpod_worker.worker.agent.outcome import error_body
 from runpod_worker.worker.agent.slots import Held
-from runpod_worker.worker.agent.spool import Entry, Spool
+from runpod_worker.worker.agent.spool import FileName, Spool, SpooledReport
 from runpod_worker.worker.ipc.messages import File
-from runpod_worker.worker.link.port import Answer, Ask, Assignment, Link
+from runpod_worker.worker.link.port import Link, ReportReply
 
 POSTS = 32
 """Outcomes under way at once."""
@@ -42,13 +43,13 @@ _UNREADABLE = frozenset({400, 413, 422})
 class Asking(Protocol):
     """Who wants the next jobs when an outcome leaves."""
 
-    def ask(self) -> Ask | None:
+    def ask(self) -> TakeRequest | None:
         """What to ask for with the outcome that leaves now."""
 
-    def arrived(self, ask: Ask, jobs: tuple[Assignment, ...]) -> None:
+    def arrived(self, ask: TakeRequest, jobs: tuple[Assignment, ...]) -> None:
         """The answer."""
 
-    def unanswered(self, ask: Ask) -> None:
+    def unanswered(self, ask: TakeRequest) -> None:
         """There was no answer: jobs may have been handed over that were never seen."""
 
 
@@ -59,6 +60,7 @@ class Desk:
     link: Link
     gate: Gate
     spool: Spool
+    worker_id: str
     asking: Asking
     now: Callable[[], float]
     measured: Callable[[float], None]
@@ -173,10 +175,10 @@ class Delivery:
         outputs = self._next_chunks()
         index = self._index
 
-        async def send() -> Answer:
+        async def send() -> ReportReply:
             if self._dropped:
-                return Answer()
-            return await self._desk.link.chunks(self.job.named, index, outputs)
+                return ReportReply()
+            return await self._desk.link.report_chunks(self.job.named, index, outputs)
 
         await self._answered(send, "chunks")
         if not self._dropped:
@@ -200,10 +202,10 @@ class Delivery:
     async def _send_progress(self, value: bytes) -> None:
         number, self._progress = self._progress_number, None
 
-        async def send() -> Answer:
+        async def send() -> ReportReply:
             if self.body is not None or self._dropped:  # overtaken while the service was away
-                return Answer()
-            return await self._desk.link.progress(self.job.named, value, number)
+                return ReportReply()
+            return await self._desk.link.report_progress(self.job.named, value, number)
 
         await self._answered(send, "progress")
 
@@ -217,8 +219,9 @@ class Delivery:
     async def _send_file(self, file: File) -> None:
         link = self._desk.link
         try:
-            target = link.file_target(self.job.job_id, file.token, file.name)
-            await self._desk.gate.until_answered(lambda: link.store(target, file.content_type, file.body))
+            await self._desk.gate.until_answered(
+                lambda: link.store_file(self.job.job_id, file.token, file.name, file.content_type, file.body)
+            )
         except LinkRefused as error:
             log.error("file.refused", extra={"job": self.job.job_id, "name_": file.name, "error": str(error)})
             self._file_error = self._file_error or f"the file {file.name!r} could not be stored: {error}"
@@ -240,7 +243,7 @@ class Delivery:
             await self._keeping
             await asyncio.to_thread(self._forget_kept)
 
-    async def _outcome_answered(self) -> Answer:
+    async def _outcome_answered(self) -> ReportReply:
         """The answer to the outcome; it is sent again when the job was handed over anew while it was under way."""
         while True:
             handed = self.job.handed
@@ -255,13 +258,13 @@ class Delivery:
         if self.body is not None and not self._kept:
             await asyncio.to_thread(self._keep, self.body)
 
-    async def _post_outcome(self) -> Answer:
+    async def _post_outcome(self) -> ReportReply:
         assert self.body is not None  # noqa: S101 - the loop has seen it
         desk, small = self._desk, len(self.body) <= SMALL
         ask = desk.asking.ask() if small else None
         started = desk.now()
         try:
-            answer = await desk.link.finish(self.job.named, self.body, is_stream=self._is_stream, ask=ask)
+            answer = await desk.link.finish(self.job.named, self.body, is_stream=self._is_stream, take=ask)
         except BaseException:
             if ask is not None:
                 desk.asking.unanswered(ask)
@@ -283,7 +286,7 @@ class Delivery:
         except LinkRefused as again:
             log.error("outcome.refused", extra={"job": self.job.job_id, "status": again.status, "error": str(again)})
 
-    async def _answered(self, send: Callable[[], Awaitable[Answer]], what: str) -> None:
+    async def _answered(self, send: Callable[[], Awaitable[ReportReply]], what: str) -> None:
         handed = self.job.handed
         try:
             answer = await self._desk.gate.until_answered(send)
@@ -320,20 +323,23 @@ class Delivery:
         except (SpoolFull, OSError) as error:
             log.error("outcome.not_spooled", extra={"job": self.job.job_id, "error": str(error)})
 
-    def _entries(self, body: bytes) -> list[Entry]:
-        link, job = self._desk.link, self.job
+    def _entries(self, body: bytes) -> list[SpooledReport]:
+        job_id, attempt = self.job.job_id, self.job.attempt
+        worker_id = self._desk.worker_id
         files = [
-            Entry(
-                target=link.file_target(job.job_id, file.token, file.name),
-                job_id=job.job_id,
-                attempt=job.attempt,
+            SpooledReport(
+                job_id=job_id,
+                attempt=attempt,
+                worker_id=worker_id,
                 body=file.body,
-                content_type=file.content_type,
+                file=FileName(file.token, file.name, file.content_type),
             )
             for file in self._files
         ]
-        target = link.target(job.job_id, is_stream=self._is_stream)
-        return [*files, Entry(target=target, job_id=job.job_id, attempt=job.attempt, body=body)]
+        outcome = SpooledReport(
+            job_id=job_id, attempt=attempt, worker_id=worker_id, body=body, is_stream=self._is_stream
+        )
+        return [*files, outcome]
 
     def _forget_kept(self) -> None:
         for path in self._kept:

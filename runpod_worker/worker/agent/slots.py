@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from runpod_worker.core.dispatch.values import Assignment, AttemptRef
 from runpod_worker.core.protocol import EXECUTION_TIMEOUT_ERROR
 from runpod_worker.worker.ipc.messages import WindowUpdate
-from runpod_worker.worker.link.port import Assignment, Attempt
 
 if TYPE_CHECKING:
     from runpod_worker.worker.agent.executors import Bench
@@ -56,9 +56,9 @@ class Held:
     timers: list[TimerHandle] = field(default_factory=list)
 
     @property
-    def named(self) -> Attempt:
+    def named(self) -> AttemptRef:
         """How the service knows it."""
-        return Attempt(self.job_id, self.attempt, self.take)
+        return AttemptRef(self.job_id, self.attempt, self.take)
 
     def credit(self, size: int) -> None:
         """Tell the executor that so many bytes of the job have left."""

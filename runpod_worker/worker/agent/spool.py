@@ -1,8 +1,8 @@
-"""Outcomes on disk that the job service has not acknowledged, so that they outlive this process.
+"""Reports on disk that the job service has not acknowledged, so that they outlive this process.
 
-A spool is a directory per endpoint. Each process that writes owns a folder in it for as long as it lives (a lock on the
-folder says so); the folders of processes that are gone are adopted by the next one. An entry is one file, readable by
-its owner only, complete or not there at all: written beside, synced, renamed.
+A spool is a directory per endpoint. Each process that writes has a folder in it, locked for as long as it lives. The
+next process adopts the folders of processes that have ended. A report is one file that only its owner may read. It is
+either complete or absent: written under another name, synced, renamed.
 """
 
 from __future__ import annotations
@@ -10,12 +10,14 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import re
 import threading
 import uuid
 import zlib
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import msgspec
 
@@ -23,105 +25,136 @@ from runpod_worker.core.errors import SpoolFull
 from runpod_worker.log import log
 
 SUFFIX = ".outcome"
-CORRUPT = ".corrupt"
+CORRUPT_SUFFIX = ".corrupt"
 
 
-class Entry(msgspec.Struct, frozen=True, kw_only=True):
-    """An outcome, or with a `content_type` one of the files it names, and where it goes."""
+class FileName(msgspec.Struct, frozen=True):
+    """Under which name the service stores an output file, and as what."""
 
-    target: str
+    token: str
+    name: str
+    content_type: str
+
+
+class SpooledReport(msgspec.Struct, frozen=True, kw_only=True):
+    """The outcome of an attempt, or with `file` one of the files it names.
+
+    `worker_id`: the worker that ran the attempt; None for this one.
+    """
+
     job_id: str
     attempt: int | None
     body: bytes
-    content_type: str | None = None
+    is_stream: bool = False
+    worker_id: str | None = None
+    file: FileName | None = None
 
 
-class _Head(msgspec.Struct):
-    target: str
+class _Head(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """The first line of a file. Version 0.1 wrote a URL, `target`, in place of the fields after it."""
+
     job_id: str
     attempt: int | None
-    content_type: str | None
     size: int
     crc32: int
+    target: str | None = None
+    content_type: str | None = None
+    is_stream: bool = False
+    worker_id: str | None = None
+    file: FileName | None = None
 
 
-_heads = msgspec.json.Decoder(_Head)
+_decode_head = msgspec.json.Decoder(_Head).decode
+_V01_WORKER = re.compile(r"/job-done/([^/]+)/[^/]+$")
 
 
 class Spool:
-    """The entries of one endpoint's workers on this machine. All methods block; any thread may call them."""
+    """The reports of one endpoint's workers on this machine. All methods block; any thread may call them."""
 
-    def __init__(self, directory: Path, *, endpoint: str, most_bytes: int) -> None:
-        """Nothing is touched before the first call. `endpoint` is what entries of one endpoint have in common."""
+    def __init__(self, directory: Path, *, endpoint: str, max_bytes: int) -> None:
+        """Touch nothing before the first call. `endpoint` tells the reports of different endpoints apart."""
         self._directory = directory / hashlib.sha256(endpoint.encode()).hexdigest()[:16]
-        self._most_bytes = most_bytes
+        self._max_bytes = max_bytes
         self._lock = threading.Lock()
         self._own: Path | None = None
         self._adopted: list[Path] = []
         self._locked: list[int] = []
         self._written = 0
 
-    def write(self, entry: Entry) -> Path:
-        """Keep the entry; when this returns, it survives a power cut.
+    def write(self, report: SpooledReport) -> Path:
+        """Write the report; when this returns, it survives a power cut.
 
         Raises:
-            SpoolFull: more than `most_bytes` would be kept.
+            SpoolFull: the spool would hold more than `max_bytes`.
             OSError: the disk refuses.
         """
-        size, crc32 = len(entry.body), zlib.crc32(entry.body)
-        head = _Head(entry.target, entry.job_id, entry.attempt, entry.content_type, size, crc32)
-        data = msgspec.json.encode(head) + b"\n" + entry.body
+        head = _Head(
+            job_id=report.job_id,
+            attempt=report.attempt,
+            size=len(report.body),
+            crc32=zlib.crc32(report.body),
+            is_stream=report.is_stream,
+            worker_id=report.worker_id,
+            file=report.file,
+        )
+        data = msgspec.json.encode(head) + b"\n" + report.body
         with self._lock:
-            if self._size() + len(data) > self._most_bytes:
-                raise SpoolFull(f"{self._directory} holds its {self._most_bytes} bytes")
-            folder = self._own or self._found()
+            if self._size() + len(data) > self._max_bytes:
+                raise SpoolFull(f"{self._directory} holds its {self._max_bytes} bytes")
+            folder = self._own or self._create_folder()
             self._written += 1
             path = folder / f"{self._written:09}{SUFFIX}"
             _write(path, data)
         return path
 
     def remove(self, path: Path) -> None:
-        """Forget an entry that was delivered."""
+        """Remove a report that was delivered."""
         path.unlink(missing_ok=True)
 
     def adopt(self) -> list[Path]:
-        """The entries of processes that are gone, oldest first; from now on they are this process's to deliver."""
+        """Return the reports of processes that have ended, oldest first. From now on this process delivers them."""
         with self._lock:
             return [path for folder in self._orphans() for path in sorted(folder.glob(f"*{SUFFIX}"))]
 
-    def read(self, path: Path) -> Entry | None:
-        """The entry, None (and a line in the log) when it cannot be used: it is put aside."""
+    def read(self, path: Path) -> SpooledReport | None:
+        """Return the report. None, with a line in the log, when it is corrupt: it is then renamed and ignored."""
         try:
-            data = path.read_bytes()
-            line, _, body = data.partition(b"\n")
-            head = _heads.decode(line)
+            line, _, body = path.read_bytes().partition(b"\n")
+            head = _decode_head(line)
         except (OSError, msgspec.MsgspecError) as error:
-            self._put_aside(path, str(error))
+            self._reject(path, str(error))
             return None
         if len(body) != head.size or zlib.crc32(body) != head.crc32:
-            self._put_aside(path, f"expected {head.size} bytes with CRC {head.crc32}, found {len(body)}")
+            self._reject(path, f"expected {head.size} bytes with CRC {head.crc32}, found {len(body)}")
             return None
-        return Entry(
-            target=head.target, job_id=head.job_id, attempt=head.attempt, body=body, content_type=head.content_type
+        if head.target is not None:
+            return _from_v01(head, head.target, body)
+        return SpooledReport(
+            job_id=head.job_id,
+            attempt=head.attempt,
+            body=body,
+            is_stream=head.is_stream,
+            worker_id=head.worker_id,
+            file=head.file,
         )
 
     def close(self) -> None:
-        """Release the folders, and remove those that are empty."""
+        """Unlock the folders, and remove the empty ones."""
         with self._lock:
             for folder in [self._own, *self._adopted]:
                 if folder is not None:
-                    with suppress(OSError):  # not empty: it is for the next process
+                    with suppress(OSError):  # not empty: the next process adopts it
                         folder.rmdir()
             for handle in self._locked:
                 os.close(handle)
             self._locked.clear()
 
-    def _found(self) -> Path:
-        """Make this process's folder: locked before it gets the name under which others look for it."""
+    def _create_folder(self) -> Path:
+        """Create this process's folder, locked before it gets a name that other processes look for."""
         name = uuid.uuid4().hex
         hidden = self._directory / f".{name}"
         hidden.mkdir(mode=0o700, parents=True)
-        self._locked.append(_locked(hidden))
+        self._locked.append(_lock(hidden))
         self._own = hidden.rename(self._directory / name)
         _sync(self._directory)
         return self._own
@@ -131,30 +164,47 @@ class Spool:
             if folder == self._own:
                 continue
             try:
-                self._locked.append(_locked(folder))
-            except OSError:  # its process is alive, or another one was faster
+                self._locked.append(_lock(folder))
+            except OSError:  # its process is alive, or another process adopted it first
                 continue
             self._adopted.append(folder)
             yield folder
 
     def _folders(self) -> list[Path]:
         try:
-            found = [path for path in self._directory.iterdir() if path.is_dir() and not path.name.startswith(".")]
+            folders = [path for path in self._directory.iterdir() if path.is_dir() and not path.name.startswith(".")]
         except FileNotFoundError:
             return []
-        return sorted(found, key=lambda path: path.stat().st_mtime)
+        return sorted(folders, key=lambda path: path.stat().st_mtime)
 
     def _size(self) -> int:
         return sum(path.stat().st_size for folder in self._folders() for path in folder.iterdir())
 
-    def _put_aside(self, path: Path, reason: str) -> None:
+    def _reject(self, path: Path, reason: str) -> None:
         log.error("spool.corrupt", extra={"path": str(path), "error": reason})
         with suppress(OSError):
-            path.rename(path.with_suffix(CORRUPT))
+            path.rename(path.with_suffix(CORRUPT_SUFFIX))
 
 
-def _locked(folder: Path) -> int:
-    """An open handle that holds the lock on the folder. Raises OSError when somebody else has it."""
+def _from_v01(head: _Head, target: str, body: bytes) -> SpooledReport:
+    """Take the report out of the URL that version 0.1 kept."""
+    url = urlsplit(target)
+    if head.content_type is not None:
+        token, name = (unquote(part) for part in url.path.split("/")[-2:])
+        file = FileName(token, name, head.content_type)
+        return SpooledReport(job_id=head.job_id, attempt=head.attempt, body=body, file=file)
+    worker = _V01_WORKER.search(url.path)
+    return SpooledReport(
+        job_id=head.job_id,
+        attempt=head.attempt,
+        body=body,
+        is_stream="isStream=true" in url.query,
+        worker_id=None if worker is None else unquote(worker[1]),
+    )
+
+
+def _lock(folder: Path) -> int:
+    """Return an open handle that holds the lock on the folder. Raises OSError when another process holds it."""
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

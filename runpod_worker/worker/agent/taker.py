@@ -11,13 +11,14 @@ import secrets
 from collections.abc import Callable, Iterable, Sequence
 
 from runpod_worker.core.backoff import Backoff
+from runpod_worker.core.dispatch.values import Assignment, TakeRequest
 from runpod_worker.core.errors import LinkDown, LinkRefused
 from runpod_worker.core.prefetch import Capacity
 from runpod_worker.core.protocol import MIB
 from runpod_worker.log import log
 from runpod_worker.worker.agent.breaker import Gate
 from runpod_worker.worker.agent.slots import Slots
-from runpod_worker.worker.link.port import Ask, Assignment, Link
+from runpod_worker.worker.link.port import Link
 
 PATIENCE_S = 90.0
 """How long a held request is waited for: the reference SDK's patience, which services count on."""
@@ -76,11 +77,11 @@ class Taker:
         self._changed.set()
 
     def end(self) -> None:
-        """Ask for nothing more. The caller cancels `run`."""
+        """TakeRequest for nothing more. The caller cancels `run`."""
         self._ended = True
 
     async def run(self) -> None:
-        """Ask for jobs for ever."""
+        """TakeRequest for jobs for ever."""
         while True:
             if self._wanted(self._now()) <= 0:
                 await self._until_changed()
@@ -92,22 +93,22 @@ class Taker:
 
     # ---------------------------------------------------------------- with an outcome
 
-    def ask(self) -> Ask | None:
+    def ask(self) -> TakeRequest | None:
         if "take" not in self._link.extensions:
             return None
         wanted = self._wanted(self._now())
         return self._new(wanted) if wanted > 0 else None
 
-    def arrived(self, ask: Ask, jobs: Sequence[Assignment]) -> None:
-        self._asked -= ask.most
+    def arrived(self, ask: TakeRequest, jobs: Sequence[Assignment]) -> None:
+        self._asked -= ask.max_jobs
         for job in jobs:
             self._weight = max(len(job.body), self._weight * 0.9)
-            self._received(job, ask.token)
+            self._received(job, ask.id)
         self._changed.set()
 
-    def unanswered(self, ask: Ask) -> None:
-        self._asked -= ask.most
-        self._give_back(ask.token)
+    def unanswered(self, ask: TakeRequest) -> None:
+        self._asked -= ask.max_jobs
+        self._give_back(ask.id)
         self._changed.set()
 
     # ---------------------------------------------------------------- how many, and when
@@ -139,12 +140,12 @@ class Taker:
 
     # ---------------------------------------------------------------- one request
 
-    def _new(self, wanted: int) -> Ask:
+    def _new(self, wanted: int) -> TakeRequest:
         self._asked += wanted
         self._tokens += 1
-        return Ask(wanted, f"{self._prefix}{self._tokens}")
+        return TakeRequest(wanted, f"{self._prefix}{self._tokens}")
 
-    async def _take(self, ask: Ask) -> None:
+    async def _take(self, ask: TakeRequest) -> None:
         started = self._now()
         try:
             jobs = await self._wait_for_jobs(ask)
@@ -169,7 +170,7 @@ class Taker:
             else:
                 self._tries = 0
 
-    async def _wait_for_jobs(self, ask: Ask) -> Sequence[Assignment]:
+    async def _wait_for_jobs(self, ask: TakeRequest) -> Sequence[Assignment]:
         busy = any(one.jobs for one in self._slots())
         watch = self._watch_hostage()
         try:

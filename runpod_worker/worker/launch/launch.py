@@ -97,7 +97,7 @@ def _run_agent(settings: WorkerSettings, process: Callable[[], Process], started
 
     async def main() -> int:
         link = HttpLink(settings, HttpTransport())
-        spool = Spool(settings.spool_dir, endpoint=link.endpoint, most_bytes=settings.spool_bytes)
+        spool = Spool(settings.spool_dir, endpoint=link.endpoint, max_bytes=settings.spool_bytes)
         return await Agent(settings, link, spool, [process()], started_at=started_at).run()
 
     with asyncio.Runner(loop_factory=new_event_loop) as runner:

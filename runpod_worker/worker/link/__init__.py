@@ -1,6 +1,8 @@
 """The wire to the job service.
 
-port        the port
-http        RunPod's protocol behind it
+port        what a worker asks of a job service
+http        RunPod's protocol over HTTP
+urls        the URLs of that protocol
+decode      the jobs in a reply
 transport   the HTTP/1.1 client
 """

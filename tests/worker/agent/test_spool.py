@@ -1,47 +1,49 @@
-"""Outcomes on disk: complete or not there, private, bounded, and never sent by two processes."""
+"""Reports on disk: complete or absent, private, bounded, and never sent by two processes."""
 
 import os
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import pytest
 
 from runpod_worker.core.errors import SpoolFull
-from runpod_worker.worker.agent.spool import Entry, Spool
+from runpod_worker.worker.agent.spool import FileName, Spool, SpooledReport
 
-ENTRY = Entry(target="http://x/job-done/w/a?isStream=true", job_id="a", attempt=2, body=b'{"output":"\xc3\xa9\n\n"}')
-FILE = Entry(target="http://x/files/a/t/n", job_id="a", attempt=2, body=b"\x89PNG\n\x00", content_type="image/png")
-
-
-def spool(directory: Path, *, endpoint: str = "http://x/v2/ep", most_bytes: int = 10_000) -> Spool:
-    return Spool(directory, endpoint=endpoint, most_bytes=most_bytes)
+OUTCOME = SpooledReport(job_id="a", attempt=2, worker_id="w 1", is_stream=True, body=b'{"output":"\xc3\xa9\n\n"}')
+FILE = SpooledReport(job_id="a", attempt=2, body=b"\x89PNG\n\x00", file=FileName("t", "a n.png", "image/png"))
 
 
-def test_entries_of_a_process_that_is_gone_are_found_in_their_order(tmp_path: Path) -> None:
+def spool(directory: Path, *, endpoint: str = "http://x/v2/ep", max_bytes: int = 10_000) -> Spool:
+    return Spool(directory, endpoint=endpoint, max_bytes=max_bytes)
+
+
+def test_reports_of_an_ended_process_are_adopted_in_their_order(tmp_path: Path) -> None:
     first = spool(tmp_path)
-    for entry in (FILE, ENTRY, ENTRY):
-        first.write(entry)
+    for report in (FILE, OUTCOME, OUTCOME):
+        first.write(report)
     first.close()
 
     second = spool(tmp_path)
 
-    assert [second.read(path) for path in second.adopt()] == [FILE, ENTRY, ENTRY]
+    assert [second.read(path) for path in second.adopt()] == [FILE, OUTCOME, OUTCOME]
 
 
-def test_a_process_that_lives_keeps_its_entries_to_itself(tmp_path: Path) -> None:
+def test_a_living_process_keeps_its_reports(tmp_path: Path) -> None:
     first, second = spool(tmp_path), spool(tmp_path)
-    first.write(ENTRY)
+    first.write(OUTCOME)
 
     assert second.adopt() == []
     assert first.adopt() == []
 
 
-def test_the_entries_of_a_killed_process_are_adopted_by_one_of_its_successors(tmp_path: Path) -> None:
+def test_one_successor_adopts_the_reports_of_a_killed_process(tmp_path: Path) -> None:
     source = (
-        "import os, sys, signal; from pathlib import Path; from runpod_worker.worker.agent.spool import Entry, Spool\n"
-        "spool = Spool(Path(sys.argv[1]), endpoint='http://x/v2/ep', most_bytes=10000)\n"
-        "spool.write(Entry(target='t', job_id='a', attempt=None, body=b'1'))\n"
+        "import os, sys, signal; from pathlib import Path\n"
+        "from runpod_worker.worker.agent.spool import Spool, SpooledReport\n"
+        "spool = Spool(Path(sys.argv[1]), endpoint='http://x/v2/ep', max_bytes=10000)\n"
+        "spool.write(SpooledReport(job_id='a', attempt=None, body=b'1'))\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     subprocess.run([sys.executable, "-c", source, str(tmp_path)], check=False, timeout=60)
@@ -52,23 +54,23 @@ def test_the_entries_of_a_killed_process_are_adopted_by_one_of_its_successors(tm
 
 
 def test_only_the_owner_may_read(tmp_path: Path) -> None:
-    path = spool(tmp_path).write(ENTRY)
+    path = spool(tmp_path).write(OUTCOME)
 
     assert path.stat().st_mode & 0o777 == 0o600
     assert path.parent.stat().st_mode & 0o777 == 0o700
 
 
-def test_another_endpoints_entries_are_left_alone(tmp_path: Path) -> None:
+def test_reports_of_another_endpoint_are_not_adopted(tmp_path: Path) -> None:
     first = spool(tmp_path)
-    first.write(ENTRY)
+    first.write(OUTCOME)
     first.close()
 
     assert spool(tmp_path, endpoint="http://x/v2/other").adopt() == []
 
 
 def test_the_bound_holds_for_all_processes_together(tmp_path: Path) -> None:
-    first, second = spool(tmp_path, most_bytes=1000), spool(tmp_path, most_bytes=1000)
-    big = Entry(target="t", job_id="a", attempt=None, body=b"x" * 600)
+    first, second = spool(tmp_path, max_bytes=1000), spool(tmp_path, max_bytes=1000)
+    big = SpooledReport(job_id="a", attempt=None, body=b"x" * 600)
     path = first.write(big)
 
     with pytest.raises(SpoolFull):
@@ -88,32 +90,32 @@ def test_the_bound_holds_for_all_processes_together(tmp_path: Path) -> None:
         lambda data: b"\xff" * 100,
     ],
 )
-def test_a_corrupt_entry_is_put_aside_and_costs_the_others_nothing(tmp_path: Path, damage: object) -> None:
+def test_a_corrupt_report_is_renamed_and_the_others_are_read(tmp_path: Path, damage: object) -> None:
     first = spool(tmp_path)
-    broken, whole = first.write(ENTRY), first.write(ENTRY)
+    broken, whole = first.write(OUTCOME), first.write(OUTCOME)
     broken.write_bytes(damage(broken.read_bytes()))  # type: ignore[operator]
     first.close()
 
     second = spool(tmp_path)
 
-    assert [second.read(path) for path in second.adopt()] == [None, ENTRY]
-    assert second.read(whole) == ENTRY
+    assert [second.read(path) for path in second.adopt()] == [None, OUTCOME]
+    assert second.read(whole) == OUTCOME
     second.close()
     assert [path.suffix for path in tmp_path.rglob("*.corrupt")] == [".corrupt"]
 
 
-def test_a_half_written_entry_is_not_an_entry(tmp_path: Path) -> None:
+def test_a_half_written_report_is_not_adopted(tmp_path: Path) -> None:
     first = spool(tmp_path)
-    path = first.write(ENTRY)
+    path = first.write(OUTCOME)
     path.rename(path.with_suffix(".partial"))
     first.close()
 
     assert spool(tmp_path).adopt() == []
 
 
-def test_nothing_is_left_behind_when_everything_was_delivered(tmp_path: Path) -> None:
+def test_no_file_stays_when_everything_was_delivered(tmp_path: Path) -> None:
     first = spool(tmp_path)
-    first.remove(first.write(ENTRY))
+    first.remove(first.write(OUTCOME))
     first.close()
 
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
@@ -130,19 +132,51 @@ def test_a_spool_that_is_not_needed_touches_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_that_cannot_be_made_is_an_os_error(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_created_is_an_os_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
 
     with pytest.raises(OSError, match="file"):
-        spool(tmp_path / "file").write(ENTRY)
+        spool(tmp_path / "file").write(OUTCOME)
 
 
-def test_the_lock_goes_with_the_process_not_with_a_file(tmp_path: Path) -> None:
+def test_the_lock_ends_with_the_process(tmp_path: Path) -> None:
     first = spool(tmp_path)
-    first.write(ENTRY)
+    first.write(OUTCOME)
     assert not [path for path in tmp_path.rglob("*") if "lock" in path.name]
     for handle in first._locked:
         os.close(handle)
     first._locked.clear()
 
     assert len(spool(tmp_path).adopt()) == 1
+
+
+# ---------------------------------------------------------------- files of version 0.1
+
+
+def old_file(directory: Path, head: str, body: bytes) -> Path:
+    first = spool(directory)
+    path = first.write(OUTCOME)
+    size, crc32 = len(body), zlib.crc32(body)
+    path.write_bytes(head.encode() % (size, crc32) + b"\n" + body)
+    first.close()
+    return path
+
+
+def test_an_outcome_that_version_0_1_spooled_is_read(tmp_path: Path) -> None:
+    url = "https://api.runpod.ai/v2/ep/job-done/pod%201/a?gpu=cpu&isStream=true"
+    head = f'{{"target":"{url}","job_id":"a","attempt":3,"content_type":null,"size":%d,"crc32":%d}}'
+    path = old_file(tmp_path, head.replace("pod%201", "pod%%201"), b'{"output":1}')
+
+    report = spool(tmp_path).read(path)
+
+    assert report == SpooledReport(job_id="a", attempt=3, worker_id="pod 1", is_stream=True, body=b'{"output":1}')
+
+
+def test_a_file_that_version_0_1_spooled_is_read(tmp_path: Path) -> None:
+    url = "http://x/v2/ep/files/a/tok/my%%20pic.png"
+    head = f'{{"target":"{url}","job_id":"a","attempt":3,"content_type":"image/png","size":%d,"crc32":%d}}'
+    path = old_file(tmp_path, head, b"PNG")
+
+    report = spool(tmp_path).read(path)
+
+    assert report == SpooledReport(job_id="a", attempt=3, body=b"PNG", file=FileName("tok", "my pic.png", "image/png"))

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from runpod_worker.config import worker_settings
+from runpod_worker.core.dispatch.values import AttemptRef, TakeRequest
 from runpod_worker.core.errors import LinkBusy, LinkDown, LinkRefused, SettingsError
 from runpod_worker.core.protocol import EXTENSIONS
 from runpod_worker.worker.link.http import HttpLink
-from runpod_worker.worker.link.port import Ask, Attempt
 from runpod_worker.worker.link.transport import HttpTransport
 
 MakeLink = Callable[..., HttpLink]
@@ -47,12 +47,12 @@ async def link(make_link: MakeLink) -> HttpLink:
 @pytest.fixture
 async def our_link(agreed: Any, make_link: MakeLink) -> HttpLink:
     link = make_link()
-    await link.beat([])
+    await link.heartbeat([])
     return link
 
 
-ONE = Ask(1, "t1")
-JOB = Attempt("job-1-u1", None)
+ONE = TakeRequest(1, "t1")
+JOB = AttemptRef("job-1-u1", None)
 
 
 # ---------------------------------------------------------------- job-take
@@ -72,7 +72,7 @@ async def test_a_take_for_one_job_is_sent_as_the_sdk_sends_it(service: Any, link
 async def test_a_take_for_several_jobs_goes_to_the_batch_route(service: Any, link: HttpLink) -> None:
     await service.add({"id": "a", "input": {}}, {"id": "b", "input": None})
 
-    jobs = await link.take(Ask(3, "t"), busy=True)
+    jobs = await link.take(TakeRequest(3, "t"), busy=True)
 
     assert [job.id for job in jobs] == ["a", "b"]
     [sent] = service.to("job-take-batch")
@@ -185,8 +185,15 @@ async def test_a_result_is_sent_as_the_sdk_sends_it(service: Any, link: HttpLink
     assert sent.headers["charset"] == "utf-8"
 
 
+async def test_an_outcome_of_another_worker_names_that_worker(service: Any, link: HttpLink) -> None:
+    await link.finish(JOB, b"{}", worker_id="pod 0")
+
+    [sent] = service.to("job-done")
+    assert sent.raw == "/v2/ep/job-done/pod%200/job-1-u1?gpu=NVIDIA+RTX+A5000&isStream=false"
+
+
 async def test_progress_goes_to_job_done_with_a_status(service: Any, link: HttpLink) -> None:
-    await link.progress(JOB, b'"half"', 3)
+    await link.report_progress(JOB, b'"half"', 3)
 
     [sent] = service.to("job-done")
     assert sent.json == {"status": "IN_PROGRESS", "output": "half"}
@@ -194,7 +201,7 @@ async def test_progress_goes_to_job_done_with_a_status(service: Any, link: HttpL
 
 
 async def test_a_chunk_goes_to_job_stream(service: Any, link: HttpLink) -> None:
-    await link.chunks(JOB, 5, [b'{"t":1}'])
+    await link.report_chunks(JOB, 5, [b'{"t":1}'])
 
     [sent] = service.to("job-stream")
     assert sent.raw == "/v2/ep/job-stream/pod-1/job-1-u1?gpu=NVIDIA+RTX+A5000&isStream=false"
@@ -202,7 +209,7 @@ async def test_a_chunk_goes_to_job_stream(service: Any, link: HttpLink) -> None:
 
 
 async def test_an_id_cannot_leave_its_place_in_the_url(service: Any, link: HttpLink) -> None:
-    await link.finish(Attempt("../x?y", None), b"{}")
+    await link.finish(AttemptRef("../x?y", None), b"{}")
 
     assert service.to("job-done")[0].raw.startswith("/v2/ep/job-done/pod-1/..%2Fx%3Fy?")
 
@@ -211,8 +218,8 @@ async def test_an_id_cannot_leave_its_place_in_the_url(service: Any, link: HttpL
 
 
 async def test_a_beat_names_the_jobs_that_are_held(service: Any, link: HttpLink) -> None:
-    await link.beat([])
-    await link.beat(["a1", "a2"])
+    await link.heartbeat([])
+    await link.heartbeat(["a1", "a2"])
 
     none, two = service.to("ping")
     assert none.raw == "/v2/ep/ping/pod-1?gpu=NVIDIA+RTX+A5000&runpod_version=1.12.0"
@@ -222,7 +229,7 @@ async def test_a_beat_names_the_jobs_that_are_held(service: Any, link: HttpLink)
 async def test_stops_come_from_the_job_stop_route(service: Any, link: HttpLink) -> None:
     await service.stop("a", "b")
 
-    assert list(await link.stops()) == [Attempt("a", None), Attempt("b", None)]
+    assert list(await link.poll_stops()) == [AttemptRef("a", None), AttemptRef("b", None)]
     assert service.to("job-stop")[0].raw == "/v2/ep/job-stop/pod-1?gpu=NVIDIA+RTX+A5000"
 
 
@@ -230,21 +237,21 @@ async def test_stops_come_from_the_job_stop_route(service: Any, link: HttpLink) 
 async def test_an_answer_without_ids_stops_nothing(service: Any, link: HttpLink, answer: Any) -> None:
     service.script("job-stop", answer)
 
-    assert list(await link.stops()) == []
+    assert list(await link.poll_stops()) == []
 
 
 async def test_a_stop_may_name_its_attempt(service: Any, link: HttpLink) -> None:
     service.script("job-stop", b'{"jobsToStop":["a","b"],"attempts":[2,1]}', b'{"jobsToStop":["a"],"attempts":[]}')
 
-    assert list(await link.stops()) == [Attempt("a", 2), Attempt("b", 1)]
-    assert list(await link.stops()) == [Attempt("a", None)]
+    assert list(await link.poll_stops()) == [AttemptRef("a", 2), AttemptRef("b", 1)]
+    assert list(await link.poll_stops()) == [AttemptRef("a", None)]
 
 
 async def test_a_take_url_without_its_part_cannot_listen_for_stops(service: Any, make_link: MakeLink) -> None:
     link = make_link(take_url=f"{service.url}/jobs?x=1")
 
     with pytest.raises(LinkRefused, match="/job-take/"):
-        await link.stops()
+        await link.poll_stops()
 
 
 def test_a_worker_needs_to_know_where_results_go() -> None:
@@ -258,7 +265,7 @@ def test_a_worker_needs_to_know_where_results_go() -> None:
 
 
 async def test_nothing_is_agreed_with_a_service_that_offers_nothing(service: Any, link: HttpLink) -> None:
-    await link.beat([])
+    await link.heartbeat([])
 
     assert link.extensions == frozenset()
     assert link.files_url is None
@@ -268,8 +275,8 @@ async def test_what_the_service_offers_is_named_back_in_every_request(service: A
     await service.add({"id": "a", "input": {}})
 
     await our_link.take(ONE, busy=False)
-    await our_link.finish(Attempt("a", 1), b"{}")
-    await our_link.beat(["a"])
+    await our_link.finish(AttemptRef("a", 1), b"{}")
+    await our_link.heartbeat(["a"])
 
     for sent in service.requests[1:]:
         assert sent.headers["x-worker-extensions"].split() == sorted(EXTENSIONS)
@@ -280,7 +287,7 @@ async def test_unknown_extensions_are_not_agreed(agreed: Any, make_link: MakeLin
     agreed.extensions = frozenset({"attempt", "teleport"})
     link = make_link()
 
-    await link.beat([])
+    await link.heartbeat([])
 
     assert link.extensions == {"attempt"}
 
@@ -288,9 +295,9 @@ async def test_unknown_extensions_are_not_agreed(agreed: Any, make_link: MakeLin
 async def test_a_job_carries_attempt_and_times_where_that_is_agreed(service: Any, our_link: HttpLink) -> None:
     await service.add({"id": "a", "input": {}, "attempt": 2, "timeoutMs": 1500, "leaseMs": 40000})
 
-    [job] = await our_link.take(Ask(1, "tok"), busy=False)
+    [job] = await our_link.take(TakeRequest(1, "tok"), busy=False)
 
-    assert (job.attempt, job.timeout_s, job.lease_s) == (2, 1.5, 40.0)
+    assert (job.attempt, job.timeout_s) == (2, 1.5)
     assert service.to("job-take")[0].headers["x-take-id"] == "tok"
 
 
@@ -311,7 +318,7 @@ async def test_a_large_jobs_head_is_found_wherever_it_is(service: Any, our_link:
 
     [job] = await our_link.take(ONE, busy=False)
 
-    assert (job.id, job.attempt, job.timeout_s, job.lease_s, job.error) == ("a", 2, 1.5, 40.0, None)
+    assert (job.id, job.attempt, job.timeout_s, job.error) == ("a", 2, 1.5, None)
     assert job.body == body % FILLER
 
 
@@ -332,9 +339,9 @@ async def test_an_attempt_key_means_nothing_where_nothing_is_agreed(service: Any
 
 
 async def test_reports_carry_the_attempt(service: Any, our_link: HttpLink) -> None:
-    await our_link.finish(Attempt("a", 2), b"{}")
-    await our_link.progress(Attempt("a", 2), b"1", 7)
-    await our_link.chunks(Attempt("a", 2), 4, [b"1", b'"x"'])
+    await our_link.finish(AttemptRef("a", 2), b"{}")
+    await our_link.report_progress(AttemptRef("a", 2), b"1", 7)
+    await our_link.report_chunks(AttemptRef("a", 2), 4, [b"1", b'"x"'])
 
     done, progress = service.to("job-done")
     [chunks] = service.to("job-stream")
@@ -346,7 +353,7 @@ async def test_reports_carry_the_attempt(service: Any, our_link: HttpLink) -> No
 async def test_a_result_may_bring_the_next_jobs(service: Any, our_link: HttpLink) -> None:
     await service.add({"id": "b", "input": 1, "attempt": 1})
 
-    answer = await our_link.finish(Attempt("a", 1), b"{}", ask=Ask(2, "tok"))
+    answer = await our_link.finish(AttemptRef("a", 1), b"{}", take=TakeRequest(2, "tok"))
 
     assert [job.id for job in answer.jobs] == ["b"]
     headers = service.to("job-done")[0].headers
@@ -356,12 +363,12 @@ async def test_a_result_may_bring_the_next_jobs(service: Any, our_link: HttpLink
 async def test_a_stale_attempt_is_told(service: Any, our_link: HttpLink) -> None:
     service.stale.add("a")
 
-    assert (await our_link.finish(Attempt("a", 1), b"{}")).stale
-    assert (await our_link.chunks(Attempt("a", 1), 0, [b"1"])).stale
+    assert (await our_link.finish(AttemptRef("a", 1), b"{}")).stale
+    assert (await our_link.report_chunks(AttemptRef("a", 1), 0, [b"1"])).stale
 
 
 async def test_jobs_and_tokens_are_given_back(service: Any, our_link: HttpLink) -> None:
-    await our_link.give_back(["t1"], [Attempt("a", 3)])
+    await our_link.release(["t1"], [AttemptRef("a", 3)])
 
     [sent] = service.to("job-return")
     assert sent.raw == "/v2/ep/job-return/pod-1"
@@ -369,7 +376,7 @@ async def test_jobs_and_tokens_are_given_back(service: Any, our_link: HttpLink) 
 
 
 async def test_a_file_is_stored_under_its_token(service: Any, our_link: HttpLink) -> None:
-    await our_link.store(our_link.file_target("a", "tok", "my pic.png"), "image/png", b"PNG")
+    await our_link.store_file("a", "tok", "my pic.png", "image/png", b"PNG")
 
     [sent] = service.to("files")
     assert (sent.method, sent.raw, sent.body) == ("PUT", "/v2/ep/files/a/tok/my%20pic.png", b"PNG")
@@ -379,7 +386,7 @@ async def test_a_file_is_stored_under_its_token(service: Any, our_link: HttpLink
 async def test_a_service_that_forgot_its_extensions_is_spoken_to_plainly(service: Any, our_link: HttpLink) -> None:
     service.extensions = frozenset()
 
-    await our_link.beat([])
-    await our_link.finish(Attempt("a", 1), b"{}")
+    await our_link.heartbeat([])
+    await our_link.finish(AttemptRef("a", 1), b"{}")
 
     assert "x-attempt" not in service.to("job-done")[0].headers
