@@ -56,7 +56,7 @@ def serve_api(worker: Worker, settings: WorkerSettings, listen: Listen) -> int:
     if not url:
         return service.wait() or 1
     try:
-        return run_with_agent(worker, _settings(settings, f"{url}/v2/{endpoint}", listen.concurrency))
+        return run_with_agent(worker.declaration, _settings(settings, f"{url}/v2/{endpoint}", listen.concurrency))
     finally:
         service.stdin.close()  # upon which it ends
         service.wait()

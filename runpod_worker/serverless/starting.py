@@ -54,7 +54,7 @@ def _run(config: Config, told: flags.Flags, settings: WorkerSettings) -> int:
     if fd is not None:
         from runpod_worker.worker.executor.main import serve
 
-        return serve(_worker(config, deployed=True), fd, settings=settings)
+        return serve(_worker(config, deployed=True).declaration, fd, settings=settings)
     sdk = sdk_settings()
     if told.rp_serve_api or sdk.realtime_port:
         from .local_api import Listen, serve_api
@@ -64,7 +64,7 @@ def _run(config: Config, told: flags.Flags, settings: WorkerSettings) -> int:
         return serve_api(_worker(config, deployed=False), settings, asked if told.rp_serve_api else realtime)
     from runpod_worker.worker.launch import modes
 
-    return modes.run(_worker(config, deployed=not _once(told, settings)), told, settings)
+    return modes.run(_worker(config, deployed=not _once(told, settings)).declaration, told, settings)
 
 
 def _once(told: flags.Flags, settings: WorkerSettings) -> bool:

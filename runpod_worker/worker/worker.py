@@ -1,44 +1,21 @@
-"""What a user declares: one `Worker`, its handler, model and hooks; and `start`, which runs it wherever it is."""
+"""`Worker`: a user declares its handler, model and hooks, and starts it. Nothing below in `worker` knows this class."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any, NoReturn, TypeVar, overload
 
 from runpod_worker.config import channel_fd, worker_settings
 from runpod_worker.core.errors import DeclarationError
-from runpod_worker.worker.handler.kinds import Function, Handler, arguments, declared
+from runpod_worker.worker.handler.declaration import Declaration, Hook
+from runpod_worker.worker.handler.kinds import Handler, declared
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-@dataclass(frozen=True, slots=True)
-class Hook:
-    """A declared function and how many arguments it is called with."""
-
-    function: Function
-    arguments: int
-
-    def call(self, *args: Any) -> Any:
-        """Call it with as many of these as it takes."""
-        return self.function(*args[: self.arguments])
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Declaration:
-    """Everything a worker declared, checked."""
-
-    handler: Handler
-    model: Hook | None = None
-    warmups: list[Hook] = field(default_factory=list)
-    checks: list[Hook] = field(default_factory=list)
-    shutdowns: list[Hook] = field(default_factory=list)
-
-
 class Worker:
-    """A handler and what it needs, ready to run at the desk, behind a job service, or on the platform's cloud.
+    """A handler and what it needs, ready to run on your machine, behind a job service, or on RunPod's cloud.
 
     worker = Worker()
 
@@ -79,8 +56,8 @@ class Worker:
             options: any of
                 input: the type the input must have (dataclass, TypedDict, msgspec.Struct, pydantic model), checked
                     before the handler is called; `Job[MyInput]` as annotation does the same.
-                concurrency: jobs at once: threads for a function, tasks of one event loop for a coroutine. For
-                    coroutines it may be a function that makes the next number from the current one; it is asked
+                concurrency: concurrent jobs: threads for a function, tasks of one event loop for a coroutine. For
+                    coroutines it may be a function that makes the next number from the current one; it is called
                     whenever a job comes or goes, and every second while jobs run.
                 timeout: seconds a job may run.
                 aggregate: what a generator yields is also collected into the output.
@@ -101,35 +78,35 @@ class Worker:
         return function
 
     def model(self, function: F) -> F:
-        """Declare what loads the model: called once per device before the first job, with the device or nothing.
+        """Declare the model's loader. It is called once, before the first job, with the device or nothing.
 
         The device is a `torch.device` where torch is installed, else a name such as "cuda:0" or "cpu".
         """
         if self._model is not None:
             raise DeclarationError(f"{_name(function)}: the model is loaded by {_name(self._model.function)} already")
-        self._model = _hook(function, 1, "load(device) or load()")
+        self._model = Hook.of(function, 1, "load(device) or load()")
         return function
 
     def warmup(self, function: F) -> F:
-        """Declare a warm-up before the first job: it returns an example input, or a list of them, for the handler.
+        """Declare a warm-up before the first job. It returns an example input, or a list of them, for the handler.
 
-        Called with the model or nothing; one that warms up by itself returns nothing.
+        It is called with the model or nothing. A function that warms up by itself returns None.
         """
-        self._warmups.append(_hook(function, 1, "warmup(model) or warmup()"))
+        self._warmups.append(Hook.of(function, 1, "warmup(model) or warmup()"))
         return function
 
     def check(self, function: F) -> F:
-        """Declare a fitness check before the first job, called with the model or nothing: raising means unfit."""
-        self._checks.append(_hook(function, 1, "check(model) or check()"))
+        """Declare a fitness check, called before the first job with the model or nothing. Raising means: not fit."""
+        self._checks.append(Hook.of(function, 1, "check(model) or check()"))
         return function
 
     def shutdown(self, function: F) -> F:
-        """Declare what runs after the last job, called with the model or nothing."""
-        self._shutdowns.append(_hook(function, 1, "shutdown(model) or shutdown()"))
+        """Declare a function that runs after the last job, called with the model or nothing."""
+        self._shutdowns.append(Hook.of(function, 1, "shutdown(model) or shutdown()"))
         return function
 
     def declaration(self) -> Declaration:
-        """What was declared.
+        """Return everything declared so far.
 
         Raises:
             DeclarationError: there is no handler, or it wants a model that is not declared.
@@ -149,26 +126,20 @@ class Worker:
         )
 
     def start(self, **settings: object) -> NoReturn:
-        """Run, and leave the process at the end.
+        """Run the handler, then exit the process.
 
-        As a child of an agent it runs that agent's jobs; with a job service in the settings (`url=`, environment) it
-        starts an agent and runs jobs until told to stop; else it runs the handler once, on test_input.json or
-        `--test_input`. Any setting may be given by name.
+        A process that an agent started runs that agent's jobs. With a job service in the settings (`url=` or the
+        environment) it starts an agent and runs jobs until SIGTERM or Ctrl-C. Otherwise it runs the handler once, on
+        test_input.json or `--test_input`. Any setting may be given by name.
         """
         fd = channel_fd()
         if fd is not None:
             from runpod_worker.worker.executor.main import serve
 
-            sys.exit(serve(self, fd, settings=worker_settings(settings)))
+            sys.exit(serve(self.declaration, fd, settings=worker_settings(settings)))
         from runpod_worker.worker.launch.modes import start
 
-        sys.exit(start(self, settings))
-
-
-def _hook(function: Any, most: int, wanted: str) -> Hook:
-    if not callable(function):
-        raise DeclarationError(f"expected a function {wanted}, got {function!r} ({type(function).__name__})")
-    return Hook(function, arguments(function, 0, most, wanted))
+        sys.exit(start(self.declaration, settings))
 
 
 def _name(function: Any) -> str:

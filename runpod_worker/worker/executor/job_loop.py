@@ -32,8 +32,8 @@ from runpod_worker.worker.executor.results import Place
 from runpod_worker.worker.executor.runners import Runner, runner_for
 from runpod_worker.worker.executor.sender import Outflow
 from runpod_worker.worker.executor.window import Account, Bank
+from runpod_worker.worker.handler.declaration import Declaration, Hook
 from runpod_worker.worker.ipc.messages import Done, Ready, Revoke, Run, Stop, ToExecutor, WindowUpdate
-from runpod_worker.worker.worker import Declaration, Hook
 
 Send = Callable[..., None]
 

@@ -8,7 +8,6 @@ import signal
 import socket
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from runpod_worker.config import WorkerSettings, worker_settings
 from runpod_worker.core.errors import ChannelClosed, CheckFailed, RunpodWorkerError
@@ -16,11 +15,9 @@ from runpod_worker.log import log, setup
 from runpod_worker.worker.executor.job_loop import Engine
 from runpod_worker.worker.executor.results import traceback_of
 from runpod_worker.worker.executor.window import Bank
+from runpod_worker.worker.handler.declaration import Declaration
 from runpod_worker.worker.ipc.channel import ExecutorChannel
 from runpod_worker.worker.ipc.messages import LoadFailed
-
-if TYPE_CHECKING:
-    from runpod_worker.worker.worker import Worker
 
 LOAD_FAILED = 1
 """Exit code when the model could not be loaded."""
@@ -30,7 +27,7 @@ AGENT_GONE = 2
 
 
 def serve(
-    worker: Worker,
+    declare: Callable[[], Declaration],
     fd: int,
     *,
     settings: WorkerSettings | None = None,
@@ -39,7 +36,7 @@ def serve(
     """Load the model, run the agent's jobs until it closes the channel, return the exit code.
 
     Args:
-        worker: what the user declared.
+        declare: returns what the user declared; an error that it raises is reported like one of the model.
         fd: the executor's end of the channel.
         settings: taken from the environment by default.
         terminate: called on SIGTERM and SIGINT, in the main thread, at any moment. By default nothing happens: the
@@ -54,17 +51,17 @@ def serve(
         faulthandler.enable()
     channel = ExecutorChannel(socket.socket(fileno=fd))
     try:
-        return _serve(worker, settings, channel)
+        return _serve(declare, settings, channel)
     except ChannelClosed:
         return AGENT_GONE
     finally:
         channel.close()
 
 
-def _serve(worker: Worker, settings: WorkerSettings, channel: ExecutorChannel) -> int:
+def _serve(declare: Callable[[], Declaration], settings: WorkerSettings, channel: ExecutorChannel) -> int:
     reader: _Reader | None = None
     try:
-        engine = Engine(worker.declaration(), settings, channel.send, bank=Bank())
+        engine = Engine(declare(), settings, channel.send, bank=Bank())
         reader = _Reader(channel, engine, settings)
         ready = engine.load()
     except BaseException as error:

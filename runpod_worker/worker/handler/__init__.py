@@ -1,6 +1,7 @@
-"""What a user's function is and sees.
+"""A user's function, and what it sees.
 
-kinds   the four kinds of handler
-job     `Job` and `File`
-chat    OpenAI chat completions for handlers
+declaration   everything a user declared about one worker
+kinds         the four kinds of handler
+job           `Job` and `File`
+chat          OpenAI chat completions for handlers
 """

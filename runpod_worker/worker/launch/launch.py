@@ -20,11 +20,11 @@ import msgspec
 import runpod_worker
 from runpod_worker.config import WorkerSettings, environment
 from runpod_worker.log import log, setup
+from runpod_worker.worker.handler.declaration import Declaration
 from runpod_worker.worker.launch.malloc import ENVIRONMENT, keep_pages
 
 if TYPE_CHECKING:
     from runpod_worker.worker.agent.process import Process
-    from runpod_worker.worker.worker import Worker
 
 
 def run_handler(path: Path, settings: WorkerSettings) -> int:
@@ -40,7 +40,7 @@ def run_handler(path: Path, settings: WorkerSettings) -> int:
     return _run_agent(settings, lambda: executor, started_at)
 
 
-def run_with_agent(worker: Worker, settings: WorkerSettings) -> int:
+def run_with_agent(declare: Callable[[], Declaration], settings: WorkerSettings) -> int:
     """Run the worker's jobs in this process, with an agent beside it; the exit code."""
     started_at = time.monotonic()
     from runpod_worker.worker.executor.main import serve
@@ -60,7 +60,7 @@ def run_with_agent(worker: Worker, settings: WorkerSettings) -> int:
     assert agent.stdin is not None  # noqa: S101 - it is a pipe
     with agent.stdin as pipe:
         pipe.write(msgspec.json.encode(order, enc_hook=str))
-    code = serve(worker, ours.detach(), settings=settings, terminate=lambda: agent.send_signal(signal.SIGTERM))
+    code = serve(declare, ours.detach(), settings=settings, terminate=lambda: agent.send_signal(signal.SIGTERM))
     theirs_code = agent.wait()  # it still has things to say to the service
     return code or (theirs_code if theirs_code >= 0 else 1)
 

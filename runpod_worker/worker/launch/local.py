@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import Any, TextIO
 
 import msgspec
 
@@ -18,11 +18,9 @@ from runpod_worker.worker.executor.attempt import now
 from runpod_worker.worker.executor.files.inputs import Fetches
 from runpod_worker.worker.executor.files.outputs import FolderFiles
 from runpod_worker.worker.executor.job_loop import Engine
+from runpod_worker.worker.handler.declaration import Declaration
 from runpod_worker.worker.ipc.messages import Chunks, Done, Progress, Ready, Run, ToAgent
 from runpod_worker.worker.launch.shortened import shortened
-
-if TYPE_CHECKING:
-    from runpod_worker.worker.worker import Worker
 
 TEST_INPUT = Path("test_input.json")
 OUTPUT_FOLDER = Path("output")
@@ -30,7 +28,7 @@ JOB_ID = "local_test"
 
 
 def run(
-    worker: Worker,
+    declaration: Declaration,
     settings: WorkerSettings,
     test_input: str | None = None,
     test_output: str | None = None,
@@ -41,7 +39,7 @@ def run(
     """Run the handler on one job, print what comes of it, return the exit code.
 
     Args:
-        worker: what the user declared.
+        declaration: what the user declared.
         settings: the device, and what errors name.
         test_input: the job as JSON or `@FILE`; test_input.json in the current folder by default.
         test_output: the expected output as JSON or `@FILE`; not compared by default.
@@ -56,7 +54,7 @@ def run(
         show.error(str(error))
         return 1
     files, fetches = FolderFiles(OUTPUT_FOLDER), Fetches(download_settings(), local=True)
-    engine = Engine(worker.declaration(), settings, show.frames, files=files, fetches=fetches)
+    engine = Engine(declaration, settings, show.frames, files=files, fetches=fetches)
     ready = engine.load()
     show.ready(ready)
     engine.received(Run(JOB_ID, msgspec.json.encode(job), now()))

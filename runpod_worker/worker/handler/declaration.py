@@ -1,0 +1,43 @@
+"""What a user declared about one worker, checked: the only thing that launch and executor know of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from runpod_worker.core.errors import DeclarationError
+from runpod_worker.worker.handler.kinds import Function, Handler, arguments
+
+
+@dataclass(frozen=True, slots=True)
+class Hook:
+    """A declared function and how many arguments it takes."""
+
+    function: Function
+    arguments: int
+
+    @classmethod
+    def of(cls, function: Any, max_arguments: int, signature: str) -> Hook:
+        """Check a declared function.
+
+        Raises:
+            DeclarationError: this is no function, or it takes more arguments; `signature` says what was expected.
+        """
+        if not callable(function):
+            raise DeclarationError(f"expected a function {signature}, got {function!r} ({type(function).__name__})")
+        return cls(function, arguments(function, 0, max_arguments, signature))
+
+    def call(self, *args: Any) -> Any:
+        """Call the function with as many of these arguments as it takes."""
+        return self.function(*args[: self.arguments])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Declaration:
+    """Everything a user declared about one worker."""
+
+    handler: Handler
+    model: Hook | None = None
+    warmups: list[Hook] = field(default_factory=list)
+    checks: list[Hook] = field(default_factory=list)
+    shutdowns: list[Hook] = field(default_factory=list)
