@@ -7,7 +7,7 @@ from typing import Any
 
 from runpod_worker.core.errors import OutputError
 from runpod_worker.log import log
-from runpod_worker.worker.executor.attempt import alive
+from runpod_worker.worker.executor.attempt import attempts_by_job_id
 from runpod_worker.worker.handler.job import Job
 
 
@@ -19,8 +19,8 @@ def progress_update(job: Mapping[str, Any], progress: Any) -> None:
     try:
         if isinstance(job, Job):
             job.progress(progress)
-        elif (running := alive.get(str(job["id"]))) is not None:
-            running.progress(progress)
+        elif (attempt := attempts_by_job_id.get(str(job["id"]))) is not None:
+            attempt.progress(progress)
         else:
             log.warning("progress.no_job", extra={"job": job["id"]})
     except OutputError as error:

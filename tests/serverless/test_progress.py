@@ -46,7 +46,7 @@ async def test_the_id_is_enough_and_so_is_a_copy(work):
 
 
 def test_an_unknown_job_and_an_unsendable_value_are_logged_not_raised(caplog):
-    class Behind:
+    class JobBackend:
         def progress(self, value):
             from runpod_worker.worker.executor import results
 
@@ -54,7 +54,7 @@ def test_an_unknown_job_and_an_unsendable_value_are_logged_not_raised(caplog):
 
     with caplog.at_level(logging.WARNING, "runpod_worker"):
         progress_update({"id": "nobody"}, 1)
-        progress_update(Job({"id": "a"}, Behind()), object())
+        progress_update(Job({"id": "a"}, JobBackend()), object())
 
     assert [record.message for record in caplog.records] == ["progress.no_job", "progress.not_json"]
 

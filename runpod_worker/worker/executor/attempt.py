@@ -1,4 +1,4 @@
-"""One attempt of a job inside the executor, from its Run frame to its Done frame."""
+"""One attempt of a job inside the executor, from its Run message to its Done message."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ from runpod_worker.worker.handler.job import Job
 from runpod_worker.worker.ipc.messages import Done, Run, Timings
 
 now = time.monotonic
-"""The clock of all times in frames; both processes share it."""
+"""The clock of all times in messages; both processes share it."""
 
 
 class Guard(Protocol):
     """A place where user code can be interrupted."""
 
-    def interrupt(self, running: Running) -> None:
+    def interrupt(self, attempt: Attempt) -> None:
         """Raise JobStopped (or cancel) in the user code of exactly this job, if it still runs. From any thread."""
 
-    def caught_up(self, running: Running) -> None:
+    def raise_pending_stop(self, attempt: Attempt) -> None:
         """Our code, which must not be interrupted, goes back to the user's: raise what had to wait for that."""
 
 
 class Post(Protocol):
     """Where progress goes."""
 
-    def put(self, item: Running) -> None:
+    def put(self, item: Attempt) -> None:
         """Send the latest progress soon. Never waits."""
 
 
 class Files(Protocol):
     """Where saved files go."""
 
-    def save(self, running: Running, content: Any, name: str) -> str:
+    def save(self, attempt: Attempt, content: Any, name: str) -> str:
         """Keep the file, return its URL."""
 
     def close(self) -> None:
@@ -50,18 +50,18 @@ class Files(Protocol):
 class Fetcher(Protocol):
     """Where downloaded files come from."""
 
-    def fetch(self, running: Running, source: object, limit: int | None) -> Path:
+    def fetch(self, attempt: Attempt, source: object, limit: int | None) -> Path:
         """The file, when it is there."""
 
 
-alive: dict[str, Running] = {}
+attempts_by_job_id: dict[str, Attempt] = {}
 """The attempts of this process by job id, for whoever has the id only."""
 
 
 _GONE: Job[Any] = Job({"input": None})
 
 
-class Running:
+class Attempt:
     """The attempt, shared by the thread that reads the channel, the one that runs the handler, and the handler's own.
 
     No lock is needed: what several threads touch is changed by single steps of the interpreter, in the order noted.
@@ -166,7 +166,7 @@ class Running:
         if not self._posted:  # else what is on its way will find this value
             self._posted = True
             self._post.put(self)
-        self._catch_up()
+        self._raise_pending_stop()
 
     def latest_progress(self) -> bytes:
         """The value to send now."""
@@ -175,7 +175,7 @@ class Running:
 
     def save(self, content: Any, name: str) -> str:
         url = self._files.save(self, content, name)
-        self._catch_up()
+        self._raise_pending_stop()
         return url
 
     def fetch(self, source: str, limit: int | None) -> Path:
@@ -184,15 +184,15 @@ class Running:
         try:
             return self.fetcher.fetch(self, source, limit)
         finally:
-            self._catch_up()
+            self._raise_pending_stop()
             self.check()
 
     def metric(self, name: str, value: float) -> None:
         self.metrics[name] = float(value)
 
-    def _catch_up(self) -> None:
+    def _raise_pending_stop(self) -> None:
         if self.reason is not None and (guard := self.guard) is not None:
-            guard.caught_up(self)
+            guard.raise_pending_stop(self)
 
     # ---------------------------------------------------------------- the end
 
@@ -208,7 +208,7 @@ class Running:
             self.key, outcome.output, outcome.error, outcome.refresh, False, False, is_stream, self.files, timings
         )
 
-    def let_go(self) -> None:
+    def break_cycle(self) -> None:
         """Be no reason that the job stays in memory. A handler that kept it keeps all of it.
 
         The two hold each other, and a collection of such cycles may be hundreds of large inputs away.

@@ -5,31 +5,31 @@ from __future__ import annotations
 import math
 import threading
 
-from runpod_worker.worker.executor.attempt import Running, now
+from runpod_worker.worker.executor.attempt import Attempt, now
 
 
 class Deadlines:
     """One thread that sleeps until the earliest deadline; it is started by the first job that has one."""
 
     def __init__(self) -> None:
-        self._watched: dict[str, Running] = {}
+        self._watched: dict[str, Attempt] = {}
         self._changed = threading.Condition()
         self._wake_at = math.inf
         self._thread: threading.Thread | None = None
         self._open = True
 
-    def add(self, running: Running) -> None:
+    def add(self, attempt: Attempt) -> None:
         """Stop the job when its deadline comes."""
-        if running.deadline is None:
+        if attempt.deadline is None:
             return
-        self._watched[running.key] = running
-        if running.deadline < self._wake_at:  # else the thread looks again early enough
+        self._watched[attempt.key] = attempt
+        if attempt.deadline < self._wake_at:  # else the thread looks again early enough
             self._notify()
 
-    def remove(self, running: Running) -> None:
+    def remove(self, attempt: Attempt) -> None:
         """The job ended."""
-        if running.deadline is not None:
-            self._watched.pop(running.key, None)
+        if attempt.deadline is not None:
+            self._watched.pop(attempt.key, None)
 
     def close(self) -> None:
         """End the thread."""
@@ -50,13 +50,13 @@ class Deadlines:
         with self._changed:
             while self._open:
                 self._wake_at = math.inf  # who adds from here on notifies, and waits for this thread to wait
-                for running in list(self._watched.values()):
-                    self._look_at(running)
+                for attempt in list(self._watched.values()):
+                    self._look_at(attempt)
                 self._changed.wait(None if self._wake_at == math.inf else max(0.0, self._wake_at - now()))
 
-    def _look_at(self, running: Running) -> None:
-        assert running.deadline is not None  # noqa: S101 - `add` has looked
-        if running.deadline > now():
-            self._wake_at = min(self._wake_at, running.deadline)
-        elif running.reason is None:
-            running.stop(running.limit, timed_out=True)
+    def _look_at(self, attempt: Attempt) -> None:
+        assert attempt.deadline is not None  # noqa: S101 - `add` has looked
+        if attempt.deadline > now():
+            self._wake_at = min(self._wake_at, attempt.deadline)
+        elif attempt.reason is None:
+            attempt.stop(attempt.limit, timed_out=True)

@@ -20,7 +20,7 @@ from typing import Any, NoReturn, ParamSpec, TypeVar
 
 import runpod_worker
 from runpod_worker.core.errors import JobStopped
-from runpod_worker.worker.executor.attempt import Running
+from runpod_worker.worker.executor.attempt import Attempt
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -39,7 +39,7 @@ class MainThread:
     """User code in the main thread: a signal breaks it out of blocking calls such as `time.sleep`."""
 
     def __init__(self) -> None:
-        self._running: Running | None = None
+        self._attempt: Attempt | None = None
         self._deferred = False
         self._thread = threading.main_thread().ident
         self._before = signal.signal(STOP_SIGNAL, self._on_signal)
@@ -48,46 +48,48 @@ class MainThread:
         """Give the signal back."""
         signal.signal(STOP_SIGNAL, self._before)
 
-    def call(self, running: Running, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    def call(self, attempt: Attempt, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call user code of this job. Raises what it raises, or JobStopped."""
         try:
-            running.guard = self
-            self._running = running
-            running.check()
+            attempt.guard = self
+            self._attempt = attempt
+            attempt.check()
             return function(*args, **kwargs)
         finally:  # a signal before this line is handled raises out of here, and has disarmed the guard itself
-            self._running = None
-            running.guard = None
+            self._attempt = None
+            attempt.guard = None
 
-    def interrupt(self, running: Running) -> None:
-        threading.Thread(target=self._insist, args=(running,), name="runpod-worker-stop", daemon=True).start()
+    def interrupt(self, attempt: Attempt) -> None:
+        threading.Thread(
+            target=self._signal_until_stopped, args=(attempt,), name="runpod-worker-stop", daemon=True
+        ).start()
 
-    def _insist(self, running: Running) -> None:
+    def _signal_until_stopped(self, attempt: Attempt) -> None:
         """Signal until the handler was left.
 
         Once is not enough: Python looks for signals between its instructions, so one that arrives when the last look is
         over and the blocking call is not yet entered is only noticed after that call.
         """
         pause = FIRST_PAUSE_S
-        while self._running is running and self._thread is not None:
+        while self._attempt is attempt and self._thread is not None:
             signal.pthread_kill(self._thread, STOP_SIGNAL)
             time.sleep(pause)
             pause = FIRST_PAUSE_S if self._deferred else min(2 * pause, LONGEST_PAUSE_S)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        running = self._running
-        if running is None or running.reason is None:
+        attempt = self._attempt
+        if attempt is None or attempt.reason is None:
             return
         self._deferred = not _interruptible(frame)
         if not self._deferred:
-            self._raise(running.reason)
+            self._raise(attempt.reason)
 
-    def caught_up(self, running: Running) -> None:
-        if self._running is running and running.reason is not None and threading.get_ident() == self._thread:
-            self._raise(running.reason)
+    def raise_pending_stop(self, attempt: Attempt) -> None:
+        if self._attempt is attempt and attempt.reason is not None and threading.get_ident() == self._thread:
+            self._raise(attempt.reason)
 
     def _raise(self, reason: str) -> NoReturn:
-        self._running = None  # once only
+        self._attempt = None  # once only
         raise JobStopped(reason)
 
 
@@ -95,46 +97,46 @@ class PoolThread:
     """User code in one thread of several: the exception comes with the next line of Python the thread executes."""
 
     def __init__(self) -> None:
-        self._running: Running | None = None
+        self._attempt: Attempt | None = None
         self._thread = 0
         self._sent = False
         self._lock = threading.Lock()
 
-    def call(self, running: Running, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    def call(self, attempt: Attempt, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call user code of this job. Raises what it raises, or JobStopped."""
         try:
             try:
-                self._arm(running)
-                running.check()
+                self._arm(attempt)
+                attempt.check()
                 return function(*args, **kwargs)
             finally:
-                self._disarm(running)
+                self._disarm(attempt)
         except JobStopped:
-            self._disarm(running)  # the exception may have come inside the first one
+            self._disarm(attempt)  # the exception may have come inside the first one
             raise
 
-    def interrupt(self, running: Running) -> None:
+    def interrupt(self, attempt: Attempt) -> None:
         with self._lock:
-            if self._running is running and not self._sent:
+            if self._attempt is attempt and not self._sent:
                 self._sent = True
                 _raise_in(self._thread, JobStopped)
 
-    def caught_up(self, running: Running) -> None:
+    def raise_pending_stop(self, attempt: Attempt) -> None:
         """The exception comes by itself: it never interrupts what ours has begun in C."""
 
-    def _arm(self, running: Running) -> None:
-        running.guard = self
+    def _arm(self, attempt: Attempt) -> None:
+        attempt.guard = self
         with self._lock:
             self._thread = threading.get_ident()
             self._sent = False
-            self._running = running
+            self._attempt = attempt
 
-    def _disarm(self, running: Running) -> None:
+    def _disarm(self, attempt: Attempt) -> None:
         with self._lock:
-            self._running = None
+            self._attempt = None
             if self._sent:
                 _raise_in(self._thread, None)  # what was not raised yet must not hit the next job
-        running.guard = None
+        attempt.guard = None
 
 
 class Task:
@@ -144,26 +146,26 @@ class Task:
         self._loop = asyncio.get_running_loop()
         self._task: asyncio.Task[Any] | None = None
 
-    async def call(self, running: Running, function: Callable[P, Any], *args: P.args, **kwargs: P.kwargs) -> Any:
+    async def call(self, attempt: Attempt, function: Callable[P, Any], *args: P.args, **kwargs: P.kwargs) -> Any:
         """Call user code of this job and await what it returns, if that can be awaited."""
         self._task = asyncio.current_task()
-        running.guard = self
+        attempt.guard = self
         try:
-            running.check()
+            attempt.check()
             value = function(*args, **kwargs)
             return await value if hasattr(value, "__await__") else value
         finally:
-            running.guard = self._task = None
+            attempt.guard = self._task = None
 
-    def interrupt(self, running: Running) -> None:
-        self._loop.call_soon_threadsafe(self._cancel, running)
+    def interrupt(self, attempt: Attempt) -> None:
+        self._loop.call_soon_threadsafe(self._cancel, attempt)
 
-    def caught_up(self, running: Running) -> None:
+    def raise_pending_stop(self, attempt: Attempt) -> None:
         """The task is cancelled where it waits."""
 
-    def _cancel(self, running: Running) -> None:
-        if running.guard is self and self._task is not None:
-            self._task.cancel(running.reason)
+    def _cancel(self, attempt: Attempt) -> None:
+        if attempt.guard is self and self._task is not None:
+            self._task.cancel(attempt.reason)
 
 
 def _interruptible(frame: FrameType | None) -> bool:

@@ -1,6 +1,6 @@
-"""The executor's inside, without the channel: loads the model and runs jobs that arrive as frames.
+"""The executor's inside, without the channel: loads the model and runs jobs that arrive as messages.
 
-The same engine serves an agent (executor.py) and a local run in the user's own process (local.py).
+The same job_loop serves an agent (executor.py) and a local run in the user's own process (local.py).
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from runpod_worker.core.schema import path_to, validate
 from runpod_worker.log import log
 from runpod_worker.net.loop import new_event_loop
 from runpod_worker.worker.executor import device, results
-from runpod_worker.worker.executor.attempt import Files, Running, alive, now
+from runpod_worker.worker.executor.attempt import Attempt, Files, attempts_by_job_id, now
 from runpod_worker.worker.executor.concurrency import concurrency_of
 from runpod_worker.worker.executor.deadlines import Deadlines
-from runpod_worker.worker.executor.files.inputs import Fetches
+from runpod_worker.worker.executor.files.inputs import Downloads
 from runpod_worker.worker.executor.files.outputs import SavedFiles
 from runpod_worker.worker.executor.interrupt import MainThread
-from runpod_worker.worker.executor.invoke import Calling
-from runpod_worker.worker.executor.results import Place
+from runpod_worker.worker.executor.invoke import Invoker
+from runpod_worker.worker.executor.results import WorkerIdentity
 from runpod_worker.worker.executor.runners import Runner, runner_for
-from runpod_worker.worker.executor.sender import Outflow
+from runpod_worker.worker.executor.sender import MessageSender
 from runpod_worker.worker.executor.window import Account, Bank
 from runpod_worker.worker.handler.declaration import Declaration, Hook
 from runpod_worker.worker.ipc.messages import Done, Ready, Revoke, Run, Stop, ToExecutor, WindowUpdate
@@ -38,8 +38,8 @@ from runpod_worker.worker.ipc.messages import Done, Ready, Revoke, Run, Stop, To
 Send = Callable[..., None]
 
 
-class Engine:
-    """Runs the jobs of one declared worker on one device; frames go out by `send`, which may wait."""
+class JobLoop:
+    """Runs the jobs of one declared worker on one device; messages go out by `send`, which may wait."""
 
     def __init__(
         self,
@@ -48,20 +48,20 @@ class Engine:
         send: Send,
         *,
         files: Files | None = None,
-        fetches: Fetches | None = None,
+        downloads: Downloads | None = None,
         bank: Bank | None = None,
     ) -> None:
         """`bank`: where each job's credit is kept; by default nobody gives credit, and nothing waits for it."""
         self._declared = declaration
         self._settings = settings
-        self._outflow = Outflow(send)
-        self._files: Files = files or SavedFiles(self._outflow.send)
+        self._sender = MessageSender(send)
+        self._files: Files = files or SavedFiles(self._sender.send)
         self._bank = bank
-        self._fetches = fetches or Fetches(download_settings())
-        self._arriving = _Arriving()
+        self._downloads = downloads or Downloads(download_settings())
+        self._pending_inputs = PendingInputs()
         self._deadlines = Deadlines()
         self._aio = asyncio.Runner(loop_factory=new_event_loop)
-        self._held: dict[str, Running] = {}
+        self._held: dict[str, Attempt] = {}
         self._decode = msgspec.json.Decoder().decode
         self._model: Any = None
         self._runner: Runner | None = None
@@ -69,7 +69,7 @@ class Engine:
     def load(self) -> Ready:
         """Load the model, run checks and warm-ups. Raises what they raise."""
         handler, hook = self._declared.handler, self._declared.model
-        self._fetches.sweep()
+        self._downloads.sweep()
         found = device.resolve(self._settings.device, with_torch=hook is not None and hook.arguments > 0)
         began = now()
         if hook is not None:
@@ -79,7 +79,7 @@ class Engine:
             self._check(check)
         self._warm_up()
         slots = concurrency_of(handler, self._settings)
-        self._runner = runner_for(self._calling(self._outflow), self._outflow, self._ended, slots, self._aio)
+        self._runner = runner_for(self._invoker(self._sender), self._sender, self._on_ended, slots, self._aio)
         gc.collect()
         gc.freeze()  # what was loaded stays: no collection need look at it again
         return Ready(
@@ -98,29 +98,29 @@ class Engine:
         assert self._runner is not None, "load() comes first"  # noqa: S101
         self._runner.serve()
 
-    def received(self, frame: ToExecutor) -> None:
-        """Do what the agent says. From one thread, which is not kept waiting by a running job."""
-        match frame:
+    def received(self, message: ToExecutor) -> None:
+        """Do what the agent says. From one thread, which is not kept waiting by a attempt job."""
+        match message:
             case Run():
-                self._run(frame)
+                self._run(message)
             case Stop():
-                self._stop(frame.key, frame.reason)
+                self._stop(message.key, message.reason)
             case Revoke():
-                held = self._held.get(frame.key)
+                held = self._held.get(message.key)
                 if held is not None and held.claim():
-                    self._answer(Done(frame.key, revoked=True))
+                    self._answer(Done(message.key, revoked=True))
             case WindowUpdate():
                 if self._bank is not None:
-                    self._bank.pay(frame.key, frame.size)
+                    self._bank.pay(message.key, message.size)
 
     def close(self, reason: str | None = None) -> None:
         """Let `serve` end when what was received is done. With a reason: stop it, and answer for nothing any more."""
         if reason is not None:
-            for running in list(self._held.values()):
-                if not running.claim():
-                    running.stop(reason)
+            for attempt in list(self._held.values()):
+                if not attempt.claim():
+                    attempt.stop(reason)
         if self._runner is not None:
-            self._arriving.close(self._runner.close, wait=reason is None)
+            self._pending_inputs.close(self._runner.close, wait=reason is None)
 
     def shutdown(self) -> None:
         """Run the shutdown hooks, send what is still to be sent, end all threads."""
@@ -130,86 +130,86 @@ class Engine:
             except Exception:
                 log.exception("shutdown.failed")
         self._deadlines.close()
-        self._fetches.close()
+        self._downloads.close()
         self._files.close()
-        self._outflow.close()
+        self._sender.close()
         self._aio.close()
 
     # ---------------------------------------------------------------- one job
 
-    def _run(self, frame: Run) -> None:
+    def _run(self, message: Run) -> None:
         try:
-            account = None if self._bank is None else self._bank.open(frame.key)
-            running = self._prepared(frame, self._outflow, self._files, account)
+            account = None if self._bank is None else self._bank.open(message.key)
+            attempt = self._prepared(message, self._sender, self._files, account)
         except Exception as error:  # also what a __post_init__ of the user's input type raises
-            self._outflow.send(Done(frame.key, error=results.raised(error, self._place()).error))
+            self._sender.send(Done(message.key, error=results.outcome_of_exception(error, self._identity()).error))
             return
-        self._held[frame.key] = alive[running.id] = running
-        if running.fetched is None:
-            self._submit(running)
+        self._held[message.key] = attempts_by_job_id[attempt.id] = attempt
+        if attempt.fetched is None:
+            self._submit(attempt)
         else:
-            self._arriving.begin()
-            running.fetched.start(lambda: self._arrived(running))
+            self._pending_inputs.begin()
+            attempt.fetched.start(lambda: self._on_inputs_ready(attempt))
 
-    def _arrived(self, running: Running) -> None:
+    def _on_inputs_ready(self, attempt: Attempt) -> None:
         """The files of the job's input are there, or one of them did not come, or the job was given up."""
         try:
-            if (error := _not_come(running)) is None:
-                running.input_ready_at = now()
-                self._submit(running)
-            elif running.claim():
-                self._answer(Done(running.key, error=results.raised(error, self._place()).error))
+            if (error := download_error(attempt)) is None:
+                attempt.input_ready_at = now()
+                self._submit(attempt)
+            elif attempt.claim():
+                self._answer(Done(attempt.key, error=results.outcome_of_exception(error, self._identity()).error))
         except ChannelClosed:  # whoever reads the channel deals with it
             log.debug("executor.agent_gone")
         finally:
-            self._arriving.end()
+            self._pending_inputs.end()
 
-    def _submit(self, running: Running) -> None:
+    def _submit(self, attempt: Attempt) -> None:
         assert self._runner is not None  # noqa: S101 - no job comes before Ready
-        self._runner.submit(running)
+        self._runner.submit(attempt)
 
-    def _prepared(self, frame: Run, outflow: Outflow, files: Files, account: Account | None = None) -> Running:
+    def _prepared(self, message: Run, sender: MessageSender, files: Files, account: Account | None = None) -> Attempt:
         try:
-            received = self._decode(frame.body)
+            received = self._decode(message.body)
         except msgspec.DecodeError as error:
             raise InputError(f"the job is not JSON: {error}") from error
         if not isinstance(received, dict):
             raise InputError(f"job: expected object, got {type(received).__name__}")
         if "input" not in received:
             raise InputError("job.input is missing")
-        running = Running(frame, received, outflow, files, account or Account())
-        running.fetcher = self._fetches
+        attempt = Attempt(message, received, sender, files, account or Account())
+        attempt.fetcher = self._downloads
         if self._declared.handler.input_type is not None:
-            decoded = functools.partial(self._fetches.decoded, running)
-            running.input = validate(received["input"], self._declared.handler.input_type, decode=decoded)
-        running.input_ready_at = now()
-        return running
+            decode = functools.partial(self._downloads.decoded, attempt)
+            attempt.input = validate(received["input"], self._declared.handler.input_type, decode=decode)
+        attempt.input_ready_at = now()
+        return attempt
 
     def _stop(self, key: str, reason: str) -> None:
-        running = self._held.get(key)
-        if running is None:
+        attempt = self._held.get(key)
+        if attempt is None:
             return
-        if running.claim():  # the handler was not entered, and will not be
+        if attempt.claim():  # the handler was not entered, and will not be
             self._answer(Done(key, stopped=True))
         else:
-            running.stop(reason)
+            attempt.stop(reason)
 
     def _answer(self, done: Done) -> None:
         self._forget(self._held.pop(done.key))
-        self._outflow.send(done)
+        self._sender.send(done)
 
-    def _forget(self, running: Running) -> None:
-        if alive.get(running.id) is running:
-            del alive[running.id]
-        running.let_go()
-        if running.fetched is not None:
-            running.fetched.close()
+    def _forget(self, attempt: Attempt) -> None:
+        if attempts_by_job_id.get(attempt.id) is attempt:
+            del attempts_by_job_id[attempt.id]
+        attempt.break_cycle()
+        if attempt.fetched is not None:
+            attempt.fetched.close()
 
-    def _ended(self, running: Running) -> None:
-        del self._held[running.key]
-        self._forget(running)
-        if running.metrics:
-            log.info("job.metrics", extra={"job": running.id, "metrics": running.metrics})
+    def _on_ended(self, attempt: Attempt) -> None:
+        del self._held[attempt.key]
+        self._forget(attempt)
+        if attempt.metrics:
+            log.info("job.metrics", extra={"job": attempt.id, "metrics": attempt.metrics})
 
     # ---------------------------------------------------------------- hooks
 
@@ -227,44 +227,44 @@ class Engine:
     def _warm_up(self) -> None:
         if not self._declared.warmups:
             return
-        outflow = Outflow(_drop)
+        sender = MessageSender(_drop)
         files = SavedFiles(_drop)
-        calling = self._calling(outflow)
+        invoker = self._invoker(sender)
         for hook in self._declared.warmups:
             inputs = self._call(hook, self._model)
             for example in inputs if isinstance(inputs, list) else [] if inputs is None else [inputs]:
-                self._warm_up_with(example, calling, outflow, files)
+                self._warm_up_with(example, invoker, sender, files)
         files.close()
-        outflow.close()
+        sender.close()
 
-    def _warm_up_with(self, example: Any, calling: Calling, outflow: Outflow, files: SavedFiles) -> None:
+    def _warm_up_with(self, example: Any, invoker: Invoker, sender: MessageSender, files: SavedFiles) -> None:
         body = results.encoded({"id": "warmup", "input": example}, "warmup")
-        running = self._prepared(Run("warmup", body, now()), outflow, files)
-        if running.fetched is not None:
+        attempt = self._prepared(Run("warmup", body, now()), sender, files)
+        if attempt.fetched is not None:
             arrived = threading.Event()
-            running.fetched.start(arrived.set)
+            attempt.fetched.start(arrived.set)
             arrived.wait()
-            if error := _not_come(running):
+            if error := download_error(attempt):
                 raise error
-        calling.start(running)
-        if calling.handler.kind.on_loop:
-            done = self._aio.run(calling.run_on_loop(running))
+        invoker.start(attempt)
+        if invoker.handler.kind.on_loop:
+            done = self._aio.run(invoker.run_on_loop(attempt))
         else:
             guard = MainThread()
-            done = calling.run(running, guard)
+            done = invoker.run(attempt, guard)
             guard.close()
-        self._forget(running)
+        self._forget(attempt)
         if done.error is not None:
             raise HandlerError(f"the warm-up failed: {done.error}")
 
-    def _calling(self, outflow: Outflow) -> Calling:
-        return Calling(self._declared.handler, self._model, outflow, self._deadlines, self._place(), self._aio)
+    def _invoker(self, sender: MessageSender) -> Invoker:
+        return Invoker(self._declared.handler, self._model, sender, self._deadlines, self._identity(), self._aio)
 
-    def _place(self) -> Place:
-        return Place(self._settings.hostname, self._settings.worker_id)
+    def _identity(self) -> WorkerIdentity:
+        return WorkerIdentity(self._settings.hostname, self._settings.worker_id)
 
 
-class _Arriving:
+class PendingInputs:
     """How many jobs wait for their files; what has to wait for all of them."""
 
     def __init__(self) -> None:
@@ -294,16 +294,16 @@ class _Arriving:
         call()
 
 
-def _not_come(running: Running) -> Exception | None:
+def download_error(attempt: Attempt) -> Exception | None:
     """What to raise for a file of the job's input that did not come."""
-    if running.fetched is None:
+    if attempt.fetched is None:
         return None
-    return running.fetched.complaint(lambda source: path_to(source, running.job["input"]))
+    return attempt.fetched.complaint(lambda source: path_to(source, attempt.job["input"]))
 
 
 async def _awaited(value: Awaitable[Any]) -> Any:
     return await value
 
 
-def _drop(*frames: object) -> None:
+def _drop(*messages: object) -> None:
     """Warm-ups are nobody's jobs."""

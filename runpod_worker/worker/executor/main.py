@@ -12,7 +12,7 @@ from collections.abc import Callable
 from runpod_worker.config import WorkerSettings, worker_settings
 from runpod_worker.core.errors import ChannelClosed, CheckFailed, RunpodWorkerError
 from runpod_worker.log import log, setup
-from runpod_worker.worker.executor.job_loop import Engine
+from runpod_worker.worker.executor.job_loop import JobLoop
 from runpod_worker.worker.executor.results import traceback_of
 from runpod_worker.worker.executor.window import Bank
 from runpod_worker.worker.handler.declaration import Declaration
@@ -23,7 +23,7 @@ LOAD_FAILED = 1
 """Exit code when the model could not be loaded."""
 
 AGENT_GONE = 2
-"""Exit code when the agent went away under a running job."""
+"""Exit code when the agent went away under a attempt job."""
 
 
 def serve(
@@ -61,9 +61,9 @@ def serve(
 def _serve(declare: Callable[[], Declaration], settings: WorkerSettings, channel: ExecutorChannel) -> int:
     reader: _Reader | None = None
     try:
-        engine = Engine(declare(), settings, channel.send, bank=Bank())
-        reader = _Reader(channel, engine, settings)
-        ready = engine.load()
+        job_loop = JobLoop(declare(), settings, channel.send, bank=Bank())
+        reader = _Reader(channel, job_loop, settings)
+        ready = job_loop.load()
     except BaseException as error:
         text = str(error) if isinstance(error, RunpodWorkerError) else traceback_of(error)
         log.error("executor.load_failed", extra={"error": text})
@@ -76,11 +76,11 @@ def _serve(declare: Callable[[], Declaration], settings: WorkerSettings, channel
     channel.send(ready)
     code = 0
     try:
-        engine.serve()
+        job_loop.serve()
     except ChannelClosed:
         code = AGENT_GONE
     reader.served.set()
-    engine.shutdown()
+    job_loop.shutdown()
     reader.finished.set()
     return code
 
@@ -88,22 +88,22 @@ def _serve(declare: Callable[[], Declaration], settings: WorkerSettings, channel
 class _Reader:
     """The thread that reads the channel, and sees to it that this process does not outlive its agent."""
 
-    def __init__(self, channel: ExecutorChannel, engine: Engine, settings: WorkerSettings) -> None:
+    def __init__(self, channel: ExecutorChannel, job_loop: JobLoop, settings: WorkerSettings) -> None:
         self.served = threading.Event()
         self.finished = threading.Event()
         self._channel = channel
-        self._engine = engine
+        self._job_loop = job_loop
         self._settings = settings
         threading.Thread(target=self._read, name="runpod-worker-channel", daemon=True).start()
 
     def _read(self) -> None:
         try:
-            for frame in self._channel:
-                self._engine.received(frame)
+            for message in self._channel:
+                self._job_loop.received(message)
         except ChannelClosed:
             log.debug("executor.agent_gone")
         except Exception:  # garbage, or a fault of ours: without this thread no job and no stop would arrive
             log.exception("executor.channel_failed")
-        self._engine.close("the agent is gone")
+        self._job_loop.close("the agent is gone")
         if not self.served.wait(self._settings.stop_grace_s) or not self.finished.wait(self._settings.grace_s):
             os._exit(AGENT_GONE)

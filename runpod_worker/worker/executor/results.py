@@ -40,14 +40,14 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class WorkerIdentity:
     """Where a job ran; told with the error of a job that raised."""
 
     hostname: str
     worker_id: str
 
 
-def returned(value: Any) -> Outcome:
+def outcome_of_return(value: Any) -> Outcome:
     """The outcome of a handler that returned `value`; encoded now, because the value may change with the next job."""
     try:
         if not isinstance(value, dict):
@@ -78,7 +78,7 @@ def chunk(value: Any) -> bytes:
     return data
 
 
-def streamed(chunks: list[bytes] | None, error: str | None = None) -> Outcome:
+def outcome_of_stream(chunks: list[bytes] | None, error: str | None = None) -> Outcome:
     """The outcome of a generator: its chunks when they are aggregated, else `[]`; what there was, when it failed."""
     if error is not None and not chunks:
         return Outcome(error=error)
@@ -88,7 +88,7 @@ def streamed(chunks: list[bytes] | None, error: str | None = None) -> Outcome:
         return Outcome(error=error or str(too_large))
 
 
-def raised(error: BaseException, place: Place) -> Outcome:
+def outcome_of_exception(error: BaseException, identity: WorkerIdentity) -> Outcome:
     """The outcome of a handler that raised: the fields the platform's SDK sends, as a string of JSON.
 
     What the caller did wrong (InputError) and what cannot be sent (OutputError) is said in plain words instead.
@@ -99,8 +99,8 @@ def raised(error: BaseException, place: Place) -> Outcome:
         "error_type": str(type(error)),
         "error_message": _message(error),
         "error_traceback": traceback_of(error),
-        "hostname": place.hostname,
-        "worker_id": place.worker_id,
+        "hostname": identity.hostname,
+        "worker_id": identity.worker_id,
         "runpod_version": SDK_VERSION,
         "runpod_worker_version": runpod_worker.__version__,
     }
@@ -135,7 +135,7 @@ def encoded(value: Any, name: str = "output") -> bytes:
     except _UNENCODABLE as error:
         with suppress(*_UNENCODABLE):
             return _encoder.encode(_with_text_keys(value))
-        raise OutputError(_complaint(value, name, error)) from None
+        raise OutputError(_explain(value, name, error)) from None
 
 
 def _with_text_keys(value: Any) -> Any:
@@ -175,10 +175,10 @@ def _number(value: Any) -> Any:
 _encoder = msgspec.json.Encoder(enc_hook=_number)
 
 
-def _complaint(value: Any, name: str, error: Exception) -> str:
+def _explain(value: Any, name: str, error: Exception) -> str:
     if isinstance(error, RecursionError):
         return f"{name} contains itself, or is nested too deeply for JSON"
-    path, culprit = _culprit(value, name)
+    path, culprit = first_unserialisable(value, name)
     if isinstance(culprit, str):
         return f"{path} is a str that is not valid Unicode ({error}); return text, or save files with job.save"
     kind = type(culprit)
@@ -189,13 +189,13 @@ def _complaint(value: Any, name: str, error: Exception) -> str:
     return f"{path} is {'an' if full[0] in 'aeio' else 'a'} {full}; return JSON values, or save files with job.save"
 
 
-def _culprit(value: Any, path: str) -> tuple[str, Any]:
+def first_unserialisable(value: Any, path: str) -> tuple[str, Any]:
     """The innermost value that cannot be encoded, and its path."""
     for step, item in _items(value):
         try:
             _encoder.encode(item)
         except _UNENCODABLE:
-            return _culprit(item, path + step)
+            return first_unserialisable(item, path + step)
     return path, value
 
 

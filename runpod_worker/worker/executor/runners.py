@@ -15,11 +15,11 @@ from typing import Protocol
 
 from runpod_worker.core.errors import ChannelClosed
 from runpod_worker.log import job_id, log
-from runpod_worker.worker.executor.attempt import Running
+from runpod_worker.worker.executor.attempt import Attempt
 from runpod_worker.worker.executor.concurrency import Concurrency
 from runpod_worker.worker.executor.interrupt import MainThread, PoolThread
-from runpod_worker.worker.executor.invoke import Calling
-from runpod_worker.worker.executor.sender import Outflow
+from runpod_worker.worker.executor.invoke import Invoker
+from runpod_worker.worker.executor.sender import MessageSender
 from runpod_worker.worker.ipc.messages import SlotsChanged, ToAgent
 
 ADJUST_EVERY_S = 1.0
@@ -29,7 +29,7 @@ ADJUST_EVERY_S = 1.0
 class Runner(Protocol):
     """What the executor needs of a runner."""
 
-    def submit(self, running: Running) -> None:
+    def submit(self, attempt: Attempt) -> None:
         """Run the attempt as soon as a slot is free. From any thread."""
 
     def serve(self) -> None:
@@ -42,17 +42,17 @@ class Runner(Protocol):
 class MainThreadRunner:
     """One slot, in the thread that calls `serve`: the main thread, where signals can reach blocking calls."""
 
-    def __init__(self, calling: Calling, outflow: Outflow, ended: Callable[[Running], None]) -> None:
-        self._inbox: queue.SimpleQueue[Running | None] = queue.SimpleQueue()
-        self._lane = _Lane(calling, outflow, ended, self._inbox)
+    def __init__(self, invoker: Invoker, sender: MessageSender, ended: Callable[[Attempt], None]) -> None:
+        self._inbox: queue.SimpleQueue[Attempt | None] = queue.SimpleQueue()
+        self._slot_loop = SlotLoop(invoker, sender, ended, self._inbox)
 
-    def submit(self, running: Running) -> None:
-        self._inbox.put(running)
+    def submit(self, attempt: Attempt) -> None:
+        self._inbox.put(attempt)
 
     def serve(self) -> None:
         guard = MainThread()
         try:
-            self._lane.serve(guard)
+            self._slot_loop.serve(guard)
         finally:
             guard.close()
 
@@ -63,13 +63,13 @@ class MainThreadRunner:
 class PoolRunner:
     """Several slots, each a thread."""
 
-    def __init__(self, calling: Calling, outflow: Outflow, ended: Callable[[Running], None], slots: int) -> None:
-        self._inbox: queue.SimpleQueue[Running | None] = queue.SimpleQueue()
-        self._lane = _Lane(calling, outflow, ended, self._inbox)
+    def __init__(self, invoker: Invoker, sender: MessageSender, ended: Callable[[Attempt], None], slots: int) -> None:
+        self._inbox: queue.SimpleQueue[Attempt | None] = queue.SimpleQueue()
+        self._slot_loop = SlotLoop(invoker, sender, ended, self._inbox)
         self._slots = slots
 
-    def submit(self, running: Running) -> None:
-        self._inbox.put(running)
+    def submit(self, attempt: Attempt) -> None:
+        self._inbox.put(attempt)
 
     def serve(self) -> None:
         threads = [
@@ -87,53 +87,53 @@ class PoolRunner:
 
     def _serve(self) -> None:
         try:
-            self._lane.serve(PoolThread())
+            self._slot_loop.serve(PoolThread())
         except ChannelClosed:  # whoever reads the channel closes this runner
             return
 
 
-class _Lane:
+class SlotLoop:
     """One job after the other."""
 
     def __init__(
         self,
-        calling: Calling,
-        outflow: Outflow,
-        ended: Callable[[Running], None],
-        inbox: queue.SimpleQueue[Running | None],
+        invoker: Invoker,
+        sender: MessageSender,
+        ended: Callable[[Attempt], None],
+        inbox: queue.SimpleQueue[Attempt | None],
     ) -> None:
-        self._calling = calling
-        self._outflow = outflow
-        self._ended = ended
+        self._invoker = invoker
+        self._sender = sender
+        self._on_ended = ended
         self._inbox = inbox
 
     def serve(self, guard: MainThread | PoolThread) -> None:
         """Run jobs until the inbox says None."""
         unsent: list[ToAgent] = []
-        while (running := self._next(unsent)) is not None:
-            unsent.append(self._calling.start(running))
+        while (attempt := self._next(unsent)) is not None:
+            unsent.append(self._invoker.start(attempt))
             self._send(unsent)
-            token = job_id.set(running.id)
-            unsent.append(self._calling.run(running, guard))
+            token = job_id.set(attempt.id)
+            unsent.append(self._invoker.run(attempt, guard))
             job_id.reset(token)
-            self._ended(running)
+            self._on_ended(attempt)
 
-    def _next(self, unsent: list[ToAgent]) -> Running | None:
+    def _next(self, unsent: list[ToAgent]) -> Attempt | None:
         """The next job nobody else claimed. The last Done is sent first, unless that job is there already."""
         while True:
             try:
-                running = self._inbox.get_nowait()
+                attempt = self._inbox.get_nowait()
             except queue.Empty:
                 self._send(unsent)
-                running = self._inbox.get()
-            if running is None:
+                attempt = self._inbox.get()
+            if attempt is None:
                 self._send(unsent)
                 return None
-            if running.claim():
-                return running
+            if attempt.claim():
+                return attempt
 
     def _send(self, unsent: list[ToAgent]) -> None:
-        self._outflow.send(*unsent)
+        self._sender.send(*unsent)
         unsent.clear()
 
 
@@ -142,28 +142,28 @@ class LoopRunner:
 
     def __init__(
         self,
-        calling: Calling,
-        outflow: Outflow,
-        ended: Callable[[Running], None],
+        invoker: Invoker,
+        sender: MessageSender,
+        ended: Callable[[Attempt], None],
         concurrency: Concurrency,
         aio: asyncio.Runner,
     ) -> None:
-        self._calling = calling
-        self._outflow = outflow
-        self._ended = ended
+        self._invoker = invoker
+        self._sender = sender
+        self._on_ended = ended
         self._concurrency = concurrency
         self._free = concurrency.slots
-        self._looking: asyncio.TimerHandle | None = None
+        self._resize_timer: asyncio.TimerHandle | None = None
         self._aio = aio
         self._loop = aio.get_loop()
-        self._inbox: deque[Running] = deque()
+        self._inbox: deque[Attempt] = deque()
         self._pumping = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._out: list[ToAgent] = []
         self._closing = asyncio.Event()
 
-    def submit(self, running: Running) -> None:
-        self._inbox.append(running)
+    def submit(self, attempt: Attempt) -> None:
+        self._inbox.append(attempt)
         if not self._pumping:
             self._pumping = True
             self._loop.call_soon_threadsafe(self._pump)
@@ -179,26 +179,26 @@ class LoopRunner:
         self._pump()
         while self._tasks:
             await asyncio.wait(self._tasks)
-        if self._looking is not None:
-            self._looking.cancel()
+        if self._resize_timer is not None:
+            self._resize_timer.cancel()
         self._flush()
 
     def _pump(self) -> None:
         self._pumping = False  # before the inbox is looked at: what comes later pumps again
         self._adjust()
         while self._free > 0 and self._inbox:
-            running = self._inbox.popleft()
-            if running.claim():
+            attempt = self._inbox.popleft()
+            if attempt.claim():
                 self._free -= 1
-                self._send(self._calling.start(running))
-                task = self._loop.create_task(self._run(running))
+                self._send(self._invoker.start(attempt))
+                task = self._loop.create_task(self._run(attempt))
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
 
-    async def _run(self, running: Running) -> None:
-        job_id.set(running.id)  # in the task's own context
-        self._send(await self._calling.run_on_loop(running))
-        self._ended(running)
+    async def _run(self, attempt: Attempt) -> None:
+        job_id.set(attempt.id)  # in the task's own context
+        self._send(await self._invoker.run_on_loop(attempt))
+        self._on_ended(attempt)
         self._free += 1
         self._pump()
 
@@ -210,40 +210,40 @@ class LoopRunner:
         if slots != before:
             self._free += slots - before
             self._send(SlotsChanged(slots))
-        if self._looking is None:
-            self._looking = self._loop.call_later(ADJUST_EVERY_S, self._look)
+        if self._resize_timer is None:
+            self._resize_timer = self._loop.call_later(ADJUST_EVERY_S, self._on_resize_timer)
 
-    def _look(self) -> None:
-        self._looking = None
+    def _on_resize_timer(self) -> None:
+        self._resize_timer = None
         if self._tasks:
             self._pump()
 
-    def _send(self, frame: ToAgent) -> None:
-        """Send the frame with all others of this turn of the loop."""
+    def _send(self, message: ToAgent) -> None:
+        """Send the message with all others of this turn of the loop."""
         if not self._out:
             self._loop.call_soon(self._flush)
-        self._out.append(frame)
+        self._out.append(message)
 
     def _flush(self) -> None:
-        frames, self._out = self._out, []
+        messages, self._out = self._out, []
         try:
-            self._outflow.send(*frames)
+            self._sender.send(*messages)
         except ChannelClosed:
             log.debug("executor.agent_gone")
             self._closing.set()
 
 
 def runner_for(
-    calling: Calling,
-    outflow: Outflow,
-    ended: Callable[[Running], None],
+    invoker: Invoker,
+    sender: MessageSender,
+    ended: Callable[[Attempt], None],
     concurrency: Concurrency,
     aio: asyncio.Runner,
 ) -> Runner:
     """The runner that suits the handler's kind and the number of slots."""
-    if calling.handler.kind.on_loop:
-        return LoopRunner(calling, outflow, ended, concurrency, aio)
+    if invoker.handler.kind.on_loop:
+        return LoopRunner(invoker, sender, ended, concurrency, aio)
     slots = concurrency.slots
     if slots == 1 and threading.current_thread() is threading.main_thread():
-        return MainThreadRunner(calling, outflow, ended)
-    return PoolRunner(calling, outflow, ended, slots)
+        return MainThreadRunner(invoker, sender, ended)
+    return PoolRunner(invoker, sender, ended, slots)

@@ -1,4 +1,4 @@
-"""What leaves the executor: frames in order, chunks put together, the latest progress only.
+"""What leaves the executor: messages in order, chunks put together, the latest progress only.
 
 User code only ever appends to a queue (single steps of the interpreter, so a JobStopped raised in the middle breaks
 nothing) and wakes a thread that sends. The framework's own code sends by itself, which spares the change of threads.
@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 
 from runpod_worker.core.errors import ChannelClosed
-from runpod_worker.worker.executor.attempt import Running, now
+from runpod_worker.worker.executor.attempt import Attempt, now
 from runpod_worker.worker.ipc.messages import Chunks, Progress, ToAgent
 
 QUIET_S = 0.0005
@@ -24,13 +24,13 @@ QUEUE_LIMIT = 256
 LARGE_CHUNK = 16 * 1024
 """A chunk of this size is not put together with others; the generator waits until it is sent."""
 
-Chunk = tuple[Running, int, bytes]
-Item = Running | Chunk
-"""A running job stands for its latest progress."""
+Chunk = tuple[Attempt, int, bytes]
+Item = Attempt | Chunk
+"""A attempt job stands for its latest progress."""
 
 
-class Outflow:
-    """Sends by `send`, which takes frames and may wait, from several threads one at a time."""
+class MessageSender:
+    """Sends by `send`, which takes messages and may wait, from several threads one at a time."""
 
     def __init__(self, send: Callable[..., None]) -> None:
         self._send = send
@@ -39,7 +39,7 @@ class Outflow:
         self._sent_at = 0.0
         self._wake: queue.SimpleQueue[bool] = queue.SimpleQueue()
         self._awake = False
-        self._thread = threading.Thread(target=self._work, name="runpod-worker-outflow", daemon=True)
+        self._thread = threading.Thread(target=self._work, name="runpod-worker-sender", daemon=True)
         self._thread.start()
 
     def put(self, item: Item) -> None:
@@ -65,16 +65,16 @@ class Outflow:
         """Whether the generator of this chunk should wait until everything was sent."""
         return len(self._queue) >= QUEUE_LIMIT or len(chunk[2]) >= LARGE_CHUNK
 
-    def send(self, *frames: ToAgent) -> None:
-        """Send everything that waits, then these frames.
+    def send(self, *messages: ToAgent) -> None:
+        """Send everything that waits, then these messages.
 
         Raises:
             ChannelClosed: the agent is gone.
         """
         with self._sending:
-            waiting = self._frames() if self._queue else ()
-            if waiting or frames:
-                self._send(*waiting, *frames)
+            waiting = self._messages() if self._queue else ()
+            if waiting or messages:
+                self._send(*waiting, *messages)
                 self._sent_at = now()
 
     def close(self) -> None:
@@ -90,19 +90,19 @@ class Outflow:
             except ChannelClosed:  # whoever reads the channel deals with it
                 return
 
-    def _frames(self) -> list[ToAgent]:
-        frames: list[ToAgent] = []
+    def _messages(self) -> list[ToAgent]:
+        messages: list[ToAgent] = []
         for item in self._taken():
-            if isinstance(item, Running):
-                frames.append(Progress(item.key, item.latest_progress()))
+            if isinstance(item, Attempt):
+                messages.append(Progress(item.key, item.latest_progress()))
                 continue
-            running, index, data = item
-            last = frames[-1] if frames else None
-            if isinstance(last, Chunks) and last.key == running.key:
+            attempt, index, data = item
+            last = messages[-1] if messages else None
+            if isinstance(last, Chunks) and last.key == attempt.key:
                 last.outputs.append(data)
             else:
-                frames.append(Chunks(running.key, index, [data]))
-        return frames
+                messages.append(Chunks(attempt.key, index, [data]))
+        return messages
 
     def _taken(self) -> Iterator[Item]:
         for _ in range(len(self._queue)):

@@ -1,6 +1,6 @@
 """How much of what a job streams and saves may be on its way: each job waits for its own bytes only.
 
-1. Bytes are owed from the moment they are handed to the agent until they have left it for good (frame WindowUpdate).
+1. Bytes are owed from the moment they are handed to the agent until they have left it for good (message WindowUpdate).
 2. A job that owes at most `FLOOR` is never made to wait, whatever the others owe.
 3. Above that it waits while it owes more than `CEILING`, or while all together owe more than `TOTAL`.
 4. A stop ends every wait: what the job still says is dropped anyway.

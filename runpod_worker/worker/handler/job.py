@@ -27,7 +27,7 @@ class File(_Path):
     __slots__ = ()
 
 
-class Behind(Protocol):
+class JobBackend(Protocol):
     """What stands behind a job that runs: the attempt. Every method may be called from any thread of the handler."""
 
     @property
@@ -62,19 +62,19 @@ class Job(dict[str, Any], Generic[Input]):
     `job.input` is then a `MyInput`.
     """
 
-    __slots__ = ("_behind",)
+    __slots__ = ("_backend",)
 
-    _behind: Behind | None
+    _backend: JobBackend | None
 
-    def __init__(self, received: dict[str, Any], behind: Behind | None = None) -> None:
+    def __init__(self, received: dict[str, Any], backend: JobBackend | None = None) -> None:
         super().__init__(received)
-        self._behind = behind
+        self._backend = backend
 
     def __copy__(self) -> Job[Input]:
-        return Job(dict(self), self._behind)
+        return Job(dict(self), self._backend)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Job[Input]:
-        return Job(copy.deepcopy(dict(self), memo), self._behind)
+        return Job(copy.deepcopy(dict(self), memo), self._backend)
 
     def __reduce__(self) -> tuple[Any, ...]:  # another process has nothing behind it
         return Job, (dict(self),)
@@ -87,7 +87,7 @@ class Job(dict[str, Any], Generic[Input]):
     @property
     def input(self) -> Input:
         """The input: of the type the handler asked for, else as received."""
-        return cast(Input, self["input"] if self._behind is None else self._behind.input)
+        return cast(Input, self["input"] if self._backend is None else self._backend.input)
 
     def progress(self, value: Any) -> None:
         """Tell callers how far the job is: any JSON value, seen as `output` while the job is IN_PROGRESS.
@@ -97,8 +97,8 @@ class Job(dict[str, Any], Generic[Input]):
         Raises:
             OutputError: the value is not JSON.
         """
-        if self._behind is not None:
-            self._behind.progress(value)
+        if self._backend is not None:
+            self._backend.progress(value)
 
     def save(self, content: Any, name: str) -> str:
         """Store a file and return its URL, to be put into the output.
@@ -111,9 +111,9 @@ class Job(dict[str, Any], Generic[Input]):
                 drawing), or anything with `.save(file, format=...)` (encoded at once).
             name: a plain file name; its suffix decides the format and the content type.
         """
-        if self._behind is None:
+        if self._backend is None:
             raise RuntimeError("job.save works inside a handler that a worker runs")
-        return self._behind.save(content, name)
+        return self._backend.save(content, name)
 
     def fetch(self, url: str, *, limit: int | None = None) -> Path:
         """Download a file and return its path, which ends with the name the URL ends with.
@@ -130,24 +130,24 @@ class Job(dict[str, Any], Generic[Input]):
             InputError: it cannot be downloaded, is too large, or is at an address that is not public
                 (RUNPOD_ALLOW_PRIVATE_DOWNLOAD_URLS=true allows those).
         """
-        if self._behind is None:
+        if self._backend is None:
             raise RuntimeError("job.fetch works inside a handler that a worker runs")
-        return self._behind.fetch(url, limit)
+        return self._backend.fetch(url, limit)
 
     def metric(self, name: str, value: float) -> None:
         """Note a number about this job; it goes into the line the log gets when the job ends."""
-        if self._behind is not None:
-            self._behind.metric(name, value)
+        if self._backend is not None:
+            self._backend.metric(name, value)
 
     @property
     def cancelled(self) -> bool:
         """Whether the job was told to stop; a handler that looks can leave in its own order."""
-        return self._behind is not None and self._behind.cancelled
+        return self._backend is not None and self._backend.cancelled
 
     @property
     def deadline(self) -> float | None:
         """When the job is out of time, by `time.monotonic()`; None when it may run on."""
-        return None if self._behind is None else self._behind.deadline
+        return None if self._backend is None else self._backend.deadline
 
     @property
     def log(self) -> logging.Logger:

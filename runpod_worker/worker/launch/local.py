@@ -15,9 +15,9 @@ import msgspec
 from runpod_worker.config import WorkerSettings, download_settings
 from runpod_worker.core.errors import InputError
 from runpod_worker.worker.executor.attempt import now
-from runpod_worker.worker.executor.files.inputs import Fetches
+from runpod_worker.worker.executor.files.inputs import Downloads
 from runpod_worker.worker.executor.files.outputs import FolderFiles
-from runpod_worker.worker.executor.job_loop import Engine
+from runpod_worker.worker.executor.job_loop import JobLoop
 from runpod_worker.worker.handler.declaration import Declaration
 from runpod_worker.worker.ipc.messages import Chunks, Done, Progress, Ready, Run, ToAgent
 from runpod_worker.worker.launch.shortened import shortened
@@ -53,14 +53,14 @@ def run(
     except InputError as error:
         show.error(str(error))
         return 1
-    files, fetches = FolderFiles(OUTPUT_FOLDER), Fetches(download_settings(), local=True)
-    engine = Engine(declaration, settings, show.frames, files=files, fetches=fetches)
-    ready = engine.load()
+    files, downloads = FolderFiles(OUTPUT_FOLDER), Downloads(download_settings(), local=True)
+    job_loop = JobLoop(declaration, settings, show.messages, files=files, downloads=downloads)
+    ready = job_loop.load()
     show.ready(ready)
-    engine.received(Run(JOB_ID, msgspec.json.encode(job), now()))
-    engine.close()
-    engine.serve()
-    engine.shutdown()
+    job_loop.received(Run(JOB_ID, msgspec.json.encode(job), now()))
+    job_loop.close()
+    job_loop.serve()
+    job_loop.shutdown()
     return show.verdict(expected)
 
 
@@ -100,17 +100,17 @@ class _Show:
         where = f"{ready.device} ({ready.gpu})" if ready.gpu else ready.device
         self._line(f"model      loaded in {ready.load_s:.2f} s on {where}")
 
-    def frames(self, *frames: ToAgent) -> None:
-        for frame in frames:
-            match frame:
+    def messages(self, *messages: ToAgent) -> None:
+        for message in messages:
+            match message:
                 case Progress():
-                    self._line(f"progress   {self._shown(msgspec.json.decode(frame.value)).decode()}")
+                    self._line(f"progress   {self._shown(msgspec.json.decode(message.value)).decode()}")
                 case Chunks():
-                    for index, chunk in enumerate(frame.outputs, frame.index):
+                    for index, chunk in enumerate(message.outputs, message.index):
                         self._chunks.append(msgspec.json.decode(chunk))
                         self._line(f"chunk {index:<4} {self._shown(self._chunks[-1]).decode()}")
                 case Done():
-                    self._done = frame
+                    self._done = message
 
     def error(self, text: str) -> None:
         self._line(f"error      {text}")

@@ -11,14 +11,14 @@ import runpod_worker
 from runpod_worker.core.errors import InputError, OutputError
 from runpod_worker.core.protocol import RESULT_LIMIT
 from runpod_worker.worker.executor import results
-from runpod_worker.worker.executor.results import Outcome, Place
+from runpod_worker.worker.executor.results import Outcome, WorkerIdentity
 
-PLACE = Place("host", "worker-1")
+IDENTITY = WorkerIdentity("host", "worker-1")
 
 
 @pytest.mark.parametrize("value", [None, "", [], True, 0, "text", [1, {"a": None}], {"output": 1}, {"a": {}}])
 def test_any_json_value_is_the_output(value):
-    outcome = results.returned(value)
+    outcome = results.outcome_of_return(value)
 
     assert json.loads(outcome.output) == value
     assert outcome.error is None
@@ -45,13 +45,13 @@ def test_any_json_value_is_the_output(value):
 def test_marks_in_a_returned_dict_decide(value, outcome):
     before = dict(value)
 
-    assert results.returned(value) == outcome
+    assert results.outcome_of_return(value) == outcome
     assert value == before
 
 
 def test_marks_count_only_at_the_top_of_a_dict():
-    assert results.returned([{"error": "x"}]).error is None
-    assert results.returned({"a": {"error": "x"}}).error is None
+    assert results.outcome_of_return([{"error": "x"}]).error is None
+    assert results.outcome_of_return({"a": {"error": "x"}}).error is None
 
 
 @dataclass
@@ -72,7 +72,7 @@ class Picture:
     ],
 )
 def test_what_is_not_json_fails_with_its_place(value, said):
-    outcome = results.returned(value)
+    outcome = results.outcome_of_return(value)
 
     assert outcome.error.startswith(said)
     assert outcome.output is None
@@ -82,12 +82,12 @@ def test_a_value_that_contains_itself_fails():
     value = {}
     value["self"] = value
 
-    assert "contains itself" in results.returned({"a": value}).error
+    assert "contains itself" in results.outcome_of_return({"a": value}).error
 
 
 def test_an_output_over_the_limit_fails_and_says_what_to_do():
-    assert "save large parts as files with job.save" in results.returned("x" * RESULT_LIMIT).error
-    assert results.returned("x" * (RESULT_LIMIT - 2)).error is None
+    assert "save large parts as files with job.save" in results.outcome_of_return("x" * RESULT_LIMIT).error
+    assert results.outcome_of_return("x" * (RESULT_LIMIT - 2)).error is None
 
 
 def test_a_chunk_over_the_limit_is_refused():
@@ -98,18 +98,18 @@ def test_a_chunk_over_the_limit_is_refused():
 def test_numbers_of_numpy_are_numbers():
     value = {"a": np.float32(0.5), "b": np.int64(3), "c": np.float64(2.5), "d": np.bool_(True), "e": np.array(7)}
 
-    assert results.returned(value).output == b'{"a":0.5,"b":3,"c":2.5,"d":true,"e":7}'
+    assert results.outcome_of_return(value).output == b'{"a":0.5,"b":3,"c":2.5,"d":true,"e":7}'
 
 
 def test_nan_and_infinity_become_null():
-    assert results.returned([math.nan, math.inf, -math.inf]).output == b"[null,null,null]"
+    assert results.outcome_of_return([math.nan, math.inf, -math.inf]).output == b"[null,null,null]"
 
 
 def test_an_exception_becomes_json_with_the_fields_of_the_sdk():
     try:
         int("bøøm")
     except ValueError as error:
-        told = json.loads(results.raised(error, PLACE).error)
+        told = json.loads(results.outcome_of_exception(error, IDENTITY).error)
 
     assert told["error_type"] == "<class 'ValueError'>"
     assert told["error_message"].endswith("bøøm'")
@@ -120,7 +120,7 @@ def test_an_exception_becomes_json_with_the_fields_of_the_sdk():
 
 
 def test_what_the_caller_did_wrong_is_said_in_plain_words():
-    assert results.raised(InputError("input.n: expected int"), PLACE).error == "input.n: expected int"
+    assert results.outcome_of_exception(InputError("input.n: expected int"), IDENTITY).error == "input.n: expected int"
 
 
 def test_an_exception_that_cannot_be_shown_still_makes_an_error():
@@ -128,18 +128,18 @@ def test_an_exception_that_cannot_be_shown_still_makes_an_error():
         def __str__(self):
             raise RuntimeError
 
-    told = json.loads(results.raised(Broken(), PLACE).error)
+    told = json.loads(results.outcome_of_exception(Broken(), IDENTITY).error)
 
     assert "__str__ raised RuntimeError" in told["error_message"]
-    assert json.loads(results.raised(ValueError("\ud800"), PLACE).error)["error_message"] == "?"
+    assert json.loads(results.outcome_of_exception(ValueError("\ud800"), IDENTITY).error)["error_message"] == "?"
 
 
 def test_a_stream_comes_to_its_chunks_or_an_empty_list():
-    assert results.streamed(None) == Outcome(b"[]")
-    assert results.streamed([b"1", b'{"a":2}']) == Outcome(b'[1,{"a":2}]')
-    assert results.streamed(None, "bad") == Outcome(error="bad")
-    assert results.streamed([b"1"], "bad") == Outcome(b"[1]", "bad")
-    assert "at most 20 MiB" in results.streamed([bytes(RESULT_LIMIT)]).error
+    assert results.outcome_of_stream(None) == Outcome(b"[]")
+    assert results.outcome_of_stream([b"1", b'{"a":2}']) == Outcome(b'[1,{"a":2}]')
+    assert results.outcome_of_stream(None, "bad") == Outcome(error="bad")
+    assert results.outcome_of_stream([b"1"], "bad") == Outcome(b"[1]", "bad")
+    assert "at most 20 MiB" in results.outcome_of_stream([bytes(RESULT_LIMIT)]).error
 
 
 def test_a_yielded_dict_with_an_error_is_one():
@@ -166,6 +166,6 @@ def test_json_values_come_out_as_they_went_in(value):
 
 @given(st.recursive(st.builds(object) | st.integers() | st.text(), lambda inner: st.lists(inner) | st.tuples(inner)))
 def test_no_value_makes_anything_but_an_outcome(value):
-    outcome = results.returned(value)
+    outcome = results.outcome_of_return(value)
 
     assert (outcome.error is None) != (outcome.output is None)

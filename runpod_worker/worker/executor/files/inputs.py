@@ -13,7 +13,7 @@ from typing import Any
 
 from runpod_worker.config import DownloadSettings
 from runpod_worker.core.errors import DownloadRefused, InputError
-from runpod_worker.worker.executor.attempt import Running
+from runpod_worker.worker.executor.attempt import Attempt
 from runpod_worker.worker.executor.files import sources
 from runpod_worker.worker.executor.files.jobfiles import Fetch, JobFiles
 from runpod_worker.worker.executor.files.scratch import Scratch, remove, sweep
@@ -23,7 +23,7 @@ END_S = 2.0
 """How long threads are waited for in the end. One that looks up a name cannot be interrupted; it does no harm."""
 
 
-class Fetches:
+class Downloads:
     """The downloads of all jobs of this process. `local`: a developer's own test, whose job may name local files."""
 
     def __init__(self, settings: DownloadSettings, *, local: bool = False) -> None:
@@ -42,8 +42,8 @@ class Fetches:
         """Remove what was left by processes that had no time to do it."""
         sweep()
 
-    def fetch(self, running: Running, source: object, limit: int | None) -> Path:
-        """Download the file for a running job, and wait for it.
+    def fetch(self, attempt: Attempt, source: object, limit: int | None) -> Path:
+        """Download the file for a attempt job, and wait for it.
 
         Raises:
             InputError: it cannot be downloaded.
@@ -52,9 +52,9 @@ class Fetches:
             raise InputError(f"job.fetch: expected {self._wanted}, got {source!r} ({type(source).__name__})")
         if self._is_here(source):
             return Path(source)
-        return self._of(running).fetch(source, limit)
+        return self._of(attempt).fetch(source, limit)
 
-    def decoded(self, running: Running, kind: type, value: object) -> File:
+    def decoded(self, attempt: Attempt, kind: type, value: object) -> File:
         """A field of a job's input that is a `File`: where it will be.
 
         Raises:
@@ -64,7 +64,7 @@ class Fetches:
             raise ValueError(f"Expected {kind.__name__}")
         if not isinstance(value, str):
             raise ValueError(f"Expected {self._wanted}")  # noqa: TRY004
-        return File(value if self._is_here(value) else self._of(running).path(value))
+        return File(value if self._is_here(value) else self._of(attempt).path(value))
 
     def get(self, fetch: Fetch) -> None:
         """Write the file. Raises what goes wrong."""
@@ -105,12 +105,12 @@ class Fetches:
             thread.join(END_S / len(threads))
         self._scratch.close()
 
-    def _of(self, running: Running) -> JobFiles:
+    def _of(self, attempt: Attempt) -> JobFiles:
         with self._lock:
-            if running.fetched is None:
-                running.fetched = JobFiles(self)
-                self._jobs.add(running.fetched)
-            return running.fetched
+            if attempt.fetched is None:
+                attempt.fetched = JobFiles(self)
+                self._jobs.add(attempt.fetched)
+            return attempt.fetched
 
     def _download(self, fetch: Fetch) -> None:
         from runpod_worker.net.download import download, guard  # 20 ms, which most workers need not spend

@@ -69,7 +69,7 @@ class JobFiles:
         self._home = home
         self._lock = threading.Lock()
         self._folder: Path | None = None
-        self._fetches: dict[str, Fetch] = {}
+        self._downloads: dict[str, Fetch] = {}
         self._then: Callable[[], None] | None = None
         self._busy = 0
         self._ended: str | None = None
@@ -82,12 +82,12 @@ class JobFiles:
     def start(self, then: Callable[[], None]) -> None:
         """Download what is named so far; call `then` once, when all is there or nothing more is to be expected."""
         self._then = then
-        for fetch in list(self._fetches.values()):
+        for fetch in list(self._downloads.values()):
             self._home.ahead(lambda fetch=fetch: self._get(fetch))  # type: ignore[misc]
 
     def complaint(self, place: Callable[[str], str]) -> Exception | None:
         """What to raise when a file did not come; `place` tells by its source which field named it."""
-        for fetch in list(self._fetches.values()):
+        for fetch in list(self._downloads.values()):
             if fetch.error is not None:
                 return fetch.complaint(place(fetch.source) + ": ")
         return None
@@ -96,7 +96,7 @@ class JobFiles:
         """The file, when it is there. Raises what went wrong."""
         most_bytes = self._home.most_bytes if limit is None else min(limit, self._home.most_bytes)
         with self._lock:
-            known = self._fetches.get(source)
+            known = self._downloads.get(source)
             fetch = self._known(source, most_bytes)
         if fetch is not known:
             self._home.at_once(lambda: self._get(fetch))
@@ -111,8 +111,8 @@ class JobFiles:
         """Nobody may wait for these files any longer."""
         with self._lock:
             self._ended = self._ended or reason
-            fetches = [fetch for fetch in self._fetches.values() if not fetch.ended.is_set()]
-        for fetch in fetches:
+            downloads = [fetch for fetch in self._downloads.values() if not fetch.ended.is_set()]
+        for fetch in downloads:
             fetch.end(reason)
         self._call_then()
 
@@ -126,14 +126,14 @@ class JobFiles:
 
     def _known(self, source: str, most_bytes: int) -> Fetch:
         """The download of this source: the one there is, or, had that failed, a new one."""
-        fetch = self._fetches.get(source)
+        fetch = self._downloads.get(source)
         if fetch is not None and fetch.error is None:
             return fetch
         if self._ended is not None:
             raise DownloadFailed(self._ended)
         self._folder = self._folder or self._home.folder()
-        path = self._folder / str(len(self._fetches)) / sources.name_of(source)
-        fetch = self._fetches[source] = Fetch(source, path, most_bytes)
+        path = self._folder / str(len(self._downloads)) / sources.name_of(source)
+        fetch = self._downloads[source] = Fetch(source, path, most_bytes)
         return fetch
 
     def _get(self, fetch: Fetch) -> None:
@@ -150,7 +150,7 @@ class JobFiles:
         with self._lock:
             self._busy -= 1
             last = not self._busy and self._ended == ENDED
-            more = fetch.error is None and any(not one.ended.is_set() for one in self._fetches.values())
+            more = fetch.error is None and any(not one.ended.is_set() for one in self._downloads.values())
         if last:
             self._remove()
         elif not more:

@@ -23,7 +23,7 @@ from typing import Any
 from urllib.parse import quote
 
 from runpod_worker.core.errors import ChannelClosed, OutputError
-from runpod_worker.worker.executor.attempt import Running
+from runpod_worker.worker.executor.attempt import Attempt
 from runpod_worker.worker.executor.window import Account
 from runpod_worker.worker.ipc.messages import File, FileFailed, ToAgent
 
@@ -47,22 +47,22 @@ class SavedFiles:
         self._permits = deque([True] * PENDING_LIMIT)  # no lock: a JobStopped may come at any line of the handler's
         self._thread: threading.Thread | None = None
 
-    def save(self, running: Running, content: Any, name: str) -> str:
+    def save(self, attempt: Attempt, content: Any, name: str) -> str:
         name, kind = _named(name)
         read = _reader(content, name)
-        store = running.run.files_url
+        store = attempt.run.files_url
         if store is None:
             return f"data:{kind};base64,{base64.b64encode(read()).decode()}"
         token = secrets.token_urlsafe(TOKEN_BYTES)
-        running.files += 1
-        pending = _Pending(running.key, running.account, token, name, kind, read)
+        attempt.files += 1
+        pending = _Pending(attempt.key, attempt.account, token, name, kind, read)
         if self._permitted():
             self._start()
             self._inbox.put(pending)
         else:
-            running.account.wait()
+            attempt.account.wait()
             self._store(pending)
-        return f"{store}/{quote(running.id, safe='')}/{token}/{quote(name)}"
+        return f"{store}/{quote(attempt.id, safe='')}/{token}/{quote(name)}"
 
     def close(self) -> None:
         """Send what waits, end the thread."""
@@ -108,10 +108,10 @@ class SavedFiles:
         return rest
 
     def _store(self, pending: _Pending) -> None:
-        frame = pending.frame()
-        if isinstance(frame, File):
-            pending.account.file(len(frame.body))
-        self._send(frame)
+        message = pending.message()
+        if isinstance(message, File):
+            pending.account.file(len(message.body))
+        self._send(message)
 
 
 class _Signal(Enum):
@@ -130,7 +130,7 @@ class _Pending:
     kind: str
     read: Content
 
-    def frame(self) -> File | FileFailed:
+    def message(self) -> File | FileFailed:
         try:
             return File(self.key, self.token, self.name, self.kind, self.read())
         except Exception as error:
@@ -144,7 +144,7 @@ class FolderFiles:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def save(self, running: Running, content: Any, name: str) -> str:
+    def save(self, attempt: Attempt, content: Any, name: str) -> str:
         name, _ = _named(name)
         self._folder.mkdir(parents=True, exist_ok=True)
         path = self._folder / name

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from runpod_worker.core.errors import OutputError
-from runpod_worker.worker.executor.attempt import Running
+from runpod_worker.worker.executor.attempt import Attempt
 from runpod_worker.worker.executor.files.outputs import PENDING_LIMIT, FolderFiles, SavedFiles
 from runpod_worker.worker.executor.window import Account
 from runpod_worker.worker.ipc.messages import File, FileFailed, Run
@@ -40,7 +40,7 @@ def files(sent):
 
 
 def job(sent, files, store="http://s/v2/e/files"):
-    return Running(Run("k", b"", 0.0, files_url=store), {"id": "job/1", "input": 1}, sent, files, Account())
+    return Attempt(Run("k", b"", 0.0, files_url=store), {"id": "job/1", "input": 1}, sent, files, Account())
 
 
 def test_bytes_paths_pictures_and_anything_with_save_can_be_saved(sent, files, tmp_path):
@@ -50,13 +50,13 @@ def test_bytes_paths_pictures_and_anything_with_save_can_be_saved(sent, files, t
         def save(self, file, **options):
             file.write(options["format"].encode())
 
-    running = job(sent, files)
+    attempt = job(sent, files)
     urls = [
-        running.save(b"raw", "a.bin"),
-        running.save(str(tmp_path / "a.txt"), "b.txt"),
-        running.save(tmp_path / "a.txt", "c.txt"),
-        running.save(Plot(), "d.svg"),
-        running.save(Image.new("RGB", (2, 2)), "e.jpg"),
+        attempt.save(b"raw", "a.bin"),
+        attempt.save(str(tmp_path / "a.txt"), "b.txt"),
+        attempt.save(tmp_path / "a.txt", "c.txt"),
+        attempt.save(Plot(), "d.svg"),
+        attempt.save(Image.new("RGB", (2, 2)), "e.jpg"),
     ]
     (tmp_path / "a.txt").unlink()
     files.close()
@@ -72,16 +72,16 @@ def test_bytes_paths_pictures_and_anything_with_save_can_be_saved(sent, files, t
     assert len({frame.token for frame in sent.frames}) == 5
     for url, frame in zip(urls, sent.frames, strict=True):
         assert url == f"http://s/v2/e/files/job%2F1/{frame.token}/{frame.name}"
-    assert running.files == 5
+    assert attempt.files == 5
 
 
 def test_the_handler_does_not_wait_for_encoding_until_too_much_waits(sent, files):
     sent.may.clear()
-    running = job(sent, files)
+    attempt = job(sent, files)
 
     for number in range(PENDING_LIMIT):
-        running.save(b"x", f"{number}.bin")
-    late = threading.Thread(target=lambda: running.save(b"x", "late.bin"))
+        attempt.save(b"x", f"{number}.bin")
+    late = threading.Thread(target=lambda: attempt.save(b"x", "late.bin"))
     late.start()
     assert sent.frames == []
     sent.may.set()
