@@ -23,14 +23,14 @@ HEAD = """# Settings
 
 Made from the code by `make docs`; do not edit.
 
-For each setting the first of these that gives a value wins: command line or code, environment, `worker.yaml`, default.
-`runpod-worker config show` prints what they are here and where each came from.
+The first of these that has a value wins: command line or code, environment, `worker.yaml`, default.
+`runpod-worker config show` prints the values of this machine and the origin of each.
 """
 
 TITLES = {"sdk": "Code for RunPod's SDK"}
 
 SERVICE: dict[str, type] = {"job service": ServiceSettings, "webhooks": WebhookSettings}
-"""Read by `runpod-worker serve`; in code they are arguments."""
+"""Settings of `runpod-worker serve`."""
 
 STRUCTS: tuple[tuple[type[msgspec.Struct], str], ...] = (
     (WorkerFile, ""),
@@ -42,25 +42,25 @@ STRUCTS: tuple[tuple[type[msgspec.Struct], str], ...] = (
 
 
 def settings_page() -> str:
-    """docs/settings.md as the code has it now."""
+    """docs/settings.md for the code as it is now."""
     parts = [HEAD]
     for name, cls in (groups() | SERVICE).items():
         parts += [
             f"## {TITLES.get(name, name.capitalize())}\n",
             f"{(cls.__doc__ or '').splitlines()[0]}\n",
-            _table(("setting", "environment", "worker.yaml", "default", "what it is"), _settings(cls)),
+            _table(("setting", "environment", "worker.yaml", "default", "meaning"), _settings(cls)),
         ]
     parts += [
         "## worker.yaml\n",
         "One optional file beside the handler. `runpod-worker config schema` prints its JSON Schema for editors.\n",
-        _table(("key", "type", "default", "what it is"), _keys()),
+        _table(("key", "type", "default", "meaning"), _keys()),
     ]
     return "\n".join(parts)
 
 
 def _settings(cls: type) -> Iterator[tuple[str, ...]]:
     for name, env, file, default, text in rows(cls):
-        variables = ", ".join(f"`{one}`" for one in env.split(", ") if one)
+        variables = ", ".join(f"`{variable}`" for variable in env.split(", ") if variable)
         yield f"`{name}`", variables, _code(file), _code(default.replace(str(Path.home()), "~")), text
 
 
@@ -76,7 +76,7 @@ def _keys() -> Iterator[tuple[str, ...]]:
 
 def _type(about: dict[str, Any]) -> str:
     if "anyOf" in about:
-        return " or ".join(_type(one) for one in about["anyOf"] if one != {"type": "null"})
+        return " or ".join(_type(choice) for choice in about["anyOf"] if choice != {"type": "null"})
     if "$ref" in about or "allOf" in about:
         return "keys with values"
     words = {

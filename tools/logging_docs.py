@@ -1,4 +1,4 @@
-"""Writes docs/logging.md: every log event of the package, as the code has it."""
+"""Writes docs/logging.md: every log event of the package, made from the code."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def _keys(value: ast.expr | None, line: int, assigned: dict[str, list[ast.Dict]]
 
 
 def page() -> str:
-    """docs/logging.md as the code has it now."""
+    """docs/logging.md for the code as it is now."""
     rows = ["| event | level | fields | module |", "|---|---|---|---|"]
     for name, event in events().items():
         fields = ", ".join(f"`{key}`" for key in event.fields)

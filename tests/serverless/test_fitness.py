@@ -31,7 +31,7 @@ async def test_a_failed_check_is_told_to_the_service_and_ends_the_worker(recorde
 
     assert await worker.ended() == 1
     assert seen.jobs == {"a": []}
-    told = parse_qs(seen.unfit[0].query)
+    told = parse_qs(seen.unhealthy[0].query)
     assert told["status"] == ["unhealthy"]
     assert told["check"] == ["weights"]
     assert told["reason"][0].startswith("RuntimeError: no weights xxx")

@@ -1,4 +1,4 @@
-"""The same handlers under RunPod's SDK and under ours, and what each says to the job service.
+"""Runs the same handlers under RunPod's SDK and under this package, and compares their requests to the job service.
 
 `python -m tools.differential` prints the table and writes docs/compatibility.md.
 """

@@ -1,4 +1,7 @@
-"""`python -m tools.differential`: run both, print the table, write docs/compatibility.md. Exit code 1 for surprises."""
+"""`python -m tools.differential`: run both, print the table, write docs/compatibility.md.
+
+Exit status 1 when a difference is not listed, or a listed one has gone.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +13,13 @@ from .running import REFERENCE, compare, reference_python
 
 
 def main() -> int:
-    found = asyncio.run(compare(reference_python()))
-    print(table(found))
-    wrong = surprises(found)
+    comparison = asyncio.run(compare(reference_python()))
+    print(table(comparison))
+    wrong = surprises(comparison)
     if wrong:
-        print("", *wrong, "", "docs/compatibility.md is left as it is: see tools/differential/differences.py", sep="\n")
+        print("", *wrong, "", "docs/compatibility.md is not written: see tools/differential/differences.py", sep="\n")
         return 1
-    PAGE.write_text(page(found, REFERENCE.partition("==")[2]), encoding="utf-8")
+    PAGE.write_text(page(comparison, REFERENCE.partition("==")[2]), encoding="utf-8")
     print(f"wrote {PAGE.name}")
     return 0
 

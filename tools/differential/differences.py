@@ -1,4 +1,4 @@
-"""The cases in which we say something else than RunPod's SDK, and why."""
+"""The cases in which our requests differ from those of RunPod's SDK, and why."""
 
 from __future__ import annotations
 
@@ -16,67 +16,67 @@ class Difference:
 
 DIFFERENCES = (
     Difference(
-        "An exception names one version more",
-        "`runpod_version` is the version of the SDK whose protocol is spoken; `runpod_worker_version` is the one that "
-        "ran. The traceback begins at the handler's first frame instead of the SDK's own.",
+        "An exception names our version too",
+        "`runpod_version` is the SDK whose protocol is used; `runpod_worker_version` is the package that ran. The "
+        "traceback begins at the handler's first frame, not at the SDK's.",
         ("raises", "raises-unicode", "raises-custom", "raises-nothing", "raises-chained", "co-raises", "co-timeout"),
     ),
     Difference(
-        "A generator that raises says what a function says",
-        "The SDK sends plain text for generators and JSON for functions; whoever reads errors needs one form. Where "
-        "the output is aggregated, what was yielded before is kept; the SDK throws it away.",
+        "A generator that raises reports the same error as a function",
+        "The SDK sends plain text for generators and JSON for functions. Here both send JSON, so that a program can "
+        "read errors in one way. With an aggregated output, the chunks before the error are kept; the SDK drops them.",
         ("gen.raises", "gen.raises-first", "agen.raises", "agg.raises", "aagg.raises"),
     ),
     Difference(
-        "A yielded error keeps what was yielded before it",
-        "With `return_aggregate_stream` the SDK drops all chunks from the output when the last one is an error.",
+        "A yielded error keeps the chunks before it",
+        "With `return_aggregate_stream` the SDK drops all chunks from the output when the last is an error.",
         ("agg.error",),
     ),
     Difference(
         "An error is always a string",
-        "The platform takes a job for COMPLETED, without output, when its `error` is not a string "
-        "(runpod-python#299). Other errors are sent as JSON, not as Python's `repr`.",
+        "The platform treats a job whose `error` is not a string as COMPLETED without output (runpod-python#299). "
+        "Here other values are sent as JSON in a string, not as Python's `repr`.",
         ("error-object", "error-number", "gen.error-object"),
     ),
     Difference(
-        "What a handler returns is not changed",
-        "The SDK removes `error` and `refresh_worker` from the handler's own dict: a handler that returns a shared one "
-        "fails the first time and succeeds the second.",
+        "A returned dict is not changed",
+        "The SDK removes `error` and `refresh_worker` from the dict that the handler returned. A handler that returns "
+        "the same dict twice fails the first time and succeeds the second time.",
         ("error-shared-again",),
     ),
     Difference(
-        "Output that the SDK cannot send is sent, or fails the job at once",
-        "The SDK logs an error and says nothing: the job hangs until its lease is over and is then run again. Here "
-        "sets become arrays, dates ISO strings, bytes base64, dataclasses objects; what cannot be JSON fails the job, "
-        "and the error names the place in the output.",
+        "Output that the SDK cannot send is converted, or fails the job",
+        "The SDK logs an error and reports nothing: the job hangs until its lease expires, and runs again. Here sets "
+        "become arrays, dates ISO strings, bytes base64 and dataclasses objects. Any other value that is not JSON "
+        "fails the job immediately, and the error names its path in the output.",
         ("set", "bytes", "datetime", "dataclass", "any-object", "half-a-character", "gen.set"),
     ),
     Difference(
         "NaN and infinity become null",
-        "JSON has neither. What the SDK sends is not JSON, and clients in other languages cannot read it.",
+        "JSON has neither. The SDK sends `NaN`, which clients in other languages cannot parse.",
         ("nan",),
     ),
     Difference(
         "Generators are recognised behind callable objects and decorators",
-        "The SDK looks at the bare object only: the generator itself becomes the output, cannot be sent, and the job "
-        "hangs.",
+        "The SDK inspects only the outermost object. The generator itself becomes the output, cannot be sent, and the "
+        "job hangs.",
         ("callable", "decorated"),
     ),
     Difference(
-        "Progress: the latest counts",
-        "The SDK sends every update from a thread of its own: they arrive in any order, some after the result. Here "
-        "they arrive in order, none after the result, and one that is overtaken before it was sent is left out.",
+        "Progress arrives in order, and the latest value counts",
+        "The SDK sends each update from a new thread: updates arrive in any order, some after the result. Here they "
+        "arrive in order and before the result. An update that is replaced before it is sent is skipped.",
         ("progress-burst",),
     ),
     Difference(
         "A job without input fails",
-        "The SDK raises where nobody sees it: the job hangs until its lease is over.",
+        "The SDK raises an exception that it does not report: the job hangs until its lease expires.",
         ("input-missing",),
     ),
     Difference(
-        "Whatever ends a handler, its job is reported",
-        "`SystemExit` and `CancelledError` pass through the SDK, and so does the end of the process: nothing is said "
-        "about the job. Here it fails, with what happened; after `SystemExit` the worker goes on.",
+        "Every end of a handler is reported",
+        "The SDK reports nothing when the handler raises `SystemExit` or `CancelledError`, or when its process dies. "
+        "Here the job fails with the cause; after `SystemExit` the worker continues.",
         ("exits", "dies", "co-cancelled"),
     ),
 )
@@ -84,4 +84,4 @@ DIFFERENCES = (
 
 def listed() -> dict[str, Difference]:
     """The difference that explains each case."""
-    return {case: one for one in DIFFERENCES for case in one.cases}
+    return {case: difference for difference in DIFFERENCES for case in difference.cases}

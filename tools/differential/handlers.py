@@ -1,6 +1,6 @@
-"""The handlers, as one file written for RunPod's SDK: `python handlers.py WORKER`. Run unedited by both SDKs.
+"""The handlers, in one file written for RunPod's SDK: `python handlers.py WORKER`. Both SDKs run it unchanged.
 
-A job's id is the name of its case. `WORKERS` says which cases each worker is given, and how it is started.
+A job's id is the name of its case. `WORKERS` lists the cases of each worker, and how it starts.
 """
 
 import asyncio

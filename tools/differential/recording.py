@@ -1,4 +1,4 @@
-"""A job service that writes down what workers say. It speaks the plain protocol, without our extensions."""
+"""A job service that records the requests of workers. It implements RunPod's protocol without our extensions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from urllib.parse import unquote
 
 from aiohttp import web
 
-HOLD_S = 30.0
+LONG_POLL_TIMEOUT_S = 30.0
 ROUTES = ("job-take", "job-take-batch", "job-stop", "ping")
 
 
@@ -27,27 +27,27 @@ class Request:
 
 
 Answers = dict[str, list[Request]]
-"""By case: what was said about the job, in order."""
+"""By case: the requests about the job, in order."""
 
 
 @dataclass
 class Seen:
-    """What one worker said: about each job in order, and the first request of each other kind."""
+    """The requests of one worker: about each job, in order, and the first of each other kind."""
 
     jobs: dict[str, list[Request]] = field(default_factory=dict)
     first: dict[str, Request] = field(default_factory=dict)
-    unfit: list[Request] = field(default_factory=list)
-    """Heartbeats that say the worker failed a check."""
+    unhealthy: list[Request] = field(default_factory=list)
+    """Heartbeats that report a failed check."""
     waiting: deque[dict[str, Any]] = field(default_factory=deque)
     open: set[str] = field(default_factory=set)
     finished: asyncio.Event = field(default_factory=asyncio.Event)
     """Every job was reported."""
     idle: asyncio.Event = field(default_factory=asyncio.Event)
-    """The worker asked for a job and there was none."""
+    """The worker requested a job when none was left."""
 
 
 class Recorder:
-    """Each endpoint is one worker's."""
+    """Serves any number of workers, each on an endpoint of its own."""
 
     def __init__(self) -> None:
         self.workers: dict[str, Seen] = {}
@@ -68,7 +68,7 @@ class Recorder:
             await self._runner.cleanup()
 
     def expect(self, endpoint: str, jobs: list[dict[str, Any]]) -> Seen:
-        """Give these jobs to the worker of this endpoint."""
+        """Queue these jobs for the worker of this endpoint."""
         names = {str(job["id"]) for job in jobs}
         seen = Seen(waiting=deque(jobs), open=set(names), jobs={name: [] for name in names})
         self.workers[endpoint] = seen
@@ -90,27 +90,27 @@ class Recorder:
         }
 
     async def _handle(self, request: web.BaseRequest) -> web.Response:
-        _, _, endpoint, route, *rest = request.path.split("/")
+        _, _, endpoint, route, *segments = request.path.split("/")
         seen = self.workers[endpoint]
         body = await request.content.read()  # `request.read` has a limit
-        path = f"/{route}/{'/'.join(rest)}"
-        said = Request(request.method, path, request.query_string, json.loads(body) if body else None)
+        path = f"/{route}/{'/'.join(segments)}"
+        recorded = Request(request.method, path, request.query_string, json.loads(body) if body else None)
         if route in ROUTES:
-            seen.first.setdefault(route, said)
-            if "status=unhealthy" in said.query:
-                seen.unfit.append(said)
+            seen.first.setdefault(route, recorded)
+            if "status=unhealthy" in recorded.query:
+                seen.unhealthy.append(recorded)
         else:
-            self._about(seen, unquote(rest[-1]), route, said)
+            self._record(seen, unquote(segments[-1]), route, recorded)
         if route.startswith("job-take"):
             return await self._take(seen, batch=route.endswith("batch"), query=request.query)
         if route == "job-stop":
-            return await self._hold()
+            return await self._no_job()
         return web.Response(body=b"{}", content_type="application/json")
 
     @staticmethod
-    def _about(seen: Seen, job: str, route: str, said: Request) -> None:
-        seen.jobs[job].append(said)
-        progress = isinstance(said.body, dict) and said.body.get("status") == "IN_PROGRESS"
+    def _record(seen: Seen, job: str, route: str, request: Request) -> None:
+        seen.jobs[job].append(request)
+        progress = isinstance(request.body, dict) and request.body.get("status") == "IN_PROGRESS"
         if route == "job-done" and not progress:
             seen.open.discard(job)
         if not seen.open:
@@ -119,11 +119,11 @@ class Recorder:
     async def _take(self, seen: Seen, *, batch: bool, query: Any) -> web.Response:
         if not seen.waiting:
             seen.idle.set()
-            return await self._hold()
+            return await self._no_job()
         jobs = [seen.waiting.popleft() for _ in range(min(int(query.get("batch_size", 1)), len(seen.waiting)))]
         return web.json_response(jobs if batch else jobs[0])
 
-    async def _hold(self) -> web.Response:
+    async def _no_job(self) -> web.Response:
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._closing.wait(), HOLD_S)
+            await asyncio.wait_for(self._closing.wait(), LONG_POLL_TIMEOUT_S)
         return web.Response(status=204)

@@ -24,19 +24,19 @@ ROOT = HANDLERS.parents[2]
 REFERENCE = "runpod==1.12.0"
 REFERENCE_VENV = ROOT / ".venv-reference"
 LOCK = ROOT / ".venv-compat" / "..venv-reference.lock"
-"""Whoever makes that environment holds it."""
+"""Held while that environment is made."""
 
-AT_ONCE = 8
-PATIENCE_S = 90.0
-LAST_WORDS_S = 3.0
-"""After a worker that did not report all of its jobs has asked for more, or has ended."""
+MAX_WORKERS = 8
+TIMEOUT_S = 90.0
+LATE_REPORTS_S = 3.0
+"""How long to wait for late reports after a worker has ended, or has requested a job when none was left."""
 
 FIRSTS = {"values": ("job-take", "job-stop", "ping"), "modifier": ("job-take-batch",)}
-"""Requests that are about no job: the first of each is compared. When others follow is a matter of time."""
+"""Routes that name no job. Only the first request of each is compared: the number of later ones depends on timing."""
 
 
 def reference_python() -> Path:
-    """The Python of an environment with the reference SDK, which is made when it is missing."""
+    """The Python of an environment with the reference SDK; makes it when it is missing."""
     python = REFERENCE_VENV / "bin/python"
     LOCK.parent.mkdir(exist_ok=True)
     with LOCK.open("w") as lock:
@@ -49,16 +49,16 @@ def reference_python() -> Path:
 
 
 async def compare(reference: Path) -> Comparison:
-    """What both said: the SDK under the Python `reference`, and this package under ours. Both run at once."""
+    """Run both at the same time: the SDK under the Python `reference`, this package under the current Python."""
     theirs, ours = await asyncio.gather(run(reference, ours=False), run(Path(sys.executable), ours=True))
     return Comparison(reference=views(theirs), ours=views(ours))
 
 
 async def run(python: Path, *, ours: bool) -> Answers:
-    """What the workers said under the SDK of this Python (`ours`: under this package)."""
+    """The requests of all workers under the SDK of this Python, or under this package with `ours`."""
     recorder = Recorder()
     await recorder.start()
-    room = asyncio.Semaphore(AT_ONCE)
+    room = asyncio.Semaphore(MAX_WORKERS)
     answers: Answers = {}
     try:
         async with asyncio.TaskGroup() as tasks:
@@ -66,7 +66,7 @@ async def run(python: Path, *, ours: bool) -> Answers:
             runs = {name: tasks.create_task(_worker(recorder, room, python, name, ours=ours)) for name in names}
         for name, task in runs.items():
             seen = task.result()
-            answers |= {_key(name, job): said for job, said in seen.jobs.items()}
+            answers |= {_key(name, job): requests for job, requests in seen.jobs.items()}
             answers |= {f"{name}: {route}": [seen.first[route]] for route in FIRSTS.get(name, ())}
     finally:
         await recorder.close()
@@ -109,16 +109,16 @@ async def _worker(recorder: Recorder, room: asyncio.Semaphore, python: Path, nam
 
 
 async def _until_finished(seen: Seen, process: asyncio.subprocess.Process) -> None:
-    """Until every job was reported, or will never be: the worker has ended, or asked for more than there is."""
+    """Wait until every job is reported, or the worker has ended or requests jobs that do not exist."""
     ended = asyncio.ensure_future(process.wait())
     finished = asyncio.ensure_future(seen.finished.wait())
     idle = asyncio.ensure_future(seen.idle.wait())
     try:
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(TIMEOUT_S):
             await asyncio.wait([ended, finished, idle], return_when=asyncio.FIRST_COMPLETED)
-        # What is still on its way: results of jobs taken ahead, progress that the reference sends after the result.
-        rest = [ended, idle] if finished.done() else [finished]
-        await asyncio.wait(rest, timeout=LAST_WORDS_S, return_when=asyncio.FIRST_COMPLETED)
+        # Late reports: results of prefetched jobs, and progress that the reference sends after the result.
+        late = [ended, idle] if finished.done() else [finished]
+        await asyncio.wait(late, timeout=LATE_REPORTS_S, return_when=asyncio.FIRST_COMPLETED)
     finally:
         for wait in (ended, finished, idle):
             wait.cancel()

@@ -1,4 +1,4 @@
-"""`make image`: the base image, the hello template and Stable Diffusion, each built and made to serve jobs."""
+"""`make image`: builds the base image, the hello template and Stable Diffusion, and lets each serve jobs."""
 
 from __future__ import annotations
 
@@ -13,44 +13,46 @@ from pathlib import Path
 from runpod_worker.build import Engine, find, table
 from runpod_worker.build.plan import BASE
 from runpod_worker.core.errors import RunpodWorkerError
-from tools.image.checks import ROOT, Wrong, serve_and_leave
-from tools.image.lending import pip_options, pip_settings
+from tools.image.checks import ROOT, ImageFailed, check
+from tools.image.pip_config import pip_options, pip_settings
 from tools.image.stand_in import public_or_stand_in
 
 FOLDERS = {"hello": ROOT / "templates" / "hello", "stable-diffusion": ROOT / "examples" / "stable_diffusion"}
 
 
 def main() -> int:
-    """Build and try; the exit status."""
+    """Build and check the images; return the exit status."""
     options = _options()
     engine = find(options.engine)
     print(f"building with {engine.name}")
     with tempfile.TemporaryDirectory(prefix="image-") as work:
-        lent = pip_options(Path(work)) if engine.takes_volumes else []
-        _base(engine, options, lent)
+        volumes = pip_options(Path(work)) if engine.takes_volumes else []
+        _base(engine, options, volumes)
         for name in options.only or FOLDERS:
-            _build(engine, FOLDERS[name], FOLDERS[name] / "Dockerfile", name, lent)
-            _try(engine, name)
+            _build(engine, FOLDERS[name], FOLDERS[name] / "Dockerfile", name, volumes)
+            _check(engine, name)
     return 0
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tools.image", description=__doc__)
-    parser.add_argument("--variant", choices=("cpu", "cuda"), default="cpu", help="which PyTorch the images carry")
+    parser.add_argument("--variant", choices=("cpu", "cuda"), default="cpu", help="the PyTorch of the images")
     parser.add_argument("--python", default="3.11", help="the images' Python")
-    parser.add_argument("--engine", help="docker, podman or buildah; else the first that answers")
-    parser.add_argument("--only", action="append", choices=tuple(FOLDERS), help="build and try only this one")
+    parser.add_argument("--engine", help="docker, podman or buildah; default: the first that works")
+    parser.add_argument(
+        "--only", action="append", choices=tuple(FOLDERS), help="build and check only this image; may be repeated"
+    )
     return parser.parse_args()
 
 
-def _base(engine: Engine, options: argparse.Namespace, lent: list[str]) -> None:
+def _base(engine: Engine, options: argparse.Namespace, volumes: list[str]) -> None:
     image = public_or_stand_in(engine, f"docker.io/library/python:{options.python}-slim-bookworm")
     arguments = {"FROM": image, "VARIANT": options.variant}
     if engine.takes_volumes and "find-links" in pip_settings():
-        arguments["CPU_INDEX"] = ""  # the machine has wheels of its own
+        arguments["CPU_INDEX"] = ""  # use the wheels of this machine
     words = [word for name, value in arguments.items() for word in ("--build-arg", f"{name}={value}")]
     words += ["-t", f"{BASE}:{options.python}"]
-    _build(engine, ROOT, ROOT / "Dockerfile.base", f"{BASE}:latest", [*words, *lent])
+    _build(engine, ROOT, ROOT / "Dockerfile.base", f"{BASE}:latest", [*words, *volumes])
 
 
 def _build(engine: Engine, folder: Path, file: Path, name: str, options: list[str]) -> None:
@@ -60,15 +62,15 @@ def _build(engine: Engine, folder: Path, file: Path, name: str, options: list[st
     print(f"\n{table(engine.layers(name))}\n{name} built in {time.monotonic() - began:.0f} s", flush=True)
 
 
-def _try(engine: Engine, name: str) -> None:
+def _check(engine: Engine, name: str) -> None:
     print(f"\n=== {name}: running", flush=True)
     job = json.loads((FOLDERS[name] / "test_input.json").read_text(encoding="utf-8"))
-    for line in serve_and_leave(engine, name, job["input"]):
+    for line in check(engine, name, job["input"]):
         print(f"{name} {line}", flush=True)
 
 
 if __name__ == "__main__":
     try:
         sys.exit(main())
-    except (RunpodWorkerError, Wrong, subprocess.CalledProcessError) as error:
+    except (RunpodWorkerError, ImageFailed, subprocess.CalledProcessError) as error:
         sys.exit(f"error: {error}")

@@ -1,4 +1,4 @@
-"""What an image must do when it runs: answer a job, as nobody special, and leave in order."""
+"""Checks a running image: it answers a job, runs as an ordinary user, and drains on SIGTERM."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from runpod_worker.build import Engine
 from tools.image.containers import Container, start
 
 ROOT = Path(__file__).resolve().parents[2]
-FIRST_ANSWER_S = 300.0
-LEAVE_S = 60.0
-DRAINED = 20
-"""Jobs that wait or run when the container is told to leave."""
+FIRST_OUTPUT_TIMEOUT_S = 300.0
+SHUTDOWN_TIMEOUT_S = 60.0
+DRAINED_JOBS = 20
+"""Jobs that are queued or running when the container gets SIGTERM."""
 
 
-class Wrong(Exception):
-    """The image does not do what it must."""
+class ImageFailed(Exception):
+    """The image failed a check."""
 
 
-def serve_and_leave(engine: Engine, image: str, job_input: Any) -> Iterator[str]:
-    """Run the image through its life, with one line for each thing it did right.
+def check(engine: Engine, image: str, job_input: Any) -> Iterator[str]:
+    """Run the image, and yield a line for each check that passes.
 
     Raises:
-        Wrong: it did something else.
+        ImageFailed: a check failed.
     """
     with _service() as url:
         runpod_worker.endpoint_url_base = f"{url}/v2"
@@ -40,62 +40,62 @@ def serve_and_leave(engine: Engine, image: str, job_input: Any) -> Iterator[str]
         began = time.monotonic()
         container = start(engine, image, {"RUNPOD_WORKER_URL": f"{url}/v2/{endpoint.endpoint_id}"})
         try:
-            output = endpoint.run({"input": job_input}).output(timeout=FIRST_ANSWER_S)
+            output = endpoint.run({"input": job_input}).output(timeout=FIRST_OUTPUT_TIMEOUT_S)
             yield f"answered {time.monotonic() - began:.1f} s after its start: {json.dumps(output)[:100]}"
-            yield from _processes(container)
-            yield _healthy(container)
-            yield _keeps_nothing(container)
-            yield _drains(container, endpoint, job_input)
+            yield from _check_processes(container)
+            yield _check_health(container)
+            yield _check_layers(container)
+            yield _check_drain(container, endpoint, job_input)
         finally:
             container.remove()
 
 
-def _processes(container: Container) -> Iterator[str]:
-    found = _listed(container)
-    if any(user == 0 for _, user, _, _ in found):
-        raise Wrong(f"a process runs as root: {found}")
-    first = next(name for name, _, pid, _ in found if pid == 1)
-    yield f"runs as user {found[0][1]}, process 1 is {first}"
-    container.say("sh", "-c", "sleep 0.3 >/dev/null 2>&1 & exec true")
+def _check_processes(container: Container) -> Iterator[str]:
+    processes = _processes_inside(container)
+    if any(user == 0 for _, user, _, _ in processes):
+        raise ImageFailed(f"a process runs as root: {processes}")
+    first = next(name for name, _, pid, _ in processes if pid == 1)
+    yield f"runs as user {processes[0][1]}, process 1 is {first}"
+    container.run("sh", "-c", "sleep 0.3 >/dev/null 2>&1 & exec true")
     deadline = time.monotonic() + 10
-    while left := [one for one in _listed(container) if one[0] == "sleep"]:
+    while left := [process for process in _processes_inside(container) if process[0] == "sleep"]:
         if time.monotonic() > deadline:
-            raise Wrong(f"an orphan was not reaped: {left}")
+            raise ImageFailed(f"an orphan was not reaped: {left}")
         time.sleep(0.1)
     yield "reaped an orphan"
 
 
-def _listed(container: Container) -> list[tuple[str, int, int, str]]:
+def _processes_inside(container: Container) -> list[tuple[str, int, int, str]]:
     """Name, user, id and state of each process inside."""
-    text = container.say("sh", "-c", "cat /proc/[0-9]*/status 2>/dev/null || true")
+    text = container.run("sh", "-c", "cat /proc/[0-9]*/status 2>/dev/null || true")
     form = r"^Name:\t([^\n]+)$.*?^State:\t(.).*?^Pid:\t(\d+)$.*?^Uid:\t(\d+)"
     return [(name, int(user), int(pid), state) for name, state, pid, user in re.findall(form, text, re.S | re.M)]
 
 
-def _healthy(container: Container) -> str:
+def _check_health(container: Container) -> str:
     dockerfile = (ROOT / "Dockerfile.base").read_text(encoding="utf-8")
-    found = re.search(r"^HEALTHCHECK .*?CMD (.+?)$", dockerfile, re.S | re.M)
-    command = found.group(1) if found else "exit 1"
-    container.say("sh", "-c", command)
+    match = re.search(r"^HEALTHCHECK .*?CMD (.+?)$", dockerfile, re.S | re.M)
+    command = match.group(1) if match else "exit 1"
+    container.run("sh", "-c", command)
     return f"its health check passes: {command}"
 
 
-def _keeps_nothing(container: Container) -> str:
-    if kept := container.say("sh", "-c", "cat /etc/pip.conf 2>/dev/null || true"):
-        raise Wrong(f"the build's settings of pip are in a layer: {kept}")
-    return "keeps nothing of the machine that built it"
+def _check_layers(container: Container) -> str:
+    if kept := container.run("sh", "-c", "cat /etc/pip.conf 2>/dev/null || true"):
+        raise ImageFailed(f"the pip settings of the build are in a layer: {kept}")
+    return "contains no settings of the machine that built it"
 
 
-def _drains(container: Container, endpoint: Any, job_input: Any) -> str:
-    jobs = [endpoint.run({"input": job_input}) for _ in range(DRAINED)]
+def _check_drain(container: Container, endpoint: Any, job_input: Any) -> str:
+    jobs = [endpoint.run({"input": job_input}) for _ in range(DRAINED_JOBS)]
     began = time.monotonic()
     container.terminate()
-    code = container.wait(LEAVE_S)
+    code = container.wait(SHUTDOWN_TIMEOUT_S)
     statuses = Counter(job.status() for job in jobs)
     if code != 0 or statuses.keys() - {"COMPLETED", "IN_QUEUE"}:
-        raise Wrong(f"left with exit status {code}, its jobs were {dict(statuses)}")
-    told = ", ".join(f"{number} {status}" for status, number in sorted(statuses.items()))
-    return f"drained in {time.monotonic() - began:.1f} s after SIGTERM, exit status 0; of {DRAINED} jobs {told}"
+        raise ImageFailed(f"exit status {code} after SIGTERM, and its jobs were {dict(statuses)}")
+    counts = ", ".join(f"{number} {status}" for status, number in sorted(statuses.items()))
+    return f"drained in {time.monotonic() - began:.1f} s after SIGTERM, exit status 0; of {DRAINED_JOBS} jobs {counts}"
 
 
 @contextmanager
@@ -104,9 +104,9 @@ def _service() -> Iterator[str]:
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as service:  # noqa: S603 - our own program
         try:
             line = service.stdout.readline() if service.stdout else ""
-            found = re.search(r"(http://\S+)/v2/", line)
-            if found is None:
-                raise Wrong(f"the job service did not start: {line!r}")
-            yield found.group(1)
+            match = re.search(r"(http://\S+)/v2/", line)
+            if match is None:
+                raise ImageFailed(f"the job service did not start: {line!r}")
+            yield match.group(1)
         finally:
             service.terminate()

@@ -1,4 +1,4 @@
-"""Containers of an image: by docker or podman, or by hand where there is only buildah, which runs none for long."""
+"""Runs containers: with docker or podman, or with chroot and name spaces where only buildah exists."""
 
 from __future__ import annotations
 
@@ -13,51 +13,55 @@ from runpod_worker.build import Engine
 
 
 class Container(Protocol):
-    """A running container with a process 1 of its own and this machine's network."""
+    """A running container. It has its own process 1 and this machine's network."""
 
-    def say(self, *command: str) -> str:
-        """What a command prints inside, run as the image's user; raises CalledProcessError when it fails."""
+    def run(self, *command: str) -> str:
+        """Run a command inside as the image's user, and return what it printed.
+
+        Raises:
+            CalledProcessError: the command failed.
+        """
 
     def terminate(self) -> None:
         """Send SIGTERM to process 1."""
 
     def wait(self, timeout_s: float) -> int:
-        """The exit status of process 1."""
+        """Wait for the end of process 1, and return its exit status."""
 
     def remove(self) -> None:
-        """Leave nothing of it."""
+        """Remove the container."""
 
 
 def start(engine: Engine, image: str, env: Mapping[str, str]) -> Container:
-    """Start the image's own command with these variables on top of the image's."""
-    return ByHand(image, env) if engine.name == "buildah" else ByEngine(engine.name, image, env)
+    """Start the image's command with these variables added to its own."""
+    return ChrootContainer(image, env) if engine.name == "buildah" else EngineContainer(engine.name, image, env)
 
 
-class ByEngine:
+class EngineContainer:
     """A container of docker or podman."""
 
     def __init__(self, engine: str, image: str, env: Mapping[str, str]) -> None:
         variables = [word for name, value in env.items() for word in ("-e", f"{name}={value}")]
         self._engine = engine
-        self._id = self._said("run", "--detach", "--no-healthcheck", "--network", "host", *variables, image)
+        self._id = self._call("run", "--detach", "--no-healthcheck", "--network", "host", *variables, image)
 
-    def _said(self, *words: str) -> str:
+    def _call(self, *words: str) -> str:
         return _output([self._engine, *words])
 
-    def say(self, *command: str) -> str:
-        return self._said("exec", self._id, *command)
+    def run(self, *command: str) -> str:
+        return self._call("exec", self._id, *command)
 
     def terminate(self) -> None:
-        self._said("kill", "--signal", "TERM", self._id)
+        self._call("kill", "--signal", "TERM", self._id)
 
     def wait(self, timeout_s: float) -> int:
-        done = subprocess.run(  # noqa: S603 - our own words
+        done = subprocess.run(  # noqa: S603 - our own arguments
             [self._engine, "wait", self._id], check=True, stdout=subprocess.PIPE, text=True, timeout=timeout_s
         )
         return int(done.stdout)
 
     def remove(self) -> None:
-        self._said("rm", "--force", self._id)
+        self._call("rm", "--force", self._id)
 
 
 SETUP = """
@@ -69,11 +73,11 @@ chmod 1777 "$0/tmp"
 root=$0; user=$1; shift
 exec chroot --userspec="$user:$user" --groups= "$root" "$@"
 """
-"""In name spaces of its own; every `exec` keeps the process, so that the image's command becomes process 1."""
+"""Runs in new name spaces. Each `exec` keeps the process, so the image's command becomes process 1."""
 
 
-class ByHand:
-    """The image's files, mounted by buildah, in a process and a mount name space of their own. Needs root."""
+class ChrootContainer:
+    """The image's files, mounted by buildah, in new process and mount name spaces. Needs root."""
 
     def __init__(self, image: str, env: Mapping[str, str]) -> None:
         config = json.loads(_output(["buildah", "inspect", "--type", "image", image]))["OCIv1"]["config"]
@@ -85,30 +89,30 @@ class ByHand:
         self._env = ["env", "-i", f"--chdir={config.get('WorkingDir') or '/'}", *variables]
         command = [*config.get("Entrypoint", []), *config.get("Cmd", [])]
         spaces = ["unshare", "--fork", "--pid", "--mount", "--kill-child", "sh", "-ec", SETUP, root, self._user]
-        self._outer = subprocess.Popen([*spaces, *self._env, *command])  # noqa: S603 - the image's own command
+        self._unshare = subprocess.Popen([*spaces, *self._env, *command])  # noqa: S603 - the image's own command
         self._root = root
 
-    def say(self, *command: str) -> str:
-        inside = ["nsenter", "--target", self._first(), "--pid", "--mount"]
+    def run(self, *command: str) -> str:
+        inside = ["nsenter", "--target", self._pid_of_first(), "--pid", "--mount"]
         who = ["chroot", f"--userspec={self._user}:{self._user}", "--groups=", self._root]
         return _output([*inside, *who, *self._env, *command])
 
     def terminate(self) -> None:
-        _output(["kill", "-TERM", self._first()])
+        _output(["kill", "-TERM", self._pid_of_first()])
 
     def wait(self, timeout_s: float) -> int:
-        return self._outer.wait(timeout_s)
+        return self._unshare.wait(timeout_s)
 
     def remove(self) -> None:
-        self._outer.kill()
-        self._outer.wait()
-        with suppress(subprocess.CalledProcessError):  # it may be gone already
+        self._unshare.kill()
+        self._unshare.wait()
+        with suppress(subprocess.CalledProcessError):  # it may be unmounted already
             _output(["buildah", "umount", self._container])
         _output(["buildah", "rm", self._container])
 
-    def _first(self) -> str:
-        """The id, outside, of the process that is 1 inside."""
-        pid = self._outer.pid
+    def _pid_of_first(self) -> str:
+        """The id on this machine of the container's process 1."""
+        pid = self._unshare.pid
         return Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()[0]
 
 

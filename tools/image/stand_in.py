@@ -1,4 +1,4 @@
-"""A stand-in for the public Python image, where no registry can be reached: Debian's own Python, by debootstrap."""
+"""Makes a stand-in for the public Python image with debootstrap, for machines that reach no image registry."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ SUITE = "bookworm"
 
 
 def public_or_stand_in(engine: Engine, public: str) -> str:
-    """The image to build on: `public` where it is here or can be pulled, else a stand-in made on this machine.
+    """The image to build on: `public` if it is local or can be pulled, else a stand-in that is made here.
 
     Raises:
-        BuildError: neither can be had.
+        BuildError: `public` cannot be pulled, and a stand-in cannot be made.
     """
     if engine.has(public) or subprocess.run([engine.name, "pull", "-q", public], check=False).returncode == 0:  # noqa: S603
         return public
@@ -31,18 +31,18 @@ def public_or_stand_in(engine: Engine, public: str) -> str:
             f"{public} cannot be pulled; a stand-in for it needs buildah, debootstrap and root: "
             "apt install buildah debootstrap"
         )
-    print(f"{public} cannot be pulled: making a stand-in by debootstrap")
+    print(f"{public} cannot be pulled: making a stand-in with debootstrap")
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "root"
         command = ["debootstrap", "--variant=minbase", f"--include={PACKAGES}", SUITE, str(root)]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)  # noqa: S603 - our own words
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)  # noqa: S603 - our own arguments
         _clean(root)
         _import(root)
     return NAME
 
 
 def _clean(root: Path) -> None:
-    """Forget what debootstrap fetched and what it copied from this machine."""
+    """Remove the downloads of debootstrap, and the settings that it copied from this machine."""
     for folder in ("var/cache/apt", "var/lib/apt/lists"):
         shutil.rmtree(root / folder)
         (root / folder).mkdir()

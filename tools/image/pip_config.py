@@ -1,4 +1,4 @@
-"""What this machine lends to a build and takes back: how pip is set up here. No layer keeps any of it."""
+"""Gives a build the pip settings of this machine through mounted volumes, which leave nothing in a layer."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 MOUNT = "/mnt"
-"""An empty folder of every Debian image; what is lent lies below it, so that no mount point stays behind."""
+"""An empty folder of every Debian image. Volumes are mounted below it, so that the image keeps no mount point."""
 
 
 def pip_options(work: Path) -> list[str]:
-    """Options for a build that give its pip the settings of ours: certificates, indexes, folders of wheels.
+    """Build options that give its pip our settings: certificates, indexes and folders of wheels.
 
-    `work` is an empty folder that lives as long as the build.
+    `work` is an empty folder; keep it until the build has ended.
     """
     settings = pip_settings()
     if not settings:
@@ -35,28 +35,28 @@ def pip_options(work: Path) -> list[str]:
             words.append(form.format(inside))
         lines.append(f"{name} = {' '.join(words)}")
     (work / "pip.conf").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    work.chmod(0o755)  # the build's pip is not root
-    every = [f"{work}:{MOUNT}:ro", f"{work / 'pip.conf'}:/etc/pip.conf:ro", *volumes]
-    return [word for volume in every for word in ("--volume", volume)]
+    work.chmod(0o755)  # the build runs pip as another user than root
+    mounts = [f"{work}:{MOUNT}:ro", f"{work / 'pip.conf'}:/etc/pip.conf:ro", *volumes]
+    return [word for volume in mounts for word in ("--volume", volume)]
 
 
 def pip_settings() -> dict[str, str]:
-    """This machine's own settings of pip, from its files and its environment; the environment wins."""
+    """The pip settings of this machine from files and environment; the environment wins."""
     done = subprocess.run([sys.executable, "-m", "pip", "config", "list"], check=True, capture_output=True, text=True)
-    found: dict[str, str] = {}
+    settings: dict[str, str] = {}
     for line in done.stdout.splitlines():
         name, _, value = line.partition("=")
         section, _, key = name.rpartition(".")
-        if section == ":env:" or key not in found:
-            found[key] = value.strip("'\"").replace("\\n", " ")
-    return {key: value for key, value in found.items() if key != "require-virtualenv"}
+        if section == ":env:" or key not in settings:
+            settings[key] = value.strip("'\"").replace("\\n", " ")
+    return {key: value for key, value in settings.items() if key != "require-virtualenv"}
 
 
 def _local(word: str) -> tuple[Path | None, str]:
-    """The file or folder of this machine that a word names, and how the word is written with another path."""
+    """The local path that a word names, and the word as a format for another path; None and "" for other words."""
     if word.startswith("file:"):
         path = Path(unquote(urlsplit(word).path))
-        # A folder that serves as an index points to its files beside it.
+        # An index folder links to files beside it, so its parent is mounted.
         return (path.parent, f"file://{{}}/{path.name}") if path.name == "simple" else (path, "file://{}")
     if re.match(r"/\w", word) and Path(word).exists():
         return Path(word).resolve(), "{}"

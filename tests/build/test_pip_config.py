@@ -1,10 +1,10 @@
-"""What `make image` lends to a build of this machine's pip, and where it lies inside."""
+"""The pip settings that `make image` gives to a build, and the paths that it mounts."""
 
 from pathlib import Path
 
 import pytest
 
-from tools.image.lending import pip_options, pip_settings
+from tools.image.pip_config import pip_options, pip_settings
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def test_local_paths_are_written_as_the_build_sees_them(pip: Path) -> None:
     assert str(pip) not in text
 
 
-def test_everything_is_lent_read_only_and_below_one_folder(pip: Path) -> None:
+def test_volumes_are_read_only_and_below_one_folder(pip: Path) -> None:
     volumes = pip_options(pip / "work")[1::2]
 
     assert volumes[0] == f"{pip}/work:/mnt:ro"
@@ -44,7 +44,7 @@ def test_everything_is_lent_read_only_and_below_one_folder(pip: Path) -> None:
     assert {word.rsplit(":", 2)[1].split("/")[1] for word in volumes} == {"mnt", "etc"}
 
 
-def test_the_environment_beats_the_file(pip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_wins_over_the_file(pip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PIP_TIMEOUT", "7")
 
     assert pip_settings()["timeout"] == "7"
