@@ -7,4 +7,5 @@ agent       the network side, one process
 executor    the handler side, one process a device
 ipc         what agent and executor say to each other
 link        the port to the job service, and the HTTP client behind it
+openai      an old path to `handler.chat`
 """
