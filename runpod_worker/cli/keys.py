@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,10 +14,11 @@ from runpod_worker.cli.border import bordered
 from runpod_worker.core.errors import SettingsError
 
 if TYPE_CHECKING:
-    from runpod_worker.service.key_file import KeyFile
+    from runpod_worker.service.keys import KeyFile
 
 app = typer.Typer(
-    help="Accounts, their endpoints and their API keys. A running service takes changes at once.", no_args_is_help=True
+    help="Accounts, their endpoints and their API keys. A change reaches a running service within a second.",
+    no_args_is_help=True,
 )
 
 Data = Annotated[Path, typer.Option(help="The service's data folder.", envvar="RUNPOD_SERVICE_DATA")]
@@ -35,16 +35,16 @@ def create(
     label: Annotated[str, typer.Option(help="A word to know the key by.")] = "",
     data: Data = DATA,
 ) -> int:
-    """Make an API key and print it, this once: only its hash is kept."""
+    """Make an API key and print it. Only its hash is kept, so this is the one time it can be read."""
     key = f"rpw_{secrets.token_urlsafe(32)}"
     with _open(data) as file:
-        owner = file.account(account)
-        for name in endpoint or []:
-            try:
-                file.give_endpoint(owner, name)
-            except ValueError as error:
-                raise SettingsError(str(error)) from None
-        file.add_key(owner, hashlib.sha256(key.encode()).digest(), label)
+        try:
+            holder = file.ensure_account(account)
+            for name in endpoint or []:
+                file.add_endpoint(holder, name)
+        except ValueError as error:
+            raise SettingsError(str(error)) from None
+        file.add_key(holder, key, label)
     typer.echo(key)
     return 0
 
@@ -53,8 +53,8 @@ def create(
 @bordered
 def list_(data: Data = DATA) -> int:
     """Show accounts, endpoints and the fingerprints of keys."""
-    with _open(data, tell=False) as file:
-        for account, endpoints, keys in file.listing():
+    with _open(data) as file:
+        for account, endpoints, keys in file.accounts():
             typer.echo(f"{account.name}: endpoints {', '.join(endpoints) or '(none)'}")
             for fingerprint, label in keys:
                 typer.echo(f"  key {fingerprint}  {label}".rstrip())
@@ -67,25 +67,25 @@ def revoke(
     key: Annotated[str, typer.Argument(help="The key itself, or its fingerprint as `keys list` shows it.")],
     data: Data = DATA,
 ) -> int:
-    """Forget a key: requests with it are refused from now on."""
-    fingerprint = hashlib.sha256(key.encode()).hexdigest() if key.startswith("rpw_") else key.lower()
+    """Delete a key: requests with it are refused, within a second, with 401."""
+    from runpod_worker.service.keys import digest
+
+    fingerprint = digest(key).hex() if key.startswith("rpw_") else key.lower()
     if len(fingerprint) < 8:
         raise SettingsError("KEY: expected the whole key or at least 8 digits of its fingerprint")
     with _open(data) as file:
-        gone = file.revoke(fingerprint)
-    if not gone:
+        revoked = file.revoke(fingerprint)
+    if not revoked:
         raise SettingsError("KEY: there is no such key")
     return 0
 
 
 @contextmanager
-def _open(data: Path, *, tell: bool = True) -> Iterator[KeyFile]:
-    from runpod_worker.service.key_file import KeyFile
+def _open(data: Path) -> Iterator[KeyFile]:
+    from runpod_worker.service.keys import DATABASE, KeyFile
 
-    file = KeyFile(data / "jobs.sqlite")
+    file = KeyFile(data / DATABASE)
     try:
         yield file
-        if tell and (pid := file.tell_service()):
-            typer.echo(f"the running service (process {pid}) was told", err=True)
     finally:
         file.close()

@@ -10,7 +10,7 @@ import signal
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
@@ -24,11 +24,14 @@ from runpod_worker.service.http.clients import ClientRoutes
 from runpod_worker.service.http.file_routes import FileRoutes
 from runpod_worker.service.http.openai import OpenAIRoutes
 from runpod_worker.service.http.workers import WorkerRoutes
-from runpod_worker.service.journal.memory import MemoryKeyStore, MemoryStore
-from runpod_worker.service.journal.port import KeyStore, Store
+from runpod_worker.service.journal.memory import MemoryStore
+from runpod_worker.service.journal.port import Store
 from runpod_worker.service.queue.queue import Service
 from runpod_worker.service.settings import ServiceSettings
 from runpod_worker.service.webhooks import Webhooks
+
+if TYPE_CHECKING:
+    from runpod_worker.service.keys import Keys
 
 BACKLOG = 4096
 """Connections that may wait to be accepted: a fleet of workers comes back all at once."""
@@ -40,10 +43,10 @@ Ready = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stores:
-    """Where the service keeps things. `files` None: workers cannot leave output files here."""
+    """Where the service keeps things. Without `keys` there is no API key, without `files` no output file."""
 
     jobs: Store
-    keys: KeyStore
+    keys: Keys | None = None
     files: FileStore | None = None
 
 
@@ -54,12 +57,13 @@ def open_stores(settings: ServiceSettings) -> Stores:
         StoreUnavailable: another process has the folder, or it cannot be read.
     """
     if settings.data is None:
-        return Stores(jobs=MemoryStore(), keys=MemoryKeyStore())
+        return Stores(jobs=MemoryStore())
     from runpod_worker.service.journal.sqlite import SqliteStore  # a service in memory needs no sqlite3
+    from runpod_worker.service.keys import DATABASE, Keys
 
-    settings.data.mkdir(mode=0o700, parents=True, exist_ok=True)  # inputs and outputs are nobody else's business
-    store = SqliteStore(settings.data / "jobs.sqlite")
-    return Stores(jobs=store, keys=store.keys, files=FolderFiles(settings.data / "files"))
+    settings.data.mkdir(mode=0o700, parents=True, exist_ok=True)  # other users must not read inputs and outputs
+    path = settings.data / DATABASE
+    return Stores(jobs=SqliteStore(path), keys=Keys(path), files=FolderFiles(settings.data / "files"))
 
 
 class Server:
@@ -140,6 +144,8 @@ class Server:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._stores.jobs.close()
+        if self._stores.keys is not None:
+            self._stores.keys.close()
         log.info("service.closed")
 
     def _routes(self) -> dict[str, Any]:
@@ -172,7 +178,7 @@ class Server:
 
     def _check_host(self) -> None:
         reachable = not (self._open_to_all or is_loopback(self._settings.host))
-        if reachable and not self._stores.keys.has_keys():
+        if reachable and not (self._stores.keys is not None and self._stores.keys.has_keys()):
             raise SettingsError(
                 f"host: expected a loopback address like 127.0.0.1, got {self._settings.host!r}: "
                 "without API keys everybody could use the service; add a key first"
@@ -230,7 +236,7 @@ async def run_service(
     """
     stores = stores or open_stores(settings)
     server = Server(settings, stores, pages=pages)
-    stop = stop or _stopped_by_signal(stores)
+    stop = stop or _stopped_by_signal()
     try:
         await server.start()
         if ready is not None:
@@ -256,10 +262,10 @@ def _calm_collector() -> None:
     gc.set_threshold(50_000, 20, 100)
 
 
-def _stopped_by_signal(stores: Stores) -> asyncio.Event:
-    """Set by SIGTERM and SIGINT. SIGHUP makes the key store read its keys anew."""
+def _stopped_by_signal() -> asyncio.Event:
+    """Set by SIGTERM and SIGINT. SIGHUP is ignored: `runpod-worker keys` of release 0.1 sends it."""
     stop = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, stores.keys.reload)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     for name in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(name, stop.set)
     return stop

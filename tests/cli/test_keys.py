@@ -4,6 +4,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -39,7 +40,15 @@ def status(url: str, key: str | None = None) -> int:
             return error.code
 
 
-def test_a_running_service_takes_a_new_key_and_a_revoked_one_at_once(tmp_path: Path, service: str) -> None:
+def eventually(url: str, key: str | None, expected: int) -> None:
+    """A change of the keys reaches the service within a second."""
+    deadline = time.monotonic() + 10
+    while status(url, key) != expected:
+        assert time.monotonic() < deadline, f"{url} answers {status(url, key)}, not {expected}"
+        time.sleep(0.05)
+
+
+def test_a_running_service_takes_a_new_key_and_a_revoked_one_within_a_second(tmp_path: Path, service: str) -> None:
     health = f"{service}/v2/mine/health"
     assert status(health) == 200  # open to this machine while there are no keys
 
@@ -47,15 +56,14 @@ def test_a_running_service_takes_a_new_key_and_a_revoked_one_at_once(tmp_path: P
 
     key = made.stdout.strip()
     assert key.startswith("rpw_")
-    assert "was told" in made.stderr
-    assert status(health) == 401
+    eventually(health, None, 401)
     assert status(health, key) == 200
     assert status(f"{service}/v2/other/health", key) == 404
 
     second = cli("keys", "create", "you", "--endpoint", "yours", "--data", str(tmp_path)).stdout.strip()
     assert status(health, second) == 401
     assert cli("keys", "revoke", key, "--data", str(tmp_path)).returncode == 0
-    assert status(health, key) == 401
+    eventually(health, key, 401)
 
 
 def test_a_key_is_never_kept_or_listed(tmp_path: Path) -> None:
@@ -69,7 +77,7 @@ def test_a_key_is_never_kept_or_listed(tmp_path: Path) -> None:
     assert all(key.encode() not in path.read_bytes() for path in tmp_path.iterdir())
 
 
-def test_an_endpoint_has_one_owner(tmp_path: Path) -> None:
+def test_an_endpoint_has_one_account(tmp_path: Path) -> None:
     cli("keys", "create", "me", "-e", "mine", "--data", str(tmp_path))
 
     refused = cli("keys", "create", "you", "-e", "mine", "--data", str(tmp_path))

@@ -20,7 +20,7 @@ import pytest
 import runpod_worker
 from runpod_worker.core import errors
 from runpod_worker.core.job import Job, Status
-from runpod_worker.service.http.auth import digest
+from runpod_worker.service.keys import DATABASE, KeyFile
 from runpod_worker.service.server import Server, open_stores
 from runpod_worker.service.settings import ServiceSettings
 
@@ -45,9 +45,9 @@ class Live:
         return asyncio.run_coroutine_threadsafe(coro, self._loop).result(WAIT_S)
 
     def start(self) -> None:
+        self._add_keys()
         self._thread.start()
         self.do(self._start(port=0))
-        self.do(self._add_keys())
 
     def restart(self) -> None:
         self.do(self._server.close())
@@ -68,12 +68,12 @@ class Live:
         self._port = urlsplit(self._server.url).port or 0
         self.base_url = f"{self._server.url}/v2"
 
-    async def _add_keys(self) -> None:
-        keys = self._stores.keys
-        account = await keys.add_account("me")
-        for endpoint in ("ENDPOINT_ID", "your_endpoint_id"):
-            await keys.add_endpoint(account.id, endpoint)
-        await keys.add_key(account.id, digest(KEY), "test")
+    def _add_keys(self) -> None:
+        with contextlib.closing(KeyFile(self._data / DATABASE)) as keys:
+            account = keys.ensure_account("me")
+            for endpoint in ("ENDPOINT_ID", "your_endpoint_id"):
+                keys.add_endpoint(account, endpoint)
+            keys.add_key(account, KEY)
 
     def work(self) -> None:
         """Let a worker take jobs of ENDPOINT_ID, one after the other."""

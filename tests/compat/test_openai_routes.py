@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 
 from runpod_worker.core.job import Job, Status
 from runpod_worker.service.http import openai_replies as openai
-from runpod_worker.service.http.auth import digest
+from runpod_worker.service.keys import DATABASE, KeyFile
 from runpod_worker.service.server import Server, Stores, open_stores
 from runpod_worker.service.settings import ServiceSettings
 
@@ -308,11 +309,12 @@ async def test_a_closing_service_tells_who_waits() -> None:
         assert b"the service is going down" in (await streamed)[2]
 
 
-async def test_refusals_have_the_shape_of_openai_too() -> None:
-    async with played() as site:
-        account = await site.stores.keys.add_account("a")
-        await site.stores.keys.add_endpoint(account.id, "ep")
-        await site.stores.keys.add_key(account.id, digest("k"), "test")
+async def test_refusals_have_the_shape_of_openai_too(tmp_path: Path) -> None:
+    with contextlib.closing(KeyFile(tmp_path / DATABASE)) as keys:
+        account = keys.ensure_account("a")
+        keys.add_endpoint(account, "ep")
+        keys.add_key(account, "k")
+    async with played(data=tmp_path) as site:
         key = {"headers": {"Authorization": "Bearer k"}}
 
         assert error(await site.ask(body={}))[0] == 401

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
@@ -34,7 +34,9 @@ from runpod_worker.service.http.requests import (
     nothing,
     parse,
 )
-from runpod_worker.service.journal.port import KeyStore
+
+if TYPE_CHECKING:
+    from runpod_worker.service.keys import Keys
 
 _http_log = log.getChild("http")
 _http_log.addFilter(lambda record: not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError)))
@@ -49,8 +51,8 @@ class App:
 
     Args:
         routes: what follows `/v2/{endpoint}/`, by verb.
-        keys: who may call.
-        locked: nobody may while there is no key; otherwise everybody may then.
+        keys: who may call; None is the same as no key.
+        locked: while there is no key, refuse every call instead of answering it.
         pages: other paths, for people.
         body_limit: no request body is read further than this.
         root_endpoint: its routes are answered without `/v2/{endpoint}` too.
@@ -59,7 +61,7 @@ class App:
     def __init__(
         self,
         routes: Mapping[str, Route],
-        keys: KeyStore,
+        keys: Keys | None,
         *,
         locked: bool = False,
         pages: Mapping[str, Page] | None = None,

@@ -18,7 +18,10 @@ from runpod_worker.service.queue.index import Tally
 
 SCHEMA_VERSION = 1
 
-_SCHEMA = """
+ENDPOINT_ACCOUNTS = "owners"
+"""The table of the accounts that endpoints belong to."""
+
+_SCHEMA = f"""
 CREATE TABLE schema_version (version INTEGER NOT NULL);
 CREATE TABLE jobs (
     seq INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, sync INTEGER NOT NULL, ended_at REAL, meta BLOB NOT NULL
@@ -32,7 +35,7 @@ CREATE TABLE counters (
     endpoint TEXT PRIMARY KEY, completed INTEGER NOT NULL, failed INTEGER NOT NULL, retried INTEGER NOT NULL
 ) WITHOUT ROWID;
 CREATE TABLE accounts (id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE) WITHOUT ROWID;
-CREATE TABLE owners (endpoint TEXT PRIMARY KEY, account TEXT NOT NULL REFERENCES accounts) WITHOUT ROWID;
+CREATE TABLE {ENDPOINT_ACCOUNTS} (endpoint TEXT PRIMARY KEY, account TEXT NOT NULL REFERENCES accounts) WITHOUT ROWID;
 CREATE TABLE keys (
     digest BLOB PRIMARY KEY, account TEXT NOT NULL REFERENCES accounts, label TEXT NOT NULL
 ) WITHOUT ROWID;

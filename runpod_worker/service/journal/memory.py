@@ -6,8 +6,7 @@ import heapq
 
 from runpod_worker.core.errors import JobNotFound
 from runpod_worker.core.job import Job
-from runpod_worker.service.journal.port import HOLD_S, Account, Counts, Delivery
-from runpod_worker.service.keyring import KeyRing
+from runpod_worker.service.journal.port import HOLD_S, Counts, Delivery
 from runpod_worker.service.queue.index import JobIndex, Outbox, check_gap, first_delivery, postponed, tally
 
 
@@ -141,41 +140,3 @@ class MemoryStore:
         self._requests.pop(job_id, None)
         self._outputs.pop(job_id, None)
         self._chunks.pop(job_id, None)
-
-
-class MemoryKeyStore:
-    """`KeyStore` in plain dictionaries."""
-
-    def __init__(self) -> None:
-        self._ring = KeyRing()
-
-    def reload(self) -> None:
-        return None  # nobody else can have changed them
-
-    async def add_account(self, name: str) -> Account:
-        account = self._ring.new_account(name)
-        self._ring.put_account(account)
-        return account
-
-    async def add_endpoint(self, account_id: str, endpoint: str) -> None:
-        self._ring.check_endpoint(account_id, endpoint)
-        self._ring.put_endpoint(account_id, endpoint)
-
-    async def add_key(self, account_id: str, digest: bytes, label: str) -> None:
-        self._ring.check_key(account_id, digest)
-        self._ring.put_key(account_id, digest)
-
-    async def revoke_key(self, digest: bytes) -> bool:
-        return self._ring.drop_key(digest)
-
-    async def accounts(self) -> list[Account]:
-        return self._ring.accounts()
-
-    def owner(self, endpoint: str) -> str | None:
-        return self._ring.owner(endpoint)
-
-    def account_of(self, digest: bytes) -> str | None:
-        return self._ring.account_of(digest)
-
-    def has_keys(self) -> bool:
-        return self._ring.has_keys()

@@ -40,14 +40,6 @@ class Delivery:
     next_at: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Account:
-    """Who owns endpoints and keys."""
-
-    id: str
-    name: str
-
-
 class Store(Protocol):
     """Jobs, their bodies and chunks, and the webhooks still owed."""
 
@@ -146,34 +138,3 @@ class Store(Protocol):
 
     async def close(self) -> None:
         """Finish what is under way and release files."""
-
-
-class KeyStore(Protocol):
-    """Accounts, their endpoints and their keys. Keys are kept as SHA-256: they are 256 random bits and need no salt."""
-
-    async def add_account(self, name: str) -> Account:
-        """Create an account. Raises ValueError if the name is taken."""
-
-    async def add_endpoint(self, account_id: str, endpoint: str) -> None:
-        """Give an endpoint to an account. Raises ValueError if it has an owner already."""
-
-    async def add_key(self, account_id: str, digest: bytes, label: str) -> None:
-        """Keep a key by its SHA-256 digest."""
-
-    async def revoke_key(self, digest: bytes) -> bool:
-        """Forget a key. False: there was none."""
-
-    async def accounts(self) -> list[Account]:
-        """All accounts."""
-
-    def owner(self, endpoint: str) -> str | None:
-        """The account id the endpoint belongs to."""
-
-    def account_of(self, digest: bytes) -> str | None:
-        """The account id a key belongs to, compared in constant time."""
-
-    def reload(self) -> None:
-        """Another process may have changed the keys: read them anew."""
-
-    def has_keys(self) -> bool:
-        """Whether any key exists at all; without one the service is open and binds loopback only."""

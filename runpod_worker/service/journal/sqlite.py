@@ -18,7 +18,6 @@ from runpod_worker.core.job import Job
 from runpod_worker.service.journal.cache import HotBodies, Stream, Streams
 from runpod_worker.service.journal.database import Batch, DatabaseSink, Value, decode_job, open_file
 from runpod_worker.service.journal.port import HOLD_S, Counts, Delivery
-from runpod_worker.service.journal.sqlite_keys import SqliteKeyStore
 from runpod_worker.service.journal.writer import Log, Write
 from runpod_worker.service.queue.index import JobIndex, Outbox, Tally, check_gap, first_delivery, postponed, tally
 
@@ -39,7 +38,7 @@ _FORGETTABLE = (
 
 
 class SqliteStore:
-    """`Store` on one SQLite file. `keys` is the `KeyStore` on the same file.
+    """`Store` on one SQLite file.
 
     Opening reads the jobs that have not ended and may take a moment: open it before the event loop serves anybody.
 
@@ -65,7 +64,6 @@ class SqliteStore:
         self._recent: OrderedDict[str, None] = OrderedDict()
         self._going: set[str] = set()
         self._forgetting = asyncio.Lock()
-        self.keys = SqliteKeyStore(self._log, self._glance)
         self._load()
 
     async def add(self, job: Job, request: bytes, *, durable: bool = True) -> None:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+
 import pytest
+
+from runpod_worker.service.keys import DATABASE, KeyFile
 
 TOKEN = "t" * 22
 
@@ -83,13 +87,11 @@ async def test_a_file_over_the_limit_is_refused(api):
 
 
 async def test_reading_needs_no_key_and_writing_does(serve, tmp_path):
-    from runpod_worker.service.http.auth import digest
-
+    with closing(KeyFile(tmp_path / "keyed" / DATABASE)) as keys:
+        account = keys.ensure_account("ann")
+        keys.add_endpoint(account, "ep")
+        keys.add_key(account, "k")
     running = await serve(data=tmp_path / "keyed")
-    keys = running.stores.keys
-    account = await keys.add_account("ann")
-    await keys.add_endpoint(account.id, "ep")
-    await keys.add_key(account.id, digest("k"), "test")
     auth = {"Authorization": "k"}
     job_id = (await running.api.post("/run", {"input": 1}, headers=auth)).json["id"]
     path = f"/files/{job_id}/{TOKEN}/a.txt"

@@ -2,31 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
 import pytest
 
 from runpod_worker.core.errors import SettingsError
-from runpod_worker.service.http.auth import digest
+from runpod_worker.service.journal.memory import MemoryStore
+from runpod_worker.service.keys import DATABASE, REFRESH_S, KeyFile, Keys
 from runpod_worker.service.server import Server, Stores, is_loopback, open_stores
 from runpod_worker.service.settings import ServiceSettings
 
 
-async def with_keys(**owned: str) -> Stores:
-    """Stores in which each account has an endpoint of its own name and one key."""
-    stores = open_stores(ServiceSettings())
-    for name, key in owned.items():
-        account = await stores.keys.add_account(name)
-        await stores.keys.add_endpoint(account.id, name)
-        await stores.keys.add_key(account.id, digest(key), "test")
-    return stores
+@pytest.fixture
+def key_file(tmp_path: Path) -> Iterator[KeyFile]:
+    """Each account has an endpoint of its own name and one key."""
+    with closing(KeyFile(tmp_path / DATABASE)) as file:
+        for name in ("ann", "bob"):
+            account = file.ensure_account(name)
+            file.add_endpoint(account, name)
+            file.add_key(account, f"key-of-{name}")
+        yield file
 
 
 @pytest.fixture
-async def guarded(serve):
-    return await serve(stores=await with_keys(ann="key-of-ann", bob="key-of-bob"))
+async def guarded(serve, key_file, tmp_path):
+    return await serve(data=tmp_path)
 
 
 @pytest.mark.parametrize("value", ["key-of-ann", "Bearer key-of-ann", "bearer  key-of-ann", "BEARER key-of-ann "])
-async def test_the_owners_key_is_accepted_with_and_without_bearer(guarded, value):
+async def test_the_accounts_key_is_accepted_with_and_without_bearer(guarded, value):
     for header in ("Authorization", "authorization"):
         reply = await guarded.endpoint("ann").post("/run", {"input": 1}, headers={header: value})
         assert reply.status == 200
@@ -68,15 +74,17 @@ async def test_without_keys_a_service_refuses_to_listen_elsewhere(host):
     await server.close()
 
 
-async def test_a_service_that_others_reach_stays_locked_when_its_last_key_is_revoked(serve):
-    stores = await with_keys(ann="key-of-ann")
+async def test_a_service_that_others_reach_stays_locked_when_its_last_key_is_revoked(serve, key_file, tmp_path, clock):
+    stores = Stores(jobs=MemoryStore(), keys=Keys(tmp_path / DATABASE, clock=clock))
     running = await serve(stores=stores, host="0.0.0.0")
     ann = running.endpoint("ann")
     ann.base = ann.base.replace("0.0.0.0", "127.0.0.1")
     headers = {"Authorization": "key-of-ann"}
     assert (await ann.post("/run", {"input": 1}, headers=headers)).status == 200
 
-    await stores.keys.revoke_key(digest("key-of-ann"))
+    for _, _, [info] in key_file.accounts():
+        assert key_file.revoke(info.fingerprint) == 1
+    clock.time += REFRESH_S
 
     assert (await ann.post("/run", {"input": 1}, headers=headers)).status == 401
     assert (await ann.post("/run", {"input": 1})).status == 401

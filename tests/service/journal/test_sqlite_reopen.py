@@ -1,7 +1,6 @@
 """What a SQLite store brings back, whom it refuses, and what a kill -9 cannot take from it."""
 
 import asyncio
-import hashlib
 import random
 import signal
 import sqlite3
@@ -108,26 +107,6 @@ async def test_id_that_is_only_on_disk_is_refused_like_any_other(path, make_job)
     assert await store.settled(first.id) == first
     assert await store.request(first.id) == b"first"
     assert store.counts("ep").in_queue == 2
-    await store.close()
-
-
-async def test_keys_survive_reopening(path):
-    store = SqliteStore(path)
-    account = await store.keys.add_account("ann")
-    digest = hashlib.sha256(b"key").digest()
-    await store.keys.add_key(account.id, digest, "laptop")
-    await store.keys.add_endpoint(account.id, "ep")
-    await store.close()
-
-    store = SqliteStore(path)
-
-    assert await store.keys.accounts() == [account]
-    assert store.keys.account_of(digest) == account.id
-    assert store.keys.owner("ep") == account.id
-    assert await store.keys.revoke_key(digest)
-    await store.close()
-    store = SqliteStore(path)
-    assert not store.keys.has_keys()
     await store.close()
 
 

@@ -1,0 +1,178 @@
+"""Accounts, and the endpoints and API keys that belong to them: three tables in the journal's SQLite file.
+
+`KeyFile` changes them, from any process. `Keys` answers for a running service, through a connection of its own. It
+remembers what it has read until another connection writes to the file, and looks for that at most once a second.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import sqlite3
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from runpod_worker.core.errors import StoreUnavailable
+from runpod_worker.service.journal.database import ENDPOINT_ACCOUNTS, connect, prepare
+
+DATABASE = "jobs.sqlite"
+"""The name of the database in the service's data folder."""
+
+REFRESH_S = 1.0
+"""A running service accepts a new key, and refuses a revoked one, at the latest after this time."""
+
+MAX_REMEMBERED = 10_000
+"""Answers that `Keys` remembers. It forgets the oldest beyond this number, so that made-up keys take no memory."""
+
+BUSY_MS = 10_000
+"""How long a change waits for another process that is writing; then StoreUnavailable is raised."""
+
+_PREFIX_BYTES = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Account:
+    """Who endpoints and keys belong to."""
+
+    id: str
+    name: str
+
+
+class KeyInfo(NamedTuple):
+    """A key as people see it: the first digits of its digest, and its label."""
+
+    fingerprint: str
+    label: str
+
+
+def digest(key: str) -> bytes:
+    """The form in which a key is kept. Keys are 256 random bits and need no salt."""
+    return hashlib.sha256(key.encode()).digest()
+
+
+class KeyFile:
+    """Changes the keys in the database at `path`. Every change is on disk when the method returns.
+
+    Raises:
+        StoreUnavailable: the file cannot be opened, or another process keeps it locked.
+    """
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._path = path
+        try:
+            self._connection = connect(path)
+            self._connection.execute(f"PRAGMA busy_timeout={BUSY_MS}")
+            prepare(self._connection, path)
+        except sqlite3.Error as exc:
+            raise StoreUnavailable(f"{path} cannot be opened as a job store: {exc}") from exc
+
+    def ensure_account(self, name: str) -> Account:
+        """The account of that name, created if there is none."""
+        if not name:
+            raise ValueError("name: an account needs a name that is not empty")
+        self._run("INSERT INTO accounts VALUES (?, ?) ON CONFLICT (name) DO NOTHING", uuid.uuid4().hex, name)
+        [(account_id,)] = self._run("SELECT id FROM accounts WHERE name = ?", name).fetchall()
+        return Account(id=account_id, name=name)
+
+    def add_endpoint(self, account: Account, endpoint: str) -> None:
+        """Make the endpoint the account's; nothing if it is already.
+
+        Raises:
+            ValueError: it belongs to another account.
+        """
+        self._run(f"INSERT INTO {ENDPOINT_ACCOUNTS} VALUES (?, ?) ON CONFLICT DO NOTHING", endpoint, account.id)  # noqa: S608
+        [(holder,)] = self._run(f"SELECT account FROM {ENDPOINT_ACCOUNTS} WHERE endpoint = ?", endpoint).fetchall()  # noqa: S608
+        if holder != account.id:
+            raise ValueError(f"endpoint: {endpoint!r} belongs to an account already")
+
+    def add_key(self, account: Account, key: str, label: str = "") -> None:
+        """Keep the digest of a key of the account; nothing if it is there already."""
+        self._run("INSERT INTO keys VALUES (?, ?, ?) ON CONFLICT DO NOTHING", digest(key), account.id, label)
+
+    def revoke(self, fingerprint: str) -> int:
+        """Delete the keys whose digest begins with these hexadecimal digits; returns how many there were."""
+        where = "substr(lower(hex(digest)), 1, length(?1)) = ?1"
+        return self._run(f"DELETE FROM keys WHERE {where}", fingerprint).rowcount  # noqa: S608 - a constant
+
+    def accounts(self) -> Iterator[tuple[Account, list[str], list[KeyInfo]]]:
+        """Each account with its endpoints and its keys, by name."""
+        for account_id, name in self._run("SELECT id, name FROM accounts ORDER BY name").fetchall():
+            endpoints = self._run(f"SELECT endpoint FROM {ENDPOINT_ACCOUNTS} WHERE account = ? ORDER BY 1", account_id)  # noqa: S608
+            keys = self._run("SELECT digest, label FROM keys WHERE account = ?", account_id)
+            infos = [KeyInfo(known.hex()[:12], label) for known, label in keys]
+            yield Account(id=account_id, name=name), [endpoint for (endpoint,) in endpoints], infos
+
+    def close(self) -> None:
+        """Close the file."""
+        self._connection.close()
+
+    def _run(self, statement: str, *values: str | bytes) -> sqlite3.Cursor:
+        return _execute(self._connection, self._path, statement, *values)
+
+
+class Keys:
+    """Which account a key and an endpoint belong to, for the service that uses the database at `path`.
+
+    Each method raises StoreUnavailable if the file cannot be read.
+    """
+
+    def __init__(self, path: Path, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._path = path
+        self._clock = clock
+        self._connection = connect(path)
+        self._checked_at = clock()
+        self._version = self._data_version()
+        self._rows = lru_cache(MAX_REMEMBERED)(self._read)
+
+    def has_keys(self) -> bool:
+        """Whether any key exists. Without one the service answers every caller on this machine."""
+        self._forget_if_changed()
+        return bool(self._rows("SELECT 1 FROM keys LIMIT 1"))
+
+    def account_of_key(self, key: str) -> str | None:
+        """The id of the account the key belongs to, None for an unknown key."""
+        self._forget_if_changed()
+        wanted = digest(key)
+        # Found by the first bytes of the digest, then compared in constant time: the time tells nothing about the rest.
+        bounds = wanted[:_PREFIX_BYTES], wanted[:_PREFIX_BYTES] + b"\xff" * len(wanted)
+        rows = self._rows("SELECT digest, account FROM keys WHERE digest BETWEEN ? AND ?", *bounds)
+        return next((account for known, account in rows if hmac.compare_digest(known, wanted)), None)
+
+    def account_of_endpoint(self, endpoint: str) -> str | None:
+        """The id of the account the endpoint belongs to, None for an unknown endpoint."""
+        self._forget_if_changed()
+        rows = self._rows(f"SELECT account FROM {ENDPOINT_ACCOUNTS} WHERE endpoint = ?", endpoint)  # noqa: S608
+        return rows[0][0] if rows else None
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
+
+    def _forget_if_changed(self) -> None:
+        now = self._clock()
+        if now - self._checked_at >= REFRESH_S:
+            self._checked_at = now
+            version = self._data_version()
+            if version != self._version:
+                self._version = version
+                self._rows.cache_clear()
+
+    def _data_version(self) -> int:
+        """Changes when another connection has written to the file, whether keys or jobs."""
+        return int(self._read("PRAGMA data_version")[0][0])
+
+    def _read(self, statement: str, *values: str | bytes) -> list[Any]:
+        return _execute(self._connection, self._path, statement, *values).fetchall()
+
+
+def _execute(connection: sqlite3.Connection, path: Path, statement: str, *values: str | bytes) -> sqlite3.Cursor:
+    try:
+        return connection.execute(statement, values)
+    except sqlite3.Error as exc:
+        raise StoreUnavailable(f"the keys in {path} cannot be read or written: {exc}") from exc
