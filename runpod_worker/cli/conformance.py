@@ -49,7 +49,7 @@ def conformance(
 def _service(
     url: str, key: str | None, lease: float | None, slow: bool, only: str
 ) -> tuple[list[tuple[str, str]], AsyncIterator[Verdict]]:
-    from runpod_worker.conformance.service_run import chosen, verdicts
+    from runpod_worker.conformance.service_runner import chosen, verdicts
     from runpod_worker.conformance.suites import SERVICE
 
     if not url.startswith(("http://", "https://")):
@@ -60,7 +60,7 @@ def _service(
 
 def _worker(command: str, only: str) -> tuple[list[tuple[str, str]], AsyncIterator[Verdict]]:
     from runpod_worker.conformance.suites import WORKER
-    from runpod_worker.conformance.worker_run import WorkerRun
+    from runpod_worker.conformance.worker_runner import WorkerRun
 
     checks = [one for one in WORKER if only in one.name]
     run = WorkerRun(shlex.split(command), environment())

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from . import service_checks, service_tools, service_workers, worker_life, worker_results, worker_tools
+from . import service_for_callers, service_for_workers, service_suite, worker_lifecycle, worker_results, worker_suite
 
-MODULES = (service_checks, service_workers, worker_results, worker_life)
+MODULES = (service_for_callers, service_for_workers, worker_results, worker_lifecycle)
 """Their checks are in the lists as soon as they are imported."""
 
-SERVICE = service_tools.check.all
-WORKER = worker_tools.check.all
+SERVICE = service_suite.check.all
+WORKER = worker_suite.check.all

@@ -6,9 +6,9 @@ import json
 from typing import Any
 
 from .check import need, same, short
-from .stage import Stage
-from .worker_run import WorkerSide
-from .worker_tools import (
+from .scripted_service import Stage
+from .worker_runner import WorkerSide
+from .worker_suite import (
     AGGREGATE,
     ASYNC_GENERATOR,
     COROUTINE,

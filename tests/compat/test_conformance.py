@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from runpod_worker.conformance import service_run, suites
+from runpod_worker.conformance import service_runner, suites
 from runpod_worker.conformance.check import Checks, Verdict, need, same
-from runpod_worker.conformance.worker_run import WorkerRun, WorkerSide
+from runpod_worker.conformance.worker_runner import WorkerRun, WorkerSide
 
 pytestmark = pytest.mark.slow
 
@@ -35,7 +35,7 @@ def test_our_service_passes_every_check(site: Any) -> None:
     slow = ["--slow"] if os.environ.get("COMPAT") == "all" else []
     status, table = conformance(site.url, "--lease", "2", *slow)
 
-    count = len(service_run.chosen(suites.SERVICE, key=False, lease=True, slow=bool(slow)))  # keys: below
+    count = len(service_runner.chosen(suites.SERVICE, key=False, lease=True, slow=bool(slow)))  # keys: below
     assert (status, "FAIL" in table) == (0, False), table
     assert table.splitlines()[-1] == f"{count} of {count} passed"
 
@@ -116,9 +116,9 @@ async def yes_man() -> AsyncIterator[str]:
 
 
 async def test_a_service_that_agrees_to_everything_passes_nothing(yes_man: str) -> None:
-    checks = service_run.chosen(suites.SERVICE, key=False, lease=False, slow=False)
+    checks = service_runner.chosen(suites.SERVICE, key=False, lease=False, slow=False)
 
-    verdicts = [one async for one in service_run.verdicts(yes_man, checks)]
+    verdicts = [one async for one in service_runner.verdicts(yes_man, checks)]
 
     assert [one.name for one in verdicts if not one.why] == []
 

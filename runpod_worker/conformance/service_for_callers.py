@@ -8,8 +8,8 @@ import re
 from typing import Any
 
 from .check import need, same, short
-from .service_ends import Ends
-from .service_tools import KEYS, SLOW, check, completed, integers
+from .service_suite import KEYS, SLOW, check, completed, integers
+from .service_under_test import Ends
 
 # ------------------------------------------------------------ submitting and looking
 

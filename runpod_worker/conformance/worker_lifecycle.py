@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from .check import need, same, short
-from .worker_run import WorkerSide
-from .worker_tools import COROUTINE, FUNCTION, MANY, OUTAGE, SOON_S, STOP, check, output_of, quickly_finished
+from .worker_runner import WorkerSide
+from .worker_suite import COROUTINE, FUNCTION, MANY, OUTAGE, SOON_S, STOP, check, output_of, quickly_finished
 
 
 @check("B.4", group=FUNCTION)

@@ -6,8 +6,8 @@ import asyncio
 from typing import Any
 
 from .check import need, same, short
-from .service_ends import Ends
-from .service_tools import LEASE, check, integers
+from .service_suite import LEASE, check, integers
+from .service_under_test import Ends
 
 # ------------------------------------------------------------ handing out
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from time import monotonic
 
 from .check import Check, Unmet, Verdict
-from .stage import Stage
+from .scripted_service import Stage
 
 START_S = 60.0
 CHECK_S = 90.0

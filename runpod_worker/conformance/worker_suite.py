@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from .check import Checks, need, short
-from .stage import Heard, Stage
-from .worker_run import WorkerSide
+from .scripted_service import Heard, Stage
+from .worker_runner import WorkerSide
 
 check: Checks[WorkerSide] = Checks()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .check import Checks, need, short
-from .service_ends import Ends
+from .service_under_test import Ends
 
 check: Checks[Ends] = Checks()
 

@@ -9,8 +9,8 @@ from time import monotonic
 import aiohttp
 
 from .check import Check, Unmet, Verdict
-from .service_ends import Ends, ends
-from .service_tools import KEYS, LEASE, SLOW
+from .service_suite import KEYS, LEASE, SLOW
+from .service_under_test import Ends, ends
 
 CHECK_S = 120.0
 
