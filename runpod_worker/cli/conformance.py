@@ -1,4 +1,4 @@
-"""`runpod-worker conformance`: is a job service, or a worker, what the protocol asks for?"""
+"""`runpod-worker conformance`: check whether a job service or a worker keeps the protocol's promises."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from runpod_worker.config import environment
 from runpod_worker.core.errors import SettingsError
 
 if TYPE_CHECKING:
-    from runpod_worker.conformance.check import Verdict
+    from runpod_worker.conformance.check import CheckResult
 
 
 @bordered
@@ -42,40 +42,41 @@ def conformance(
     """
     if (url is None) == (worker is None):
         raise SettingsError("give the URL of an endpoint, or --worker CMD")
-    names, verdicts = _service(url, key, lease, slow, only) if url else _worker(worker or "", only)
-    return asyncio.run(_show(names, verdicts))
+    names, results = _service(url, key, lease, slow, only) if url else _worker(worker or "", only)
+    return asyncio.run(_show(names, results))
 
 
 def _service(
     url: str, key: str | None, lease: float | None, slow: bool, only: str
-) -> tuple[list[tuple[str, str]], AsyncIterator[Verdict]]:
-    from runpod_worker.conformance.service_runner import chosen, verdicts
+) -> tuple[list[tuple[str, str]], AsyncIterator[CheckResult]]:
+    from runpod_worker.conformance.service_runner import run_checks, select
     from runpod_worker.conformance.suites import SERVICE
 
     if not url.startswith(("http://", "https://")):
         raise SettingsError(f"expected http(s)://host[:port]/v2/ENDPOINT, got {url!r}")
-    checks = [one for one in chosen(SERVICE, key=bool(key), lease=bool(lease), slow=slow) if only in one.name]
-    return [(one.name, one.clause) for one in checks], verdicts(url, checks, key=key, lease_s=lease)
+    selected = select(SERVICE, key=bool(key), lease=bool(lease), slow=slow)
+    checks = [check for check in selected if only in check.name]
+    return [(check.name, check.clause) for check in checks], run_checks(url, checks, key=key, lease_s=lease)
 
 
-def _worker(command: str, only: str) -> tuple[list[tuple[str, str]], AsyncIterator[Verdict]]:
+def _worker(command: str, only: str) -> tuple[list[tuple[str, str]], AsyncIterator[CheckResult]]:
     from runpod_worker.conformance.suites import WORKER
-    from runpod_worker.conformance.worker_runner import WorkerRun
+    from runpod_worker.conformance.worker_runner import WorkerRunner
 
-    checks = [one for one in WORKER if only in one.name]
-    run = WorkerRun(shlex.split(command), environment())
-    return [(one.name, one.clause) for one in checks], run.verdicts(checks)
+    checks = [check for check in WORKER if only in check.name]
+    runner = WorkerRunner(shlex.split(command), environment())
+    return [(check.name, check.clause) for check in checks], runner.run(checks)
 
 
-async def _show(checks: Sequence[tuple[str, str]], verdicts: AsyncIterator[Verdict]) -> int:
-    from runpod_worker.conformance.check import line, summary
+async def _show(checks: Sequence[tuple[str, str]], results: AsyncIterator[CheckResult]) -> int:
+    from runpod_worker.conformance.check import format_line, format_summary
 
     if not checks:
         raise SettingsError("no check has these words in its name")
     width, clauses = max(len(name) for name, _ in checks), max(len(clause) for _, clause in checks)
-    seen = []
-    async for verdict in verdicts:
-        seen.append(verdict)
-        typer.echo(line(verdict, width, clauses))
-    typer.echo(summary(seen))
-    return 1 if any(one.why for one in seen) else 0
+    received = []
+    async for result in results:
+        received.append(result)
+        typer.echo(format_line(result, width, clauses))
+    typer.echo(format_summary(received))
+    return 1 if any(result.failure for result in received) else 0

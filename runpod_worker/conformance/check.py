@@ -1,4 +1,4 @@
-"""What a check is, and the table that its verdicts make."""
+"""What a check is, and the table of its results."""
 
 from __future__ import annotations
 
@@ -6,44 +6,44 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-Side = TypeVar("Side")
-Function = Callable[[Side], Awaitable[None]]
+Subject = TypeVar("Subject")
+CheckFunction = Callable[[Subject], Awaitable[None]]
 
 
-class Unmet(Exception):
-    """What was promised does not hold; the message says what was seen instead."""
+class RequirementFailed(Exception):
+    """A promise does not hold; the message says what was observed instead."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Check(Generic[Side]):
-    """One promise. `clause` names the part of the protocol that makes it; `group` what has to be there to try it."""
+class Check(Generic[Subject]):
+    """One promise. `clause` names the part of the protocol that makes it; `group` names what the check needs."""
 
     name: str
     clause: str
     group: str
-    run: Function[Side]
+    run: CheckFunction[Subject]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
-    """What came of one check: `why` is empty when it passed."""
+@dataclass(frozen=True, slots=True)
+class CheckResult:
+    """The result of one check: `failure` is empty when it passed."""
 
     name: str
     clause: str
-    why: str
+    failure: str
     seconds: float
 
 
-class Checks(Generic[Side]):
-    """A list of checks that grows by decoration."""
+class Checks(Generic[Subject]):
+    """A list of checks; decorating a function adds it."""
 
     def __init__(self) -> None:
-        self.all: list[Check[Side]] = []
+        self.all: list[Check[Subject]] = []
 
-    def __call__(self, clause: str, *, group: str = "") -> Callable[[Function[Side]], Function[Side]]:
-        """Add the decorated function; its name, with spaces, is the check's."""
+    def __call__(self, clause: str, *, group: str = "") -> Callable[[CheckFunction[Subject]], CheckFunction[Subject]]:
+        """Add the decorated function under its name, with spaces for underscores."""
 
-        def add(function: Function[Side]) -> Function[Side]:
+        def add(function: CheckFunction[Subject]) -> CheckFunction[Subject]:
             name = getattr(function, "__name__", "").replace("_", " ")
             self.all.append(Check(name=name, clause=clause, group=group, run=function))
             return function
@@ -51,31 +51,31 @@ class Checks(Generic[Side]):
         return add
 
 
-def need(condition: object, why: str) -> None:
-    """Raise Unmet with `why` unless the condition holds."""
+def require(condition: object, failure: str) -> None:
+    """Raise RequirementFailed with this message unless the condition holds."""
     if not condition:
-        raise Unmet(why)
+        raise RequirementFailed(failure)
 
 
-def same(got: object, wanted: object, what: str) -> None:
-    """Raise Unmet unless the two are equal, and of one type (True is not 1)."""
-    if type(got) is not type(wanted) or got != wanted:
-        raise Unmet(f"{what}: expected {short(wanted)}, got {short(got)}")
+def require_equal(actual: object, expected: object, what: str) -> None:
+    """Raise RequirementFailed unless the two are equal and of one type (True is not 1)."""
+    if type(actual) is not type(expected) or actual != expected:
+        raise RequirementFailed(f"{what}: expected {truncate(expected)}, got {truncate(actual)}")
 
 
-def short(value: object, limit: int = 160) -> str:
-    """The value for one line of a table."""
+def truncate(value: object, max_chars: int = 160) -> str:
+    """The value's repr, cut after `max_chars` to fit a line of the table."""
     text = repr(value)
-    return text if len(text) <= limit else f"{text[:limit]}… ({len(text)} characters)"
+    return text if len(text) <= max_chars else f"{text[:max_chars]}… ({len(text)} characters)"
 
 
-def line(verdict: Verdict, width: int, clauses: int) -> str:
+def format_line(result: CheckResult, name_width: int, clause_width: int) -> str:
     """One line of the table."""
-    word = "FAIL" if verdict.why else "ok"
-    text = f"{word:<4}  {verdict.clause:<{clauses}}  {verdict.name:<{width}}  {verdict.seconds:>6.2f} s  {verdict.why}"
-    return text.rstrip()
+    word = "FAIL" if result.failure else "ok"
+    columns = f"{word:<4}  {result.clause:<{clause_width}}  {result.name:<{name_width}}  {result.seconds:>6.2f} s"
+    return f"{columns}  {result.failure}".rstrip()
 
 
-def summary(verdicts: Sequence[Verdict]) -> str:
+def format_summary(results: Sequence[CheckResult]) -> str:
     """The last line of the table."""
-    return f"{sum(not one.why for one in verdicts)} of {len(verdicts)} passed"
+    return f"{sum(not result.failure for result in results)} of {len(results)} passed"

@@ -1,4 +1,4 @@
-"""Runs the checks of a service, one after the other on one endpoint that has no workers of its own."""
+"""Runs the checks of a service, one after the other on one endpoint that has no other workers."""
 
 from __future__ import annotations
 
@@ -8,38 +8,40 @@ from time import monotonic
 
 import aiohttp
 
-from .check import Check, Unmet, Verdict
+from .check import Check, CheckResult, RequirementFailed
 from .service_suite import KEYS, LEASE, SLOW
-from .service_under_test import Ends, ends
+from .service_under_test import ServiceUnderTest, connect
 
-CHECK_S = 120.0
+CHECK_TIMEOUT_S = 120.0
 
 
-def chosen(checks: Sequence[Check[Ends]], *, key: bool, lease: bool, slow: bool) -> list[Check[Ends]]:
-    """The checks that can run with what is known of the service."""
-    left_out = {name for name, wanted in ((KEYS, key), (LEASE, lease), (SLOW, slow)) if not wanted}
+def select(
+    checks: Sequence[Check[ServiceUnderTest]], *, key: bool, lease: bool, slow: bool
+) -> list[Check[ServiceUnderTest]]:
+    """The checks that can run with the given facts about the service."""
+    left_out = {group for group, is_known in ((KEYS, key), (LEASE, lease), (SLOW, slow)) if not is_known}
     return [check for check in checks if check.group not in left_out]
 
 
-async def verdicts(
-    url: str, checks: Sequence[Check[Ends]], *, key: str | None = None, lease_s: float | None = None
-) -> AsyncIterator[Verdict]:
-    """The checks' verdicts, as they come."""
-    async with ends(url, key, lease_s) as both:
+async def run_checks(
+    url: str, checks: Sequence[Check[ServiceUnderTest]], *, key: str | None = None, lease_s: float | None = None
+) -> AsyncIterator[CheckResult]:
+    """Run the checks in order and yield each result at once."""
+    async with connect(url, key, lease_s) as service:
         for check in checks:
-            yield await _verdict(both, check)
+            yield await _run_check(service, check)
 
 
-async def _verdict(both: Ends, check: Check[Ends]) -> Verdict:
-    begin, why = monotonic(), ""
+async def _run_check(service: ServiceUnderTest, check: Check[ServiceUnderTest]) -> CheckResult:
+    begin, failure = monotonic(), ""
     try:
-        async with asyncio.timeout(CHECK_S):
-            await both.send("POST", "purge-queue")
-            await check.run(both)
-    except Unmet as unmet:
-        why = str(unmet)
-    except (aiohttp.ClientError, OSError, TimeoutError) as error:
-        why = f"{type(error).__name__}: {error}".removesuffix(": ")
-    except (KeyError, TypeError, AttributeError, IndexError) as error:
-        why = f"the reply is not shaped as promised: {type(error).__name__}: {error}"
-    return Verdict(name=check.name, clause=check.clause, why=why, seconds=monotonic() - begin)
+        async with asyncio.timeout(CHECK_TIMEOUT_S):
+            await service.send("POST", "purge-queue")
+            await check.run(service)
+    except RequirementFailed as exc:
+        failure = str(exc)
+    except (aiohttp.ClientError, OSError, TimeoutError) as exc:
+        failure = f"{type(exc).__name__}: {exc}".removesuffix(": ")
+    except (KeyError, TypeError, AttributeError, IndexError) as exc:
+        failure = f"the reply does not have the promised shape: {type(exc).__name__}: {exc}"
+    return CheckResult(check.name, check.clause, failure, monotonic() - begin)

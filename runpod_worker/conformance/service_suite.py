@@ -1,28 +1,31 @@
-"""What the checks of a service share: their list, their groups, and what they do again and again."""
+"""What the checks of a service share: their list, their groups and common steps."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from .check import Checks, need, short
-from .service_under_test import Ends
+from .check import Checks, require, truncate
+from .service_under_test import ServiceUnderTest
 
-check: Checks[Ends] = Checks()
+check: Checks[ServiceUnderTest] = Checks()
 
 KEYS, LEASE, SLOW = "keys", "lease", "slow"
-"""Groups that run on request: with a key, with the service's lease, with time."""
+"""Groups that run on request: given an API key, given the service's lease, given time."""
 
 
-async def completed(ends: Ends, output: Any) -> str:
-    """The id of a job that is COMPLETED with this output."""
-    pod, job = await ends.started({"n": 1})
-    await pod.done(job, {"output": output})
-    await ends.until(job, "COMPLETED")
+async def complete_job(service: ServiceUnderTest, output: Any) -> str:
+    """Run a job to COMPLETED with this output and return its id."""
+    worker, job = await service.start_job({"n": 1})
+    await worker.finish(job, {"output": output})
+    await service.until_status(job, "COMPLETED")
     return str(job["id"])
 
 
-def integers(view: dict[str, Any], *names: str) -> None:
-    """Raise Unmet unless all these are whole numbers."""
+def require_integers(view: dict[str, Any], *names: str) -> None:
+    """Raise RequirementFailed unless all these fields are whole numbers."""
     for name in names:
         value = view.get(name)
-        need(isinstance(value, int) and not isinstance(value, bool), f"{name}: expected an integer, got {short(value)}")
+        require(
+            isinstance(value, int) and not isinstance(value, bool),
+            f"{name}: expected an integer, got {truncate(value)}",
+        )

@@ -1,6 +1,6 @@
-"""A caller and a worker, played against a job service that is checked.
+"""The service that is checked, as its callers and its workers see it.
 
-Workers speak RunPod's protocol as the reference SDK does, odd content types included, and none of our extensions.
+The workers speak RunPod's protocol as the reference SDK does, odd content types included, without our extensions.
 """
 
 from __future__ import annotations
@@ -16,9 +16,11 @@ from typing import Any
 
 import aiohttp
 
-from .check import Unmet, need, same, short
+from .check import RequirementFailed, require, require_equal, truncate
 
-PATIENCE_S = 20.0
+TIMEOUT_S = 20.0
+"""How long each step waits; then its requirement has failed."""
+
 FINAL = ("COMPLETED", "FAILED", "CANCELLED", "TIMED_OUT")
 
 
@@ -36,78 +38,80 @@ class Reply:
         try:
             return json.loads(self.body)
         except ValueError:
-            raise Unmet(f"expected JSON, got status {self.status} with {short(self.body)}") from None
+            raise RequirementFailed(f"expected JSON, got status {self.status} with {truncate(self.body)}") from None
 
 
 @dataclass
-class Pod:
-    """A played worker."""
+class FakeWorker:
+    """A worker whose requests the check makes."""
 
-    ends: Ends
+    service: ServiceUnderTest
     name: str
 
-    async def take(self, patience_s: float = PATIENCE_S) -> Any:
-        """The next job."""
+    async def take(self, timeout_s: float = TIMEOUT_S) -> Any:
+        """Wait for the next job and return it."""
         path = f"job-take/{self.name}?gpu=NVIDIA+A40&job_in_progress=0"
-        return await self._taken(path, patience_s)
+        return await self._take(path, timeout_s)
 
-    async def take_batch(self, size: int, patience_s: float = PATIENCE_S) -> list[Any]:
-        """The next jobs, at most `size`."""
+    async def take_batch(self, size: int, timeout_s: float = TIMEOUT_S) -> list[Any]:
+        """Wait for the next jobs, at most `size`."""
         path = f"job-take-batch/{self.name}?gpu=NVIDIA+A40&batch_size={size}&job_in_progress=0"
-        jobs = await self._taken(path, patience_s)
+        jobs = await self._take(path, timeout_s)
         return jobs if isinstance(jobs, list) else [jobs]
 
-    async def _taken(self, path: str, patience_s: float) -> Any:
+    async def _take(self, path: str, timeout_s: float) -> Any:
         try:
-            async with asyncio.timeout(patience_s):
-                while (reply := await self.ends.send("GET", path)).status != 200:
-                    need(reply.status in (204, 400), f"job-take: got status {reply.status} with {short(reply.body)}")
+            async with asyncio.timeout(timeout_s):
+                while (reply := await self.service.send("GET", path)).status != 200:
+                    require(
+                        reply.status in (204, 400), f"job-take: got status {reply.status} with {truncate(reply.body)}"
+                    )
         except TimeoutError:
-            raise Unmet(f"job-take: no job within {patience_s:g} s") from None
-        same(reply.content_type, "application/json", "content type of job-take")
+            raise RequirementFailed(f"job-take: no job within {timeout_s:g} s") from None
+        require_equal(reply.content_type, "application/json", "content type of job-take")
         return reply.json
 
-    async def done(self, job: Any, body: Any, *, query: str = "&isStream=false") -> Reply:
-        """Post a result (bytes as they are, anything else as JSON)."""
+    async def finish(self, job: Any, body: Any, *, query: str = "&isStream=false") -> Reply:
+        """Send a result: bytes as they are, anything else as JSON."""
         data = body if isinstance(body, bytes) else json.dumps(body, ensure_ascii=False).encode()
         headers = {"Content-Type": "application/x-www-form-urlencoded", "charset": "utf-8"}
         path = f"job-done/{self.name}/{_id(job)}?gpu=NVIDIA+A40{query}"
-        reply = await self.ends.send("POST", path, data=data, headers=headers)
-        need(200 <= reply.status < 300, f"job-done: got status {reply.status} with {short(reply.body)}")
+        reply = await self.service.send("POST", path, data=data, headers=headers)
+        require(200 <= reply.status < 300, f"job-done: got status {reply.status} with {truncate(reply.body)}")
         return reply
 
-    async def ended(self, job: Any, output: Any = None) -> None:
-        """Post that a generator has ended."""
-        await self.done(job, {"output": output or []}, query="&isStream=true")
+    async def end_stream(self, job: Any, output: Any = None) -> None:
+        """Report that the generator has ended."""
+        await self.finish(job, {"output": output or []}, query="&isStream=true")
 
-    async def chunk(self, job: Any, value: Any) -> None:
-        """Post one chunk."""
+    async def send_chunk(self, job: Any, value: Any) -> None:
+        """Send one chunk."""
         path = f"job-stream/{self.name}/{_id(job)}?gpu=NVIDIA+A40&isStream=false"
-        reply = await self.ends.send("POST", path, data=json.dumps({"output": value}).encode())
-        need(200 <= reply.status < 300, f"job-stream: got status {reply.status} with {short(reply.body)}")
+        reply = await self.service.send("POST", path, data=json.dumps({"output": value}).encode())
+        require(200 <= reply.status < 300, f"job-stream: got status {reply.status} with {truncate(reply.body)}")
 
     async def ping(self, *jobs: Any) -> None:
-        """Say that it holds these jobs."""
+        """Send a heartbeat that lists these jobs."""
         listed = f"&job_id={'%2C'.join(_id(job) for job in jobs)}" if jobs else ""
-        reply = await self.ends.send("GET", f"ping/{self.name}?gpu=NVIDIA+A40{listed}&runpod_version=1.12.0")
-        need(200 <= reply.status < 300, f"ping: got status {reply.status}")
+        reply = await self.service.send("GET", f"ping/{self.name}?gpu=NVIDIA+A40{listed}&runpod_version=1.12.0")
+        require(200 <= reply.status < 300, f"ping: got status {reply.status}")
 
-    async def beat(self, *jobs: Any) -> None:
-        """Ping for these jobs until cancelled, as often as a short lease needs it."""
+    async def ping_until_cancelled(self, *jobs: Any) -> None:
+        """Send heartbeats for these jobs, often enough for a short lease."""
         while True:
             await self.ping(*jobs)
-            await asyncio.sleep(min(2.0, (self.ends.lease_s or 10.0) / 4))
+            await asyncio.sleep(min(2.0, (self.service.lease_s or 10.0) / 4))
 
-    async def stops(self) -> list[str]:
-        """The jobs it is told to stop, once there are some."""
+    async def receive_stops(self) -> list[str]:
+        """Wait until the service names jobs to stop, and return their ids."""
         try:
-            async with asyncio.timeout(PATIENCE_S):
-                while (reply := await self.ends.send("GET", f"job-stop/{self.name}?gpu=NVIDIA+A40")).status != 200:
-                    need(reply.status == 204, f"job-stop: got status {reply.status}")
+            async with asyncio.timeout(TIMEOUT_S):
+                while (reply := await self.service.send("GET", f"job-stop/{self.name}?gpu=NVIDIA+A40")).status != 200:
+                    require(reply.status == 204, f"job-stop: got status {reply.status}")
         except TimeoutError:
-            raise Unmet(f"job-stop: told nothing within {PATIENCE_S:g} s") from None
-        told: list[str] = reply.json.get("jobsToStop")
-        return told
+            raise RequirementFailed(f"job-stop: no job named within {TIMEOUT_S:g} s") from None
+        job_ids: list[str] = reply.json.get("jobsToStop")
+        return job_ids
 
 
 def _id(job: Any) -> str:
@@ -115,8 +119,8 @@ def _id(job: Any) -> str:
 
 
 @dataclass
-class Ends:
-    """Both ends of one endpoint of a service. `lease_s` is how long it lets a silent worker keep a job."""
+class ServiceUnderTest:
+    """One endpoint of the service. `lease_s` is how long a silent worker keeps its jobs."""
 
     session: aiohttp.ClientSession
     url: str
@@ -125,7 +129,7 @@ class Ends:
     _numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
 
     async def send(self, method: str, path: str, *, key: str | None = None, **more: Any) -> Reply:
-        """A request to the endpoint, with the key in the form most callers send it."""
+        """Send a request to the endpoint, with the key in the form most callers use."""
         headers = dict(more.pop("headers", {}))
         if self.key is not None and key is None:
             headers["Authorization"] = f"Bearer {self.key}"
@@ -136,47 +140,52 @@ class Ends:
             return Reply(reply.status, reply.content_type, await reply.read())
 
     async def call(self, method: str, path: str, body: Any = None) -> Any:
-        """The JSON of a reply that has to be a 200."""
+        """Send a request, require status 200, and return the JSON of the reply."""
         reply = await self.send(method, path, json=body)
-        need(reply.status == 200, f"{method} /{path.partition('?')[0]}: got status {reply.status}: {short(reply.body)}")
+        require(
+            reply.status == 200,
+            f"{method} /{path.partition('?')[0]}: got status {reply.status}: {truncate(reply.body)}",
+        )
         return reply.json
 
-    async def run(self, job_input: Any, **more: Any) -> str:
-        """Submit a job; its id."""
+    async def submit(self, job_input: Any, **more: Any) -> str:
+        """Submit a job and return its id."""
         view = await self.call("POST", "run", {"input": job_input, **more})
-        need(isinstance(view.get("id"), str), f"/run: expected an id, got {short(view)}")
+        require(isinstance(view.get("id"), str), f"/run: expected an id, got {truncate(view)}")
         return str(view["id"])
 
-    async def status(self, job: Any) -> Any:
-        """The job's view."""
+    async def get_view(self, job: Any) -> Any:
+        """Return the job's view."""
         return await self.call("GET", f"status/{_id(job)}")
 
-    async def until(self, job: Any, *statuses: str, patience_s: float = PATIENCE_S) -> Any:
-        """The job's view once it has one of these statuses."""
-        end = monotonic() + patience_s
-        while (view := await self.status(job))["status"] not in statuses:
-            need(monotonic() < end, f"the job is {view['status']}, not {' or '.join(statuses)}, after {patience_s:g} s")
-            need(view["status"] not in FINAL, f"the job is {view['status']}, expected {' or '.join(statuses)}")
+    async def until_status(self, job: Any, *statuses: str, timeout_s: float = TIMEOUT_S) -> Any:
+        """Wait until the job has one of these statuses and return its view."""
+        end = monotonic() + timeout_s
+        while (view := await self.get_view(job))["status"] not in statuses:
+            require(
+                monotonic() < end, f"the job is {view['status']}, not {' or '.join(statuses)}, after {timeout_s:g} s"
+            )
+            require(view["status"] not in FINAL, f"the job is {view['status']}, expected {' or '.join(statuses)}")
             await asyncio.sleep(0.05)
         return view
 
-    def pod(self) -> Pod:
-        """A worker with a new name."""
-        return Pod(self, f"conformance-{next(self._numbers)}")
+    def new_worker(self) -> FakeWorker:
+        """Return a worker with a new name."""
+        return FakeWorker(self, f"conformance-{next(self._numbers)}")
 
-    async def started(self, job_input: Any, **more: Any) -> tuple[Pod, Any]:
-        """A job that a new worker has taken."""
-        job_id = await self.run(job_input, **more)
-        pod = self.pod()
-        job = await pod.take()
-        same(job.get("id"), job_id, "the id of the job that was handed out (is another worker on this endpoint?)")
-        return pod, job
+    async def start_job(self, job_input: Any, **more: Any) -> tuple[FakeWorker, Any]:
+        """Submit a job, let a new worker take it, and return both."""
+        job_id = await self.submit(job_input, **more)
+        worker = self.new_worker()
+        job = await worker.take()
+        require_equal(job.get("id"), job_id, "the id of the job taken (is another worker on this endpoint?)")
+        return worker, job
 
 
 @asynccontextmanager
-async def ends(url: str, key: str | None, lease_s: float | None) -> AsyncIterator[Ends]:
-    """Both ends of the endpoint at `url` (`http://host/v2/ENDPOINT`)."""
+async def connect(url: str, key: str | None, lease_s: float | None) -> AsyncIterator[ServiceUnderTest]:
+    """Connect to the endpoint at `url` (`http://host/v2/ENDPOINT`)."""
     connector = aiohttp.TCPConnector(limit=0)
     timeout = aiohttp.ClientTimeout(total=120)
     async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
-        yield Ends(session, url.rstrip("/"), key, lease_s)
+        yield ServiceUnderTest(session, url.rstrip("/"), key, lease_s)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from . import service_for_callers, service_for_workers, service_suite, worker_lifecycle, worker_results, worker_suite
 
 MODULES = (service_for_callers, service_for_workers, worker_results, worker_lifecycle)
-"""Their checks are in the lists as soon as they are imported."""
+"""Importing these modules adds their checks to the lists."""
 
 SERVICE = service_suite.check.all
 WORKER = worker_suite.check.all

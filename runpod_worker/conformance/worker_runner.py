@@ -1,4 +1,4 @@
-"""Runs the checks of a worker: starts its command as each group of checks needs it, and once more when it has ended."""
+"""Runs the checks of a worker: starts its command for each group of checks, and again after it has exited."""
 
 from __future__ import annotations
 
@@ -13,155 +13,158 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 
-from .check import Check, Unmet, Verdict
-from .scripted_service import Stage
+from .check import Check, CheckResult, RequirementFailed
+from .scripted_service import ScriptedService
 
-START_S = 60.0
-CHECK_S = 90.0
-AT_ONCE = 3
-"""Workers that run at once: more would measure the machine."""
+START_TIMEOUT_S = 60.0
+CHECK_TIMEOUT_S = 90.0
+MAX_WORKERS = 4
+"""Workers that run at the same time; further groups wait. With more, the checks would measure the machine."""
 
 HANDLERS = Path(__file__).parent / "handlers"
-PLACES = {"{handler}": str(HANDLERS / "worker.py"), "{sdk_handler}": str(HANDLERS / "sdk.py")}
-"""What stands for the shipped conformance handlers in a command."""
+PLACEHOLDERS = {"{handler}": str(HANDLERS / "worker.py"), "{sdk_handler}": str(HANDLERS / "sdk.py")}
+"""What a command may write instead of the path of a shipped conformance handler."""
 
 
 @dataclass
-class WorkerSide:
-    """A worker that runs, and the service that is played for it."""
+class WorkerUnderTest:
+    """A running worker and the service that it talks to."""
 
-    stage: Stage
+    service: ScriptedService
     name: str
     process: asyncio.subprocess.Process
-    spent: bool = False
-    """The next check needs a new one."""
+    is_spent: bool = False
+    """A check sets it when the next check needs a new worker."""
 
     @property
-    def gone(self) -> bool:
+    def has_exited(self) -> bool:
         """Whether the command has ended."""
         return self.process.returncode is not None
 
     def terminate(self) -> None:
-        """What a container gets: SIGTERM to its first process."""
+        """Send SIGTERM to the first process, as a container runtime does."""
         self.process.send_signal(signal.SIGTERM)
 
-    async def left(self, patience_s: float) -> int:
-        """The exit status, once the worker has ended."""
+    async def exit_status(self, timeout_s: float) -> int:
+        """Wait for the worker to exit and return its status."""
         try:
-            return await asyncio.wait_for(self.process.wait(), patience_s)
+            return await asyncio.wait_for(self.process.wait(), timeout_s)
         except TimeoutError:
-            raise Unmet(f"the worker is still there {patience_s:g} s after SIGTERM") from None
+            raise RequirementFailed(f"the worker still runs {timeout_s:g} s after SIGTERM") from None
 
-    async def end(self) -> None:
-        """The container is gone, with everything in it."""
+    async def close(self) -> None:
+        """Kill the worker's whole session, as a container's end does, and close the service."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         await self.process.wait()
-        await self.stage.close()
+        await self.service.close()
 
 
-class WorkerRun:
+class WorkerRunner:
     """Checks one command.
 
     Args:
         command: starts the worker: a program and its arguments.
-        env: the environment it is started in, without what the platform adds.
+        env: the environment to start it in, without the platform's variables.
     """
 
     def __init__(self, command: Sequence[str], env: Mapping[str, str]) -> None:
-        self._command = [_placed(word) for word in command]
+        self._command = [_expand(word) for word in command]
         self._env = env
         self._started = 0
 
-    async def verdicts(self, checks: Sequence[Check[WorkerSide]]) -> AsyncIterator[Verdict]:
-        """The checks' verdicts, as they come. Each group has a worker and a service of its own; they run at once."""
-        told: asyncio.Queue[Verdict] = asyncio.Queue()
-        at_once = asyncio.Semaphore(AT_ONCE)
+    async def run(self, checks: Sequence[Check[WorkerUnderTest]]) -> AsyncIterator[CheckResult]:
+        """Run the checks and yield each result at once. Each group has its own worker and service; groups overlap."""
+        results: asyncio.Queue[CheckResult] = asyncio.Queue()
+        limit = asyncio.Semaphore(MAX_WORKERS)
         names = list(dict.fromkeys(check.group for check in checks))
         async with asyncio.TaskGroup() as groups:
             for name in names:
-                groups.create_task(self._group([one for one in checks if one.group == name], told, at_once))
+                groups.create_task(self._run_group([check for check in checks if check.group == name], results, limit))
             for _ in checks:
-                yield await told.get()
+                yield await results.get()
 
-    async def _group(
-        self, checks: Sequence[Check[WorkerSide]], told: asyncio.Queue[Verdict], at_once: asyncio.Semaphore
+    async def _run_group(
+        self,
+        checks: Sequence[Check[WorkerUnderTest]],
+        results: asyncio.Queue[CheckResult],
+        limit: asyncio.Semaphore,
     ) -> None:
-        side: WorkerSide | None = None
-        async with at_once:
+        worker: WorkerUnderTest | None = None
+        async with limit:
             try:
                 for check in checks:
-                    verdict, side = await self._verdict(check, side)
-                    if side is not None and (verdict.why or side.gone or side.spent):
-                        await side.end()  # what it left behind must not harm the next check
-                        side = None
-                    told.put_nowait(verdict)
+                    result, worker = await self._run_check(check, worker)
+                    if worker is not None and (result.failure or worker.has_exited or worker.is_spent):
+                        await worker.close()  # a failed check's leftovers must not disturb the next check
+                        worker = None
+                    results.put_nowait(result)
             finally:
-                if side is not None:
-                    await side.end()
+                if worker is not None:
+                    await worker.close()
 
-    async def _verdict(self, check: Check[WorkerSide], side: WorkerSide | None) -> tuple[Verdict, WorkerSide | None]:
-        begin, why = monotonic(), ""
+    async def _run_check(
+        self, check: Check[WorkerUnderTest], worker: WorkerUnderTest | None
+    ) -> tuple[CheckResult, WorkerUnderTest | None]:
+        begin, failure = monotonic(), ""
         try:
-            if side is None:
-                side = await self._start(check.group)
-            side.stage.fault = None
+            if worker is None:
+                worker = await self._start(check.group)
+            worker.service.recover()
             begin = monotonic()
-            await asyncio.wait_for(check.run(side), CHECK_S)
-        except Unmet as unmet:
-            why = str(unmet)
+            await asyncio.wait_for(check.run(worker), CHECK_TIMEOUT_S)
+        except RequirementFailed as exc:
+            failure = str(exc)
         except TimeoutError:
-            why = f"did not end within {CHECK_S:g} s"
-        except Exception as error:
-            why = f"the check itself broke: {type(error).__name__}: {error}"
-        return Verdict(name=check.name, clause=check.clause, why=why, seconds=monotonic() - begin), side
+            failure = f"did not end within {CHECK_TIMEOUT_S:g} s"
+        except Exception as exc:
+            failure = f"the check itself raised {type(exc).__name__}: {exc}"
+        return CheckResult(check.name, check.clause, failure, monotonic() - begin), worker
 
-    async def _start(self, group: str) -> WorkerSide:
-        stage = Stage()
-        await stage.open()
+    async def _start(self, group: str) -> WorkerUnderTest:
+        service = ScriptedService()
+        await service.open()
         self._started += 1
         name = f"conformance-{self._started}"
-        kind, *more = group.split()
+        kind, *settings = group.split()
         env = {
             **self._env,
-            **stage.variables(name),
+            **service.environment(name),
             "CONFORMANCE_KIND": kind,
-            "CONFORMANCE_CONCURRENCY": "3" if "x3" in more else "1",
-            "CONFORMANCE_AGGREGATE": "1" if "aggregate" in more else "",
+            "CONFORMANCE_CONCURRENCY": "3" if "x3" in settings else "1",
+            "CONFORMANCE_AGGREGATE": "1" if "aggregate" in settings else "",
         }
         with tempfile.TemporaryFile() as log:
             process = await asyncio.create_subprocess_exec(
                 *self._command, env=env, stdout=log, stderr=log, start_new_session=True
             )
-            side = WorkerSide(stage, name, process)
+            worker = WorkerUnderTest(service, name, process)
             try:
-                await self._ready(side)
-            except Unmet as unmet:
+                await _until_ready(worker)
+            except RequirementFailed as exc:
                 log.seek(0)
-                said = log.read().decode(errors="replace").strip().splitlines()[-3:]
-                await side.end()
-                raise Unmet(f"{unmet}; its last words: {' | '.join(said)}") from None
-        return side
-
-    async def _ready(self, side: WorkerSide) -> None:
-        asking = asyncio.ensure_future(side.stage.until(lambda: _asks(side.stage), "a first job-take", START_S))
-        ending = asyncio.ensure_future(side.process.wait())
-        try:
-            await asyncio.wait((asking, ending), return_when=asyncio.FIRST_COMPLETED)
-            if not asking.done():
-                raise Unmet(f"the worker ended with status {side.process.returncode} before it asked for a job")
-            asking.result()
-        finally:
-            asking.cancel()
-            ending.cancel()
-            await asyncio.gather(asking, ending, return_exceptions=True)
+                last_lines = log.read().decode(errors="replace").strip().splitlines()[-3:]
+                await worker.close()
+                raise RequirementFailed(f"{exc}; its last lines: {' | '.join(last_lines)}") from None
+        return worker
 
 
-def _asks(stage: Stage) -> bool:
-    return any(one.what in ("take", "batch") for one in stage.heard)
+async def _until_ready(worker: WorkerUnderTest) -> None:
+    take = asyncio.ensure_future(worker.service.until_take(START_TIMEOUT_S))
+    exit_ = asyncio.ensure_future(worker.process.wait())
+    try:
+        await asyncio.wait((take, exit_), return_when=asyncio.FIRST_COMPLETED)
+        if not take.done():
+            status = worker.process.returncode
+            raise RequirementFailed(f"the worker exited with status {status} before it asked for a job")
+        take.result()
+    finally:
+        take.cancel()
+        exit_.cancel()
+        await asyncio.gather(take, exit_, return_exceptions=True)
 
 
-def _placed(word: str) -> str:
-    for place, path in PLACES.items():
-        word = word.replace(place, path)
+def _expand(word: str) -> str:
+    for placeholder, path in PLACEHOLDERS.items():
+        word = word.replace(placeholder, path)
     return sys.executable if word == "{python}" else word

@@ -1,39 +1,40 @@
-"""What the checks of a worker share: their list, their groups, and what they ask of a result."""
+"""What the checks of a worker share: their list, their groups, and how they read a result."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from .check import Checks, need, short
-from .scripted_service import Heard, Stage
-from .worker_runner import WorkerSide
+from .check import Checks, require, truncate
+from .scripted_service import ScriptedService, WorkerRequest
+from .worker_runner import WorkerUnderTest
 
-check: Checks[WorkerSide] = Checks()
+check: Checks[WorkerUnderTest] = Checks()
 
-FUNCTION, OUTAGE, STOP = "function", "function outage", "function stop"
+FUNCTION, OUTAGE, LONG_OUTAGE = "function", "function outage", "function long outage"
+STOP, PINGS = "function stop", "function pings"
 COROUTINE, MANY = "coroutine", "coroutine x3"
 GENERATOR, ASYNC_GENERATOR, AGGREGATE = "generator", "async_generator", "async_generator aggregate"
-"""How the worker was started: the kind of the handler, what more is set, and which checks share one."""
+"""How the worker is started: the kind of handler, then its settings. Checks of one group share a worker."""
 
 SOON_S = 10.0
-"""Longer than anything takes that is done at once, shorter than a long poll."""
+"""Longer than any immediate action takes, shorter than a long poll."""
 
 
-def output_of(heard: Heard) -> Any:
-    """The output in a result that is no failure."""
-    body = heard.json
-    need("error" not in body, f"the job failed: {short(body.get('error'))}")
-    need("output" in body, f"there is no output in {short(body)}")
+def output_of(report: WorkerRequest) -> Any:
+    """The output of a successful result."""
+    body = report.json
+    require("error" not in body, f"the job failed: {truncate(body.get('error'))}")
+    require("output" in body, f"expected an output, got {truncate(body)}")
     return body["output"]
 
 
-def error_of(heard: Heard) -> str:
-    """The error in a result, which is a string."""
-    error = heard.json.get("error")
-    need(isinstance(error, str) and error, f"error: expected a string, got {short(error)}")
+def error_of(report: WorkerRequest) -> str:
+    """The error of a failed result: a string."""
+    error = report.json.get("error")
+    require(isinstance(error, str) and error, f"error: expected a string, got {truncate(error)}")
     return str(error)
 
 
-async def quickly_finished(stage: Stage, job_input: Any) -> Heard:
-    """The result of one more job: the worker goes on."""
-    return await stage.result(stage.add(job_input))
+async def run_job(service: ScriptedService, job_input: Any) -> WorkerRequest:
+    """Submit a job and return its result."""
+    return await service.final_report(service.submit(job_input))

@@ -15,8 +15,9 @@ import pytest
 from aiohttp import web
 
 from runpod_worker.conformance import service_runner, suites
-from runpod_worker.conformance.check import Checks, Verdict, need, same
-from runpod_worker.conformance.worker_runner import WorkerRun, WorkerSide
+from runpod_worker.conformance.check import CheckResult, Checks, require, require_equal
+from runpod_worker.conformance.worker_runner import WorkerRunner, WorkerUnderTest
+from runpod_worker.conformance.worker_suite import run_job
 
 pytestmark = pytest.mark.slow
 
@@ -35,7 +36,7 @@ def test_our_service_passes_every_check(site: Any) -> None:
     slow = ["--slow"] if os.environ.get("COMPAT") == "all" else []
     status, table = conformance(site.url, "--lease", "2", *slow)
 
-    count = len(service_runner.chosen(suites.SERVICE, key=False, lease=True, slow=bool(slow)))  # keys: below
+    count = len(service_runner.select(suites.SERVICE, key=False, lease=True, slow=bool(slow)))  # keys: below
     assert (status, "FAIL" in table) == (0, False), table
     assert table.splitlines()[-1] == f"{count} of {count} passed"
 
@@ -78,12 +79,12 @@ def test_a_handler_for_the_reference_sdk_passes_as_well_on_ours() -> None:
     assert (status, table.splitlines()[-1]) == (0, "2 of 2 passed"), table
 
 
-def test_a_worker_that_does_not_start_fails_with_its_last_words() -> None:
+def test_a_worker_that_does_not_start_fails_with_its_last_lines() -> None:
     command = f"{sys.executable} -c \"import sys; sys.exit('no handler here')\""
     status, table = conformance("--worker", command, "--only", "empty dict")
 
     assert status == 1
-    assert "ended with status 1 before it asked for a job; its last words: no handler here" in table
+    assert "exited with status 1 before it asked for a job; its last lines: no handler here" in table
 
 
 def test_a_service_that_is_not_there_fails() -> None:
@@ -95,10 +96,10 @@ def test_a_service_that_is_not_there_fails() -> None:
 @pytest.mark.parametrize(
     "options", [(), ("http://x/v2/ep", "--worker", "x"), ("not a url",), ("http://x/v2/e", "--only", "no such check")]
 )
-def test_what_makes_no_sense_is_said(options: tuple[str, ...]) -> None:
-    status, said = conformance(*options)
+def test_contradictory_options_are_an_error(options: tuple[str, ...]) -> None:
+    status, output = conformance(*options)
 
-    assert (status, said.startswith("error: ")) == (1, True)
+    assert (status, output.startswith("error: ")) == (1, True)
 
 
 @pytest.fixture
@@ -116,37 +117,37 @@ async def yes_man() -> AsyncIterator[str]:
 
 
 async def test_a_service_that_agrees_to_everything_passes_nothing(yes_man: str) -> None:
-    checks = service_runner.chosen(suites.SERVICE, key=False, lease=False, slow=False)
+    checks = service_runner.select(suites.SERVICE, key=False, lease=False, slow=False)
 
-    verdicts = [one async for one in service_runner.verdicts(yes_man, checks)]
+    results = [result async for result in service_runner.run_checks(yes_man, checks)]
 
-    assert [one.name for one in verdicts if not one.why] == []
+    assert [result.name for result in results if not result.failure] == []
 
 
 async def test_what_one_check_leaves_behind_does_not_reach_the_next() -> None:
-    checks: Checks[WorkerSide] = Checks()
+    checks: Checks[WorkerUnderTest] = Checks()
     names = []
 
     @checks("X", group="function")
-    async def fails(side: WorkerSide) -> None:
-        names.append(side.name)
-        side.stage.add({"sleep": 60})
-        need(False, "as it should")
+    async def fails(worker: WorkerUnderTest) -> None:
+        names.append(worker.name)
+        worker.service.submit({"sleep": 60})
+        require(False, "as it should")
 
     @checks("X", group="function")
-    async def passes(side: WorkerSide) -> None:
-        names.append(side.name)
-        same((await side.stage.result(side.stage.add({"return": 1}))).json, {"output": 1}, "result")
+    async def passes(worker: WorkerUnderTest) -> None:
+        names.append(worker.name)
+        require_equal((await run_job(worker.service, {"return": 1})).json, {"output": 1}, "result")
 
-    run = WorkerRun([sys.executable, "-m", "runpod_worker", "run", "{handler}"], dict(os.environ))
-    verdicts: list[Verdict] = [one async for one in run.verdicts(checks.all)]
+    runner = WorkerRunner([sys.executable, "-m", "runpod_worker", "run", "{handler}"], dict(os.environ))
+    results: list[CheckResult] = [result async for result in runner.run(checks.all)]
 
-    assert [(one.name, one.why) for one in verdicts] == [("fails", "as it should"), ("passes", "")]
+    assert [(result.name, result.failure) for result in results] == [("fails", "as it should"), ("passes", "")]
     assert names[0] != names[1]
 
 
 def test_every_check_names_its_clause_and_no_name_is_used_twice() -> None:
     for suite in (suites.SERVICE, suites.WORKER):
-        names = [one.name for one in suite]
+        names = [check.name for check in suite]
         assert len(names) == len(set(names))
-        assert all(one.clause[0] in "ABCDEG" for one in suite)
+        assert all(check.clause[0] in "ABCDEG" for check in suite)

@@ -41,20 +41,20 @@ STALE = {"X-Stale": "1"}
 
 def outcomes(service: Any, job: str) -> list[tuple[str, Any]]:
     """Attempt and body of each final report."""
-    found = [one for one in service.to("job-done") if one.job == job and one.json.get("status") != "IN_PROGRESS"]
+    found = [one for one in service.to("job-done") if one.job_id == job and one.json.get("status") != "IN_PROGRESS"]
     return [(one.headers.get("x-attempt"), one.json) for one in found]
 
 
 async def test_a_job_that_comes_with_the_stale_answer_to_its_own_outcome_is_not_lost(
     agreed: Any, start_worker: Any
 ) -> None:
-    agreed.forgets = 5
+    agreed.reassign_count = 5
     await start_worker(ECHO)
 
     await agreed.add(*({"id": f"j{n}", "input": n, "attempt": 1} for n in range(300)))
-    await agreed.until(lambda: len(agreed.results()) == 300 and not agreed.forgets)
+    await agreed.until(lambda: len(agreed.results()) == 300 and not agreed.reassign_count)
 
-    twice = {one.job for one in agreed.to("job-done") if one.headers["x-attempt"] != "1"}
+    twice = {one.job_id for one in agreed.to("job-done") if one.headers["x-attempt"] != "1"}
     await agreed.until(lambda: sum(len(outcomes(agreed, job)) for job in agreed.results()) == 305)
     for job in twice:
         (first, body), *_, (last, same) = outcomes(agreed, job)

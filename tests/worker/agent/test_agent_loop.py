@@ -97,7 +97,7 @@ async def test_a_free_worker_waits_in_a_held_request_and_asks_nothing_else(servi
 
 
 async def test_a_service_that_does_not_hold_is_not_hammered(service: Any, start_worker: Any) -> None:
-    service.hold_s = 0
+    service.poll_timeout_s = 0
     await start_worker(ECHO)
     await service.requests_to("job-take", 3)
     before = len(service.requests)
@@ -126,7 +126,7 @@ async def test_a_new_attempt_of_a_job_that_is_held_is_not_run_twice(
     await agreed.add({"id": "a", "input": str(flag), "attempt": 1})
     await agreed.requests_to("job-done")
     await agreed.add({"id": "a", "input": str(flag), "attempt": 2})
-    await agreed.until(lambda: len(agreed.taken_at) and not agreed._jobs)
+    await agreed.until(lambda: len(agreed.taken_at) and not agreed.jobs)
     await agreed.until(lambda: len(agreed.to("job-take") + agreed.to("job-take-batch")) >= 3)
     flag.touch()
 

@@ -27,7 +27,7 @@ def outcomes(service: Any) -> dict[str, list[Any]]:
     found: dict[str, list[Any]] = {}
     for one in service.to("job-done"):
         if one.json.get("status") != "IN_PROGRESS":
-            found.setdefault(one.job, []).append(one.json)
+            found.setdefault(one.job_id, []).append(one.json)
     return found
 
 
@@ -85,14 +85,11 @@ async def test_an_outage_costs_no_result_and_few_requests(service: Any, start_wo
     )
     await service.add(*({"id": f"j{i}", "input": i} for i in range(200)))
     await service.until(lambda: len(outcomes(service)) > 20)
-    failing = 10_000
-    for route in ("job-done", "job-take", "job-take-batch", "job-stop", "ping"):
-        service.script(route, *[503] * failing)
+    service.fail("job-done", "job-take", "job-take-batch", "job-stop", "ping", status=503)
     began, before = time.monotonic(), len(service.requests)
     await asyncio.sleep(4)
     asked, lasted = len(service.requests) - before, time.monotonic() - began
-    for script in service._scripts.values():
-        script.answers.clear()
+    service.recover()
 
     await service.until(lambda: len(outcomes(service)) == 200)
 

@@ -58,11 +58,11 @@ async def handler(job):
 
 
 def outcomes(service: Any, job: str) -> list[Any]:
-    return [one.json for one in service.to("job-done") if one.job == job and one.json.get("status") != "IN_PROGRESS"]
+    return [one.json for one in service.to("job-done") if one.job_id == job and one.json.get("status") != "IN_PROGRESS"]
 
 
 async def running(service: Any, job: str) -> None:
-    await service.until(lambda: [one for one in service.to("job-done") if one.job == job])
+    await service.until(lambda: [one for one in service.to("job-done") if one.job_id == job])
 
 
 @pytest.mark.parametrize("kind", KINDS)

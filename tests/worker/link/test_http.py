@@ -64,7 +64,7 @@ async def test_a_take_for_one_job_is_sent_as_the_sdk_sends_it(service: Any, link
     await link.take(ONE, busy=False)
 
     [sent] = service.to("job-take")
-    assert sent.raw == "/v2/ep/job-take/pod-1?gpu=NVIDIA+RTX+A5000&job_in_progress=0"
+    assert sent.target == "/v2/ep/job-take/pod-1?gpu=NVIDIA+RTX+A5000&job_in_progress=0"
     assert sent.headers["authorization"] == "KEY123"
     assert not [name for name in sent.headers if name.startswith("x-")]
 
@@ -76,7 +76,7 @@ async def test_a_take_for_several_jobs_goes_to_the_batch_route(service: Any, lin
 
     assert [job.id for job in jobs] == ["a", "b"]
     [sent] = service.to("job-take-batch")
-    assert sent.raw == "/v2/ep/job-take-batch/pod-1?gpu=NVIDIA+RTX+A5000&batch_size=3&job_in_progress=1"
+    assert sent.target == "/v2/ep/job-take-batch/pod-1?gpu=NVIDIA+RTX+A5000&batch_size=3&job_in_progress=1"
 
 
 async def test_parameters_start_with_a_question_mark_where_the_template_has_none(
@@ -88,8 +88,8 @@ async def test_parameters_start_with_a_question_mark_where_the_template_has_none
     await link.take(ONE, busy=False)
     await link.finish(JOB, b"{}")
 
-    assert service.to("job-take")[0].raw == "/v2/ep/job-take/pod-1?job_in_progress=0"
-    assert service.to("job-done")[0].raw == "/v2/ep/job-done/job-1-u1?isStream=false"
+    assert service.to("job-take")[0].target == "/v2/ep/job-take/pod-1?job_in_progress=0"
+    assert service.to("job-done")[0].target == "/v2/ep/job-done/job-1-u1?isStream=false"
 
 
 @pytest.mark.parametrize("status", [204, 400])
@@ -179,7 +179,7 @@ async def test_a_result_is_sent_as_the_sdk_sends_it(service: Any, link: HttpLink
     await link.finish(JOB, '{"output": {"ok": "é"}}'.encode(), is_stream=True)
 
     [sent] = service.to("job-done")
-    assert sent.raw == "/v2/ep/job-done/pod-1/job-1-u1?gpu=NVIDIA+RTX+A5000&isStream=true"
+    assert sent.target == "/v2/ep/job-done/pod-1/job-1-u1?gpu=NVIDIA+RTX+A5000&isStream=true"
     assert sent.json == {"output": {"ok": "é"}}
     assert sent.headers["content-type"] == "application/x-www-form-urlencoded"
     assert sent.headers["charset"] == "utf-8"
@@ -189,7 +189,7 @@ async def test_an_outcome_of_another_worker_names_that_worker(service: Any, link
     await link.finish(JOB, b"{}", worker_id="pod 0")
 
     [sent] = service.to("job-done")
-    assert sent.raw == "/v2/ep/job-done/pod%200/job-1-u1?gpu=NVIDIA+RTX+A5000&isStream=false"
+    assert sent.target == "/v2/ep/job-done/pod%200/job-1-u1?gpu=NVIDIA+RTX+A5000&isStream=false"
 
 
 async def test_progress_goes_to_job_done_with_a_status(service: Any, link: HttpLink) -> None:
@@ -204,14 +204,14 @@ async def test_a_chunk_goes_to_job_stream(service: Any, link: HttpLink) -> None:
     await link.report_chunks(JOB, 5, [b'{"t":1}'])
 
     [sent] = service.to("job-stream")
-    assert sent.raw == "/v2/ep/job-stream/pod-1/job-1-u1?gpu=NVIDIA+RTX+A5000&isStream=false"
+    assert sent.target == "/v2/ep/job-stream/pod-1/job-1-u1?gpu=NVIDIA+RTX+A5000&isStream=false"
     assert sent.json == {"output": {"t": 1}}
 
 
 async def test_an_id_cannot_leave_its_place_in_the_url(service: Any, link: HttpLink) -> None:
     await link.finish(AttemptRef("../x?y", None), b"{}")
 
-    assert service.to("job-done")[0].raw.startswith("/v2/ep/job-done/pod-1/..%2Fx%3Fy?")
+    assert service.to("job-done")[0].target.startswith("/v2/ep/job-done/pod-1/..%2Fx%3Fy?")
 
 
 # ---------------------------------------------------------------- ping, job-stop
@@ -222,15 +222,15 @@ async def test_a_beat_names_the_jobs_that_are_held(service: Any, link: HttpLink)
     await link.heartbeat(["a1", "a2"])
 
     none, two = service.to("ping")
-    assert none.raw == "/v2/ep/ping/pod-1?gpu=NVIDIA+RTX+A5000&runpod_version=1.12.0"
-    assert two.raw == "/v2/ep/ping/pod-1?gpu=NVIDIA+RTX+A5000&job_id=a1%2Ca2&runpod_version=1.12.0"
+    assert none.target == "/v2/ep/ping/pod-1?gpu=NVIDIA+RTX+A5000&runpod_version=1.12.0"
+    assert two.target == "/v2/ep/ping/pod-1?gpu=NVIDIA+RTX+A5000&job_id=a1%2Ca2&runpod_version=1.12.0"
 
 
 async def test_stops_come_from_the_job_stop_route(service: Any, link: HttpLink) -> None:
     await service.stop("a", "b")
 
     assert list(await link.poll_stops()) == [AttemptRef("a", None), AttemptRef("b", None)]
-    assert service.to("job-stop")[0].raw == "/v2/ep/job-stop/pod-1?gpu=NVIDIA+RTX+A5000"
+    assert service.to("job-stop")[0].target == "/v2/ep/job-stop/pod-1?gpu=NVIDIA+RTX+A5000"
 
 
 @pytest.mark.parametrize("answer", [204, b"{}", b'{"jobsToStop":[]}', b'{"jobsToStop":[3,null]}'])
@@ -371,7 +371,7 @@ async def test_jobs_and_tokens_are_given_back(service: Any, our_link: HttpLink) 
     await our_link.release(["t1"], [AttemptRef("a", 3)])
 
     [sent] = service.to("job-return")
-    assert sent.raw == "/v2/ep/job-return/pod-1"
+    assert sent.target == "/v2/ep/job-return/pod-1"
     assert json.loads(sent.body) == {"takes": ["t1"], "jobs": [{"id": "a", "attempt": 3}]}
 
 
@@ -379,7 +379,7 @@ async def test_a_file_is_stored_under_its_token(service: Any, our_link: HttpLink
     await our_link.store_file("a", "tok", "my pic.png", "image/png", b"PNG")
 
     [sent] = service.to("files")
-    assert (sent.method, sent.raw, sent.body) == ("PUT", "/v2/ep/files/a/tok/my%20pic.png", b"PNG")
+    assert (sent.method, sent.target, sent.body) == ("PUT", "/v2/ep/files/a/tok/my%20pic.png", b"PNG")
     assert sent.headers["content-type"] == "image/png"
 
 
