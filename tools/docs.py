@@ -10,8 +10,7 @@ import msgspec
 
 from runpod_worker.cli.config import groups
 from runpod_worker.config import rows
-from runpod_worker.service.settings import ServiceSettings
-from runpod_worker.service.webhooks import WebhookSettings
+from runpod_worker.service.settings import ServiceSettings, WebhookSettings
 from runpod_worker.workerfile import Case, Model, Spool, Timeouts, WorkerFile
 from runpod_worker.workerfile.schema import as_text
 

@@ -56,8 +56,7 @@ async def _dev(handler: Path, port: int, endpoint: str, log_level: str) -> int:
 @asynccontextmanager
 async def _service(port: int) -> AsyncIterator[str]:
     from runpod_worker.service.server import Server, open_stores
-    from runpod_worker.service.settings import ServiceSettings
-    from runpod_worker.service.webhooks import WebhookSettings
+    from runpod_worker.service.settings import ServiceSettings, WebhookSettings
 
     with tempfile.TemporaryDirectory(prefix="runpod-dev-") as data:
         settings = ServiceSettings(port=port, data=Path(data), webhooks=WebhookSettings(private=True))

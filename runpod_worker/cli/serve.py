@@ -42,8 +42,7 @@ def serve(
     RUNPOD_SERVICE_...: docs/settings.md lists them.
     """
     from runpod_worker.service.server import serve as serve_forever
-    from runpod_worker.service.settings import ServiceSettings
-    from runpod_worker.service.webhooks import WebhookSettings
+    from runpod_worker.service.settings import ServiceSettings, WebhookSettings
 
     setup(log_level)
     given = {"host": host, "port": port, "data": data, "public_url": public_url, "lease_s": lease}

@@ -9,9 +9,9 @@ SDK_VERSION = "1.12.0"
 """The version of RunPod's SDK whose protocol this is. A heartbeat names it, and handlers written for the SDK see it."""
 
 MIB = 2**20
-RUN_LIMIT = 10 * MIB
-RUNSYNC_LIMIT = 20 * MIB
-RESULT_LIMIT = 20 * MIB
+MAX_RUN_BYTES = 10 * MIB
+MAX_RUNSYNC_BYTES = 20 * MIB
+MAX_RESULT_BYTES = 20 * MIB
 
 EXECUTION_TIMEOUT_ERROR = "executionTimeout exceeded"
 """The error of a job that ran longer than its executionTimeout, in the platform's words (protocol A.5)."""

@@ -102,14 +102,13 @@ def _service_main() -> int:
 
 async def _serve(order: _Order) -> None:
     from runpod_worker.service.server import Server, is_loopback, open_stores
-    from runpod_worker.service.settings import ServiceSettings
-    from runpod_worker.service.webhooks import WebhookSettings
+    from runpod_worker.service.settings import ServiceSettings, WebhookSettings
 
     settings = ServiceSettings(
         host=order.host,
         port=order.port,
         data=None,
-        runsync_hold_s=DAY_MS / 1000,
+        runsync_poll_timeout_s=DAY_MS / 1000,
         execution_timeout_ms=DAY_MS,
         webhooks=WebhookSettings(private=True),
     )

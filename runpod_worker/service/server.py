@@ -154,7 +154,7 @@ class Server:
         routes = ClientRoutes(self.service).table() | OpenAIRoutes(self.service).table()
         routes |= WorkerRoutes(self.service, extensions).table()
         if files is not None:
-            routes |= FileRoutes(files, self._stores.jobs, self._settings.file_limit).table()
+            routes |= FileRoutes(files, self._stores.jobs, self._settings.max_file_bytes).table()
         return routes
 
     def _make_webhooks(self, random: Callable[[], float]) -> Webhooks:
@@ -174,7 +174,7 @@ class Server:
 
     def _body_limit(self) -> int:
         settings = self._settings
-        return max(settings.run_limit, settings.runsync_limit, settings.result_limit)
+        return max(settings.max_run_bytes, settings.max_runsync_bytes, settings.max_result_bytes)
 
     def _check_host(self) -> None:
         reachable = not (self._open_to_all or is_loopback(self._settings.host))

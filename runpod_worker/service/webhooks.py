@@ -20,14 +20,10 @@ from dataclasses import dataclass, field
 import aiohttp
 from yarl import URL
 
-from runpod_worker.config import setting
-from runpod_worker.core.backoff import Schedule
 from runpod_worker.log import log
 from runpod_worker.net import connector as net
 from runpod_worker.service.journal.port import Delivery, Store
-
-DELAYS_S = (5, 15, 60, 300, 900, 1_800, 3_600, 7_200, 14_400, 28_800)
-"""The first two waits are the platform's (protocol A.8), which gives up then; these go on for 16 hours."""
+from runpod_worker.service.settings import WebhookSettings
 
 SECRET_PREFIX = "whsec_"  # noqa: S105 - the prefix that Standard Webhooks gives to secrets
 _PULL = 256
@@ -35,34 +31,6 @@ _HEADERS = {"Content-Type": "application/json", "User-Agent": "runpod-worker"}
 
 Body = Callable[[str], Awaitable[bytes | None]]
 """Builds what a receiver gets from the job's id (protocol A.8); None: there is nothing to tell (any more)."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WebhookSettings:
-    """How webhooks are sent."""
-
-    schedule: Schedule = field(
-        default_factory=lambda: Schedule(DELAYS_S),
-        metadata={
-            "text": "The waits after failed tries, ten of them over 16 hours; then it is given up, with a log line"
-        },
-    )
-    timeout_s: float = setting(
-        15.0,
-        "RUNPOD_SERVICE_WEBHOOK_TIMEOUT",
-        text="How long a receiver may take for connection, request and answer together",
-    )
-    at_once: int = setting(64, text="Webhooks sent at the same time")
-    at_once_per_receiver: int = setting(4, text="Of these, to one receiver")
-    private: bool = setting(
-        False, "RUNPOD_SERVICE_PRIVATE_WEBHOOKS", text="Whether private and loopback addresses may be called"
-    )
-    secret: str | None = setting(
-        None,
-        "RUNPOD_SERVICE_WEBHOOK_SECRET",
-        secret=True,
-        text="A Standard-Webhooks secret (`whsec_` and base64) that bodies are signed with; unset: no signature",
-    )
 
 
 class Signer:
@@ -137,7 +105,7 @@ class Webhooks:
 
     async def run(self) -> None:
         """Deliver until cancelled; what is under way then stays owed."""
-        connector = net.connector(private=self._settings.private, limit=self._settings.at_once)
+        connector = net.connector(private=self._settings.private, limit=self._settings.max_concurrent)
         timeout = aiohttp.ClientTimeout(total=self._settings.timeout_s)
         session = aiohttp.ClientSession(
             connector=connector, timeout=timeout, cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False
@@ -165,8 +133,8 @@ class Webhooks:
         """The deliveries that may start now; lanes that got something go to the end."""
         chosen: list[Delivery] = []
         for origin, lane in list(self._lanes.items()):
-            while lane.waiting and lane.active < self._settings.at_once_per_receiver:
-                if self._active >= self._settings.at_once:
+            while lane.waiting and lane.active < self._settings.max_concurrent_per_receiver:
+                if self._active >= self._settings.max_concurrent:
                     return chosen
                 lane.active += 1
                 self._active += 1

@@ -282,7 +282,7 @@ async def test_who_hangs_up_in_the_queue_leaves_nothing_behind(site: Played) -> 
 
 
 async def test_a_long_silence_does_not_look_like_a_dead_connection() -> None:
-    async with played(silence_s=0.1) as site:
+    async with played(keepalive_s=0.1) as site:
         streamed, whole = site.ask(body={"stream": True}), site.ask(body={"stream": False})
         jobs = [await site.take(), await site.take()]
         quiet = asyncio.create_task(site.session.post(site.base + CHAT, json={"stream": True}))

@@ -16,7 +16,8 @@ from runpod_worker.core.backoff import Schedule
 from runpod_worker.core.lifecycle import CancelRequested, Failed, Retried, Taken, apply
 from runpod_worker.service.journal.port import Delivery
 from runpod_worker.service.journal.sqlite import SqliteStore
-from runpod_worker.service.webhooks import DELAYS_S, Signer, Webhooks, WebhookSettings
+from runpod_worker.service.settings import DELAYS_S, WebhookSettings
+from runpod_worker.service.webhooks import Signer, Webhooks
 
 PATIENCE_S = 30
 SECRET = "whsec_" + base64.b64encode(b"a secret of twenty-four bytes or more").decode()
@@ -216,7 +217,7 @@ async def test_webhook_is_given_up_after_the_last_try_and_says_so(store, receive
 
 
 async def test_slow_receiver_delays_nobody_else(store, receiver, make_job):
-    async with receiving() as slow, delivering(store, at_once=8, at_once_per_receiver=2) as webhooks:
+    async with receiving() as slow, delivering(store, max_concurrent=8, max_concurrent_per_receiver=2) as webhooks:
         slow.hold = asyncio.Event()
         await asyncio.gather(*(ended(store, make_job(webhook=slow.url)) for _ in range(300)))
         await asyncio.gather(*(ended(store, make_job(webhook=receiver.url)) for _ in range(20)))

@@ -38,14 +38,14 @@ class ClientRoutes:
 
     async def run(self, call: Call) -> Answer:
         """Submit a job; its id."""
-        asked = await self._submission(call, self._settings.run_limit)
+        asked = await self._submission(call, self._settings.max_run_bytes)
         job = await self._service.submit(call.endpoint, asked)
         return reply(wire.submitted(job.id))
 
     async def runsync(self, call: Call) -> Answer:
         """Submit a job; its view once it has ended, or as it is when the wait is over."""
-        asked = await self._submission(call, self._settings.runsync_limit)
-        wait_s = self._wait(call, self._settings.runsync_hold_s)
+        asked = await self._submission(call, self._settings.max_runsync_bytes)
+        wait_s = self._wait(call, self._settings.runsync_poll_timeout_s)
         job = await self._service.submit(call.endpoint, asked, sync=True)
 
         async def ended(timeout_s: float) -> bytes | None:
@@ -59,7 +59,7 @@ class ClientRoutes:
             await self._service.secure(job.id)
             return await self._view(call, job.id)
 
-        return await held(call, wait_s, self._settings.silence_s, ended, as_it_is)
+        return await held(call, wait_s, self._settings.keepalive_s, ended, as_it_is)
 
     async def status(self, call: Call) -> Answer:
         """The job as it is; `?ttl=` sets how much longer it may live."""
@@ -72,7 +72,7 @@ class ClientRoutes:
         """The job once it has ended, or as it is when the wait is over."""
         job_id = call.rest[0]
         await self._service.job(call.endpoint, job_id)
-        wait_s = self._wait(call, self._settings.runsync_hold_s)
+        wait_s = self._wait(call, self._settings.runsync_poll_timeout_s)
 
         async def ended(timeout_s: float) -> bytes | None:
             return await self._view(call, job_id) if await self._service.ended(job_id, timeout_s) else None
@@ -80,12 +80,12 @@ class ClientRoutes:
         async def as_it_is() -> bytes:
             return await self._view(call, job_id)
 
-        return await held(call, wait_s, self._settings.silence_s, ended, as_it_is)
+        return await held(call, wait_s, self._settings.keepalive_s, ended, as_it_is)
 
     async def stream(self, call: Call) -> Answer:
         """The chunks nobody has read yet; waits for some."""
         job_id = call.rest[0]
-        wait_s = self._wait(call, self._settings.stream_hold_s)
+        wait_s = self._wait(call, self._settings.stream_poll_timeout_s)
         taken = 0
 
         async def chunks(timeout_s: float) -> bytes | None:
@@ -98,7 +98,7 @@ class ClientRoutes:
             return (await self._service.stream(call.endpoint, job_id, 0)).view
 
         try:
-            response = await held(call, wait_s, self._settings.silence_s, chunks, as_it_is)
+            response = await held(call, wait_s, self._settings.keepalive_s, chunks, as_it_is)
             await response.prepare(call.request)
             await response.write_eof()
         except ConnectionError:

@@ -31,7 +31,7 @@ class OpenAIRoutes:
     async def answer(self, call: Call) -> Answer:
         """What the handler makes of the request: one body, or a stream of events as they come."""
         asked, stream = openai.job_body(
-            "/" + "/".join(call.rest), await body(call.request, self._settings.runsync_limit)
+            "/" + "/".join(call.rest), await body(call.request, self._settings.max_runsync_bytes)
         )
         job = await self._service.submit(call.endpoint, wire.submission(asked, self._settings), sync=True)
         answering = self._stream(call, job) if stream else self._whole(call, job)
@@ -47,14 +47,14 @@ class OpenAIRoutes:
             await self._service.cancel(job.endpoint, job.id)
 
     async def _whole(self, call: Call, job: Job) -> Answer:
-        silence_s = self._settings.silence_s
-        ended = await self._service.ended(job.id, silence_s)
+        keepalive_s = self._settings.keepalive_s
+        ended = await self._service.ended(job.id, keepalive_s)
         if ended is not None or self._service.draining:
             return _reply(await self._body(job))
         response = await _begun(call, openai.JSON)
         while ended is None and not self._service.draining:
             await response.write(b" ")  # JSON allows it, and nothing in between takes the connection for dead
-            ended = await self._service.ended(job.id, silence_s)
+            ended = await self._service.ended(job.id, keepalive_s)
         await response.write((await self._body(job))[2])
         await response.write_eof()
         return response
@@ -88,7 +88,7 @@ class OpenAIRoutes:
             read = await self._next(job)
 
     async def _next(self, job: Job) -> Read:
-        return await self._service.read(job.endpoint, job.id, self._settings.silence_s)
+        return await self._service.read(job.endpoint, job.id, self._settings.keepalive_s)
 
     def _end_of_stream(self, read: Read, attempt: int) -> bytes | None:
         """The last bytes of a stream that ends here; None when it goes on."""

@@ -236,26 +236,26 @@ def error(status: int, detail: str) -> Reply:
 async def held(
     call: Call,
     wait_s: float,
-    silence_s: float,
+    keepalive_s: float,
     step: Callable[[float], Awaitable[bytes | None]],
     last: Callable[[], Awaitable[bytes]],
 ) -> Answer:
     """A reply that may take long: what `step(timeout)` gives as soon as it gives something, `last()` after `wait_s`.
 
-    After `silence_s` without a byte a space goes out, which JSON ignores, so that nothing in between closes the
+    After `keepalive_s` without a byte a space goes out, which JSON ignores, so that nothing in between closes the
     connection.
     """
-    first = await step(min(wait_s, silence_s))
-    if first is not None or wait_s <= silence_s:
+    first = await step(min(wait_s, keepalive_s))
+    if first is not None or wait_s <= keepalive_s:
         return reply(first if first is not None else await last())
     response = web.StreamResponse(headers={"Content-Type": JSON})
     await response.prepare(call.request)
-    left = wait_s - silence_s
+    left = wait_s - keepalive_s
     content = None
     while content is None and left > 0 and call.alive():
         await response.write(b" ")
-        content = await step(min(left, silence_s))
-        left -= silence_s
+        content = await step(min(left, keepalive_s))
+        left -= keepalive_s
     await response.write(content if content is not None else await last())
     await response.write_eof()
     return response

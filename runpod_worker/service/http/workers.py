@@ -18,7 +18,7 @@ from runpod_worker.service.queue.reports import Holder, Received
 from runpod_worker.service.queue.workers import Worker
 
 GET, POST = "GET", "POST"
-BATCH_LIMIT = 100
+MAX_BATCH_JOBS = 100
 X_REQUEST_ID = "X-Request-ID"
 
 _TAKE_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -52,7 +52,7 @@ class WorkerRoutes:
 
     async def take_batch(self, call: Call) -> Answer:
         """Up to `batch_size` jobs, waiting for the first."""
-        limit = wire.number("batch_size", call.query.get("batch_size"), 1, (1, BATCH_LIMIT))
+        limit = wire.number("batch_size", call.query.get("batch_size"), 1, (1, MAX_BATCH_JOBS))
         return await self._take(call, limit, as_list=True)
 
     async def _take(self, call: Call, limit: int, *, as_list: bool) -> Answer:
@@ -64,10 +64,10 @@ class WorkerRoutes:
         known.polls += 1
         try:
             if known.retired:
-                await self._service.workers.idle(ask.endpoint, ask.worker, self._settings.take_hold_s)
+                await self._service.workers.idle(ask.endpoint, ask.worker, self._settings.take_poll_timeout_s)
                 handed = []
             else:
-                handed = await self._service.takes.take(ask, self._settings.take_hold_s)
+                handed = await self._service.takes.take(ask, self._settings.take_poll_timeout_s)
         finally:
             known.polls -= 1
         self._service.workers.heard(ask.endpoint, ask.worker)
@@ -89,7 +89,7 @@ class WorkerRoutes:
     async def stop(self, call: Call) -> Answer:
         """The jobs this worker has to stop, waiting for one."""
         worker = call.rest[0]
-        told = await self._service.workers.stops(call.endpoint, worker, self._settings.take_hold_s)
+        told = await self._service.workers.stops(call.endpoint, worker, self._settings.take_poll_timeout_s)
         if not told:
             return nothing(self._reply_headers(call))
         said: dict[str, object] = {"jobsToStop": list(told)}
@@ -109,12 +109,12 @@ class WorkerRoutes:
         """A result, an error, a confirmed stop, or progress."""
         who, job_id = self._holder(call), call.rest[1]
         try:
-            content = await body(call.request, self._settings.result_limit)
+            content = await body(call.request, self._settings.max_result_bytes)
         except TooLarge as exc:
             await self._service.reports.refuse(who, job_id, exc)
             raise
         report = wire.report(content, streamed=call.query.get("isStream") == "true")
-        wanted = wire.number(X_TAKE, call.header(X_TAKE), 0, (0, BATCH_LIMIT))
+        wanted = wire.number(X_TAKE, call.header(X_TAKE), 0, (0, MAX_BATCH_JOBS))
         known = self._service.workers.heard(who.endpoint, who.worker)
         if report.stop_pod:
             self._service.workers.retire(who.endpoint, who.worker, _sign(call))
@@ -127,13 +127,13 @@ class WorkerRoutes:
 
     async def stream(self, call: Call) -> Answer:
         """One or several chunks."""
-        chunks, index = wire.chunks(await body(call.request, self._settings.result_limit))
+        chunks, index = wire.chunks(await body(call.request, self._settings.max_result_bytes))
         received = await self._service.reports.chunks(self._holder(call), call.rest[1], chunks, index)
         return reply(b"", self._received_headers(call, received))
 
     async def give_back(self, call: Call) -> Answer:
         """Jobs that the worker did not start."""
-        said = wire.returned(await body(call.request, self._settings.result_limit))
+        said = wire.returned(await body(call.request, self._settings.max_result_bytes))
         named = [ReturnedJob(job_id=one.id, attempt=one.attempt, take=one.take) for one in said.jobs]
         count = await self._service.takes.give_back(call.endpoint, call.rest[0], set(said.takes), named)
         return reply(b'{"returned":%d}' % count, self._reply_headers(call))

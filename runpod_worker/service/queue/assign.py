@@ -59,7 +59,7 @@ class Takes:
         if poll is not None:
             await self._add_taken(job, request, poll)
             return
-        if self._store.counts(job.endpoint).in_queue >= self._settings.backlog_limit:
+        if self._store.counts(job.endpoint).in_queue >= self._settings.max_backlog_jobs:
             raise BacklogFull
         await self._store.add(job, request.body, durable=not job.sync)
         self._jobs.alarm.arm(job.due_at)

@@ -195,13 +195,13 @@ class Service:
 
     async def cancel(self, endpoint: str, job_id: str) -> Job:
         """The job, CANCELLED; or as it was if it had ended; or IN_PROGRESS still, if its worker has not confirmed in
-        `cancel_hold_s` that it stopped."""
+        `cancel_poll_timeout_s` that it stopped."""
         job = await self.job(endpoint, job_id)
         if job.final:
             return job
         changed = await self.jobs.try_change(job_id, CancelRequested(at=self._now()))
         if changed is not None and not changed.final:  # its worker confirms
-            await self.ended(job_id, self.settings.cancel_hold_s)
+            await self.ended(job_id, self.settings.cancel_poll_timeout_s)
         return await self.job(endpoint, job_id)
 
     async def retry(self, endpoint: str, job_id: str) -> Job:

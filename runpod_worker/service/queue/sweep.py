@@ -78,5 +78,5 @@ class Sweep:
 
     async def _forget(self, now: float) -> None:
         self.forget_at = now + self.settings.forget_every_s
-        self.workers.prune(now - self.settings.worker_silence_s)
+        self.workers.prune(now - self.settings.worker_retention_s)
         await self.jobs.store.forget(now - self.settings.retention_s, now - self.settings.sync_retention_s)

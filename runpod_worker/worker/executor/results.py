@@ -22,7 +22,7 @@ import msgspec
 
 import runpod_worker.worker
 from runpod_worker.core.errors import InputError, OutputError
-from runpod_worker.core.protocol import MIB, RESULT_LIMIT, SDK_VERSION
+from runpod_worker.core.protocol import MAX_RESULT_BYTES, MIB, SDK_VERSION
 
 _OWN_CODE = str(Path(runpod_worker.worker.__file__).parent)
 _UNENCODABLE = (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError)
@@ -73,8 +73,10 @@ def chunk(value: Any) -> bytes:
         OutputError: it is not JSON, or too large for any job service.
     """
     data = encoded(value)
-    if len(data) > RESULT_LIMIT:
-        raise OutputError(f"a chunk of {len(data) / MIB:.1f} MiB of JSON: at most {RESULT_LIMIT // MIB} MiB is taken")
+    if len(data) > MAX_RESULT_BYTES:
+        raise OutputError(
+            f"a chunk of {len(data) / MIB:.1f} MiB of JSON: at most {MAX_RESULT_BYTES // MIB} MiB is taken"
+        )
     return data
 
 
@@ -157,9 +159,9 @@ def _marked(value: dict[Any, Any]) -> Outcome:
 
 
 def _limited(data: bytes) -> bytes:
-    if len(data) > RESULT_LIMIT:
+    if len(data) > MAX_RESULT_BYTES:
         raise OutputError(
-            f"output is {len(data) / MIB:.1f} MiB of JSON; a job service takes at most {RESULT_LIMIT // MIB} MiB: "
+            f"output is {len(data) / MIB:.1f} MiB of JSON; a job service takes at most {MAX_RESULT_BYTES // MIB} MiB: "
             "save large parts as files with job.save"
         )
     return data

@@ -36,7 +36,7 @@ async def test_runsync_answers_the_seeds_sample_with_alphabetical_keys(api, plai
 
 
 async def test_runsync_whose_wait_is_over_answers_the_job_as_it_is(serve):
-    running = await serve(runsync_hold_s=0.05)
+    running = await serve(runsync_poll_timeout_s=0.05)
 
     reply = await running.api.post("/runsync", {"input": 1})
 
@@ -45,7 +45,7 @@ async def test_runsync_whose_wait_is_over_answers_the_job_as_it_is(serve):
 
 
 async def test_long_holds_send_spaces_that_json_ignores(serve):
-    running = await serve(silence_s=0.05, runsync_hold_s=0.3)
+    running = await serve(keepalive_s=0.05, runsync_poll_timeout_s=0.3)
 
     reply = await running.api.post("/runsync", {"input": 1})
 
@@ -54,7 +54,7 @@ async def test_long_holds_send_spaces_that_json_ignores(serve):
 
 
 async def test_a_hold_that_has_sent_spaces_ends_with_the_result(serve, workers):
-    running = await serve(silence_s=0.05)
+    running = await serve(keepalive_s=0.05)
     plain = workers[0](running.api)
     async with running.api.session.post(f"{running.api.base}/runsync", json={"input": 1}) as response:
         await response.content.readexactly(1)
@@ -300,7 +300,7 @@ async def test_low_priority_waits_for_the_others(api, plain):
 
 
 async def test_a_full_backlog_is_answered_429(serve):
-    running = await serve(backlog_limit=2)
+    running = await serve(max_backlog_jobs=2)
     await running.api.run()
     await running.api.run()
 

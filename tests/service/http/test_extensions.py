@@ -108,7 +108,7 @@ async def test_cancel_waits_until_the_worker_has_stopped(api, ours):
 
 
 async def test_cancel_of_a_worker_that_does_not_confirm_answers_the_job_as_it_is(serve, workers):
-    running = await serve(cancel_hold_s=0.05)
+    running = await serve(cancel_poll_timeout_s=0.05)
     ours = workers[1](running.api)
     job_id = await running.api.run()
     job = await ours.take()

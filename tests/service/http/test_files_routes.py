@@ -13,7 +13,7 @@ TOKEN = "t" * 22
 
 @pytest.fixture
 async def running(serve, tmp_path):
-    return await serve(data=tmp_path / "data", file_limit=3 * 2**20)
+    return await serve(data=tmp_path / "data", max_file_bytes=3 * 2**20)
 
 
 async def test_the_extension_names_where_files_go(api, ours, running):

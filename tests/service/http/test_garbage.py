@@ -85,7 +85,9 @@ def test_no_request_is_answered_with_500(path, verb, body):
         from runpod_worker.service.server import Server, open_stores
         from runpod_worker.service.settings import ServiceSettings
 
-        short = ServiceSettings(port=0, take_hold_s=0.01, runsync_hold_s=0.01, stream_hold_s=0.01)
+        short = ServiceSettings(
+            port=0, take_poll_timeout_s=0.01, runsync_poll_timeout_s=0.01, stream_poll_timeout_s=0.01
+        )
         server = Server(short, open_stores(short))
         await server.start()
         try:

@@ -13,8 +13,7 @@ import pytest
 
 from runpod_worker.core.errors import SettingsError
 from runpod_worker.service.server import Server, open_stores, run_service
-from runpod_worker.service.settings import ServiceSettings
-from runpod_worker.service.webhooks import WebhookSettings
+from runpod_worker.service.settings import ServiceSettings, WebhookSettings
 
 PROGRAM = """
 import sys

@@ -9,7 +9,7 @@ import pytest
 from aiohttp import web
 
 from runpod_worker.core.backoff import Schedule
-from runpod_worker.service.webhooks import WebhookSettings
+from runpod_worker.service.settings import WebhookSettings
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 
 
 async def test_an_empty_take_is_held_and_then_answered_204(serve, workers):
-    running = await serve(take_hold_s=0.1)
+    running = await serve(take_poll_timeout_s=0.1)
     plain = workers[0](running.api)
     started = asyncio.get_running_loop().time()
 
@@ -125,7 +125,7 @@ async def test_a_result_that_is_no_json_object_is_refused(api, plain, body):
 
 
 async def test_a_result_over_the_limit_fails_the_job_at_once_and_says_why(serve, workers):
-    running = await serve(result_limit=2 * 2**20)
+    running = await serve(max_result_bytes=2 * 2**20)
     plain = workers[0](running.api)
     job_id = await running.api.run()
     await plain.take()
@@ -214,7 +214,7 @@ async def test_cancel_of_a_running_job_ends_it_at_once_and_tells_the_worker(api,
 
 
 async def test_a_stop_that_nobody_listened_for_is_told_at_the_next_poll_and_once(serve, workers):
-    running = await serve(take_hold_s=0.05)
+    running = await serve(take_poll_timeout_s=0.05)
     plain = workers[0](running.api)
     job_id = await running.api.run()
     await plain.take()
@@ -225,7 +225,7 @@ async def test_a_stop_that_nobody_listened_for_is_told_at_the_next_poll_and_once
 
 
 async def test_a_worker_that_asked_to_be_stopped_gets_no_more_jobs(serve, workers):
-    running = await serve(take_hold_s=0.1)
+    running = await serve(take_poll_timeout_s=0.1)
     api, plain = running.api, workers[0](running.api)
     job_id = await api.run()
     await plain.take()
@@ -238,7 +238,7 @@ async def test_a_worker_that_asked_to_be_stopped_gets_no_more_jobs(serve, worker
 
 
 async def test_a_new_process_under_the_name_of_a_stopped_worker_gets_jobs(serve, workers):
-    running = await serve(take_hold_s=0.1)
+    running = await serve(take_poll_timeout_s=0.1)
     api, plain = running.api, workers[0](running.api)
     job_id = await api.run()
     await plain.take()

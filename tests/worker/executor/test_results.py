@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import runpod_worker
 from runpod_worker.core.errors import InputError, OutputError
-from runpod_worker.core.protocol import RESULT_LIMIT
+from runpod_worker.core.protocol import MAX_RESULT_BYTES
 from runpod_worker.worker.executor import results
 from runpod_worker.worker.executor.results import Outcome, WorkerIdentity
 
@@ -86,13 +86,13 @@ def test_a_value_that_contains_itself_fails():
 
 
 def test_an_output_over_the_limit_fails_and_says_what_to_do():
-    assert "save large parts as files with job.save" in results.outcome_of_return("x" * RESULT_LIMIT).error
-    assert results.outcome_of_return("x" * (RESULT_LIMIT - 2)).error is None
+    assert "save large parts as files with job.save" in results.outcome_of_return("x" * MAX_RESULT_BYTES).error
+    assert results.outcome_of_return("x" * (MAX_RESULT_BYTES - 2)).error is None
 
 
 def test_a_chunk_over_the_limit_is_refused():
     with pytest.raises(OutputError, match=r"a chunk of 20\.0 MiB"):
-        results.chunk("x" * RESULT_LIMIT)
+        results.chunk("x" * MAX_RESULT_BYTES)
 
 
 def test_numbers_of_numpy_are_numbers():
@@ -139,7 +139,7 @@ def test_a_stream_comes_to_its_chunks_or_an_empty_list():
     assert results.outcome_of_stream([b"1", b'{"a":2}']) == Outcome(b'[1,{"a":2}]')
     assert results.outcome_of_stream(None, "bad") == Outcome(error="bad")
     assert results.outcome_of_stream([b"1"], "bad") == Outcome(b"[1]", "bad")
-    assert "at most 20 MiB" in results.outcome_of_stream([bytes(RESULT_LIMIT)]).error
+    assert "at most 20 MiB" in results.outcome_of_stream([bytes(MAX_RESULT_BYTES)]).error
 
 
 def test_a_yielded_dict_with_an_error_is_one():
