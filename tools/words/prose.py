@@ -18,7 +18,7 @@ TURNS: dict[str, str] = {
     r"what (is|are|was|has|it|they|we|a|the|becomes?)": "name the thing",
     r"(is|are|was|be) to be": "say who does it, actively",
     r"(no|some|every)body|whoever|whatever|whichever|who (?=[a-z]+s\b)": "name the person or program",
-    r"tells?|told|said|says (?!how|that|what|when|where|whether|which|why)|heard|speaks?": "send, report, return",
+    r"tells?|told|said|says (?!how|that|what|when|where|whether|which|why)|heard": "send, report, return",
     r"(goes|go|went|going) on": "continue",
     r"for ever": "forever, without a limit",
     r"beforehand": "before, in advance",
