@@ -1,6 +1,7 @@
-"""One logger for the whole package, and what its lines look like.
+"""The package's logger, and the two formats of its lines.
 
-Lines are an event name and fields, never prose: `log.info("job.finished", extra={"job": id, "execution_ms": 12})`.
+A line is an event and its fields, never prose: `log.info("job.finished", extra={"job": id, "execution_ms": 12})`.
+docs/logging.md lists the events.
 """
 
 from __future__ import annotations
@@ -14,18 +15,18 @@ from typing import TextIO
 log = logging.getLogger("runpod_worker")
 
 job_id: contextvars.ContextVar[str | None] = contextvars.ContextVar("job_id", default=None)
-"""The job whose handler runs in this context; log lines carry it."""
+"""The job whose handler runs in this context. Every log line from the context carries it."""
 
 _PLAIN = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
 
 
 def fields(record: logging.LogRecord) -> dict[str, object]:
-    """What was passed as `extra`, with the job id of the context added."""
-    found = {key: value for key, value in record.__dict__.items() if key not in _PLAIN}
+    """The `extra` of a record, with the job id of the context unless `extra` has its own."""
+    extra = {key: value for key, value in record.__dict__.items() if key not in _PLAIN}
     current = job_id.get()
     if current is not None:
-        found.setdefault("job", current)
-    return found
+        extra.setdefault("job", current)
+    return extra
 
 
 class TextFormatter(logging.Formatter):
@@ -38,7 +39,7 @@ class TextFormatter(logging.Formatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line, with the platform's keys `requestId`, `message`, `level` (protocol C.6)."""
+    """One JSON object a line, with RunPod's keys `requestId`, `message`, `level` (protocol C.6)."""
 
     def format(self, record: logging.LogRecord) -> str:
         extra = fields(record)
@@ -49,7 +50,7 @@ class JsonFormatter(logging.Formatter):
 
 
 def setup(level: str = "INFO", *, as_json: bool = False, stream: TextIO | None = None) -> None:
-    """Send the package's log lines to `stream`, standard error by default. For programs; the library never calls it."""
+    """Write the package's log lines to `stream`, by default standard error. Programs call it, never the library."""
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(JsonFormatter() if as_json else TextFormatter())
     log.handlers[:] = [handler]
