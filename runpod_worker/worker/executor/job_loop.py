@@ -98,7 +98,7 @@ class JobLoop:
         assert self._runner is not None, "load() comes first"  # noqa: S101
         self._runner.serve()
 
-    def received(self, message: ToExecutor) -> None:
+    def handle(self, message: ToExecutor) -> None:
         """Do what the agent says. From one thread, which is not kept waiting by a attempt job."""
         match message:
             case Run():

@@ -99,7 +99,7 @@ class _Reader:
     def _read(self) -> None:
         try:
             for message in self._channel:
-                self._job_loop.received(message)
+                self._job_loop.handle(message)
         except ChannelClosed:
             log.debug("executor.agent_gone")
         except Exception:  # garbage, or a fault of ours: without this thread no job and no stop would arrive

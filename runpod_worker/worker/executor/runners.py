@@ -11,6 +11,7 @@ import queue
 import threading
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Protocol
 
 from runpod_worker.core.errors import ChannelClosed
@@ -172,7 +173,8 @@ class LoopRunner:
         self._aio.run(self._serve())
 
     def close(self) -> None:
-        self._loop.call_soon_threadsafe(self._closing.set)
+        with suppress(RuntimeError):  # the loop has ended already
+            self._loop.call_soon_threadsafe(self._closing.set)
 
     async def _serve(self) -> None:
         await self._closing.wait()

@@ -57,7 +57,7 @@ def run(
     job_loop = JobLoop(declaration, settings, show.messages, files=files, downloads=downloads)
     ready = job_loop.load()
     show.ready(ready)
-    job_loop.received(Run(JOB_ID, msgspec.json.encode(job), now()))
+    job_loop.handle(Run(JOB_ID, msgspec.json.encode(job), now()))
     job_loop.close()
     job_loop.serve()
     job_loop.shutdown()
