@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from runpod_worker.build.builders import Engine
 from runpod_worker.build.dockerfile import IGNORED, MADE, dockerfile
-from runpod_worker.build.engines import Engine
 from runpod_worker.build.plan import BASE, Plan
 from runpod_worker.core.errors import BuildError
 

@@ -31,7 +31,7 @@ def build(
     A Dockerfile that somebody wrote by hand is built as it stands. Prints at the end what each layer weighs.
     """
     from runpod_worker.build import find, image, image_name, plan, refuse_secrets, table
-    from runpod_worker.build.engines import hub_options
+    from runpod_worker.build.builders import hub_options
 
     file = in_folder(folder)
     refuse_secrets(file)
