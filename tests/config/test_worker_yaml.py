@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from runpod_worker.core.errors import SettingsError
 from runpod_worker.workerfile import Case, Model, Timeouts, WorkerFile, beside
-from runpod_worker.workerfile.reading import read
+from runpod_worker.workerfile.reader import read
 from runpod_worker.workerfile.schema import as_text
 
 ROOT = Path(__file__).parents[2]

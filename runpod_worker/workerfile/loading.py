@@ -23,6 +23,6 @@ def in_folder(folder: Path) -> WorkerFile:
     path = folder / FILE_NAME
     if not path.is_file():
         return WorkerFile()
-    from runpod_worker.workerfile.reading import read
+    from runpod_worker.workerfile.reader import read
 
     return read(path)
