@@ -36,11 +36,8 @@ LONG_FUNCTIONS: set[str] = set()
 CIRCLES = [{"runpod_worker.worker.agent.executors", "runpod_worker.worker.agent.slots"}]
 ROOMS_WITHOUT_A_MAP = {
     "runpod_worker",
-    "runpod_worker/build",
     "runpod_worker/cli",
     "runpod_worker/client",
-    "runpod_worker/conformance",
-    "runpod_worker/conformance/handlers",
     "runpod_worker/core",
     "runpod_worker/endpoint",
     "runpod_worker/endpoint/asyncio",
@@ -49,7 +46,6 @@ ROOMS_WITHOUT_A_MAP = {
     "runpod_worker/serverless/modules",
     "runpod_worker/serverless/utils",
     "runpod_worker/service",
-    "runpod_worker/workerfile",
 }
 TESTS_WITHOUT_AN_ASSERTION = {
     "test_a_variable_that_only_sounds_like_a_secret_is_none",

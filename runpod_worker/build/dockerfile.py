@@ -1,4 +1,4 @@
-"""Writes the Dockerfile: what changes least comes first, so that a new handler rebuilds one small layer."""
+"""Renders the Dockerfile, rarely changed parts first, so that a new handler rebuilds one small layer."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from runpod_worker.build.plan import Plan
 from runpod_worker.workerfile import Model
 
 MADE = "# Made from worker.yaml by `runpod-worker build`"
-"""How a Dockerfile begins that may be written anew; any other is somebody's own."""
+"""The first words of a Dockerfile that `build` may overwrite. Any other Dockerfile belongs to the user."""
 
 HUB = "/opt/models/hub"
-"""Baked models lie here and not in the volume's cache, which a mounted volume would hide."""
+"""The folder of baked models. It is outside the volume's cache, which a mounted volume would hide."""
 
-IGNORED = """# What stays out of the image: secrets, and what is made anew.
+IGNORED = """# Kept out of the image: secrets and generated files.
 .*
 !.runpod
 **/__pycache__
@@ -23,16 +23,16 @@ IGNORED = """# What stays out of the image: secrets, and what is made anew.
 **/*.key
 Dockerfile
 """
-"""What a new .dockerignore keeps out of the image."""
+"""The text of a new .dockerignore."""
 
 
-def dockerfile(plan: Plan) -> str:
-    """The Dockerfile of `plan`."""
+def render_dockerfile(plan: Plan) -> str:
+    """Return the text of the plan's Dockerfile."""
     return "\n".join(_lines(plan)) + "\n"
 
 
 def _lines(plan: Plan) -> Iterator[str]:
-    yield f"{MADE}; commit it if you like. Without this line it is yours, and build leaves it alone."
+    yield f"{MADE}; commit it if you like. Without this line it is yours, and build does not change it."
     yield f"ARG BASE={plan.base}"
     yield "FROM ${BASE}"
     if plan.python:
@@ -47,9 +47,9 @@ def _lines(plan: Plan) -> Iterator[str]:
     yield f"CMD {json.dumps(['runpod-worker', 'run', plan.handler])}"
 
 
-def _python(wanted: str) -> Iterator[str]:
-    other = f"'%d.%d' % sys.version_info[:2] != '{wanted}' and 'the base image has another Python than {wanted}'"
-    yield f'RUN python3 -c "import sys; sys.exit({other})"'
+def _python(version: str) -> Iterator[str]:
+    check = f"'%d.%d' % sys.version_info[:2] != '{version}' and 'the base image has another Python than {version}'"
+    yield f'RUN python3 -c "import sys; sys.exit({check})"'
 
 
 def _system(packages: tuple[str, ...]) -> Iterator[str]:
@@ -68,7 +68,7 @@ def _packages(plan: Plan) -> Iterator[str]:
 
 
 def _models(plan: Plan) -> Iterator[str]:
-    yield from ("", "# models from the hub; a token for private ones comes as a build secret and stays in no layer")
+    yield from ("", "# models from the hub; a token for private models is a build secret, kept in no layer")
     yield from ("USER root", f"RUN install -d -o ${{WORKER_UID}} {HUB}", "USER ${WORKER_UID}")
     yield f"ENV HF_HUB_CACHE={HUB} HUGGINGFACE_HUB_CACHE={HUB}"
     yield "ARG HF_ENDPOINT=https://huggingface.co"
@@ -82,14 +82,14 @@ def _models(plan: Plan) -> Iterator[str]:
 
 def _files(plan: Plan) -> Iterator[str]:
     if plan.model_folders:
-        yield from ("", "# models of this folder: large, and seldom changed")
-        yield from (_copy(f"{one}/", f"{one}/") for one in plan.model_folders)
-    yield from ("", "# the handler, and what lies beside it (see .dockerignore)")
+        yield from ("", "# models of this folder: large and rarely changed")
+        yield from (_copy(f"{folder}/", f"{folder}/") for folder in plan.model_folders)
+    yield from ("", "# the handler and the files beside it (see .dockerignore)")
     if not plan.model_folders:
         yield _copy(".", "./")
     elif plan.files:
         yield _copy(*plan.files, "./")
-    yield from (_copy(f"{one}/", f"{one}/") for one in plan.folders)
+    yield from (_copy(f"{folder}/", f"{folder}/") for folder in plan.folders)
 
 
 def _copy(*names: str) -> str:

@@ -1,4 +1,4 @@
-"""What an image is made of: worker.yaml and the folder it lies in, checked before an engine is bothered."""
+"""The contents of an image, from worker.yaml and its folder; errors are raised before a builder starts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NEVER = ("Dockerfile", "__pycache__")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """Everything the Dockerfile says, as plain values."""
+    """The contents of the Dockerfile, as plain values."""
 
     base: str
     python: str | None
@@ -24,7 +24,7 @@ class Plan:
     packages: tuple[str, ...]
     hub_models: tuple[Model, ...]
     model_folders: tuple[str, ...]
-    """Top folders with models, which get a layer of their own; the two lists below are then all else of the folder."""
+    """Top folders with models. They get their own layer; `files` and `folders` then list the other contents."""
     files: tuple[str, ...]
     folders: tuple[str, ...]
     only_baked: bool
@@ -32,16 +32,16 @@ class Plan:
     handler: str
 
 
-def plan(file: WorkerFile, folder: Path) -> Plan:
-    """What the image of `folder` is made of.
+def make_plan(file: WorkerFile, folder: Path) -> Plan:
+    """Plan the image of `folder`.
 
     Raises:
-        BuildError: a file it names is missing or lies outside the folder, or a secret stands in `env`.
+        BuildError: a named file is missing or outside the folder, or `env` contains a secret.
     """
     refuse_secrets(file)
     requirements_file, packages = _requirements(file, folder)
     models = [_inside(folder, model.id, "models[].id", "folder") for model in file.models if model.is_folder]
-    model_folders = tuple(dict.fromkeys(Path(one).parts[0] for one in models))
+    model_folders = tuple(dict.fromkeys(Path(model).parts[0] for model in models))
     others = [path for path in sorted(folder.iterdir()) if path.name not in (*model_folders, *NEVER)]
     others = [path for path in others if not path.name.startswith(".")]
     hub = tuple(model for model in file.models if not model.is_folder)
@@ -60,36 +60,36 @@ def plan(file: WorkerFile, folder: Path) -> Plan:
     )
 
 
-def image_name(file: WorkerFile, folder: Path) -> str:
-    """The image's name when nobody gives another: the endpoint's, or the folder's."""
+def default_image_name(file: WorkerFile, folder: Path) -> str:
+    """The image's name without `--tag`: the endpoint's name, or the folder's."""
     name = (file.endpoint or folder.resolve().name).lower()
     return re.sub(r"[^a-z0-9]+", "-", name).strip("-") or "worker"
 
 
 def refuse_secrets(file: WorkerFile) -> None:
-    """Raise BuildError when a variable in `env` looks like a secret."""
+    """Raise BuildError if a variable in `env` looks like a secret."""
     for name in file.env:
         if is_secret(name):
             raise BuildError(
-                f"env.{name}: looks like a secret, and everybody who gets the image could read it there; "
-                f"take it out of worker.yaml and give it when the worker is started"
+                f"env.{name}: looks like a secret, and every user of the image could read it; "
+                f"remove it from worker.yaml and set it when you start the worker"
             )
 
 
 def _requirements(file: WorkerFile, folder: Path) -> tuple[str | None, tuple[str, ...]]:
-    wanted = file.requirements
-    if isinstance(wanted, tuple):
-        return None, wanted
-    if wanted is None:
+    requirements = file.requirements
+    if isinstance(requirements, tuple):
+        return None, requirements
+    if requirements is None:
         return ("requirements.txt" if (folder / "requirements.txt").is_file() else None), ()
-    return _inside(folder, wanted, "requirements", "file"), ()
+    return _inside(folder, requirements, "requirements", "file"), ()
 
 
 def _inside(folder: Path, name: str, field: str, kind: str) -> str:
-    """`name` relative to `folder`, where the image's build can see it."""
+    """Return `name` relative to `folder`, which is all that a build can read."""
     path = (folder / name).resolve()
     if not path.is_relative_to(folder.resolve()):
-        raise BuildError(f"{field}: {name} lies outside of {folder}; a build sees only what is inside")
+        raise BuildError(f"{field}: {name} is outside {folder}; a build can read only that folder")
     if not (path.is_dir() if kind == "folder" else path.is_file()):
         raise BuildError(f"{field}: there is no {kind} {name} in {folder}")
     return str(path.relative_to(folder.resolve()))

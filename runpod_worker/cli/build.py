@@ -9,43 +9,61 @@ import typer
 
 from runpod_worker.cli.border import bordered
 from runpod_worker.config import environment
-from runpod_worker.workerfile import in_folder
+from runpod_worker.workerfile import WorkerFile, load_folder
 
 
 @bordered
 def build(
     folder: Annotated[
         Path,
-        typer.Argument(metavar="[DIR]", help="The folder of handler and worker.yaml.", exists=True, file_okay=False),
+        typer.Argument(
+            metavar="[DIR]", help="The folder with the handler and worker.yaml.", exists=True, file_okay=False
+        ),
     ] = Path(),
     options: Annotated[
-        list[str] | None, typer.Argument(metavar="[-- OPTION...]", help="Given to the engine as they stand.")
+        list[str] | None, typer.Argument(metavar="[-- OPTION...]", help="Options to pass unchanged to the builder.")
     ] = None,
     tag: Annotated[str | None, typer.Option("--tag", "-t", help="The image's name; the endpoint's by default.")] = None,
     base: Annotated[str | None, typer.Option(help="Build on this image instead of worker.yaml's.")] = None,
-    engine: Annotated[str | None, typer.Option(help="docker, podman or buildah; else the first that answers.")] = None,
+    builder: Annotated[
+        str | None, typer.Option(help="docker, podman or buildah; by default the first of them that works.")
+    ] = None,
+    engine: Annotated[str | None, typer.Option(hidden=True, help="The name of --builder before 0.2.")] = None,
     no_build: Annotated[bool, typer.Option("--no-build", help="Only write the Dockerfile.")] = False,
 ) -> int:
-    """Write DIR's Dockerfile from its worker.yaml and build it with docker, podman or buildah, whichever is there.
+    """Write DIR's Dockerfile from its worker.yaml and build it with docker, podman or buildah.
 
-    A Dockerfile that somebody wrote by hand is built as it stands. Prints at the end what each layer weighs.
+    A Dockerfile written by hand is built unchanged. Prints the size of each layer at the end.
     """
-    from runpod_worker.build import find, image, image_name, plan, refuse_secrets, table
+    file = load_folder(folder)
+    is_own = _prepare(file, folder)
+    typer.echo(f"{'using your own' if is_own else 'wrote'} {folder / 'Dockerfile'}")
+    if not no_build:
+        _build(file, folder, builder or engine, tag, base, options or [])
+    return 0
+
+
+def _prepare(file: WorkerFile, folder: Path) -> bool:
+    """Write the Dockerfile, unless the folder has its own; return whether it has."""
+    from runpod_worker.build import image, make_plan, refuse_secrets
+
+    refuse_secrets(file)
+    if image.has_own_dockerfile(folder):
+        return True
+    image.write_dockerfile(make_plan(file, folder), folder)
+    return False
+
+
+def _build(
+    file: WorkerFile, folder: Path, builder: str | None, tag: str | None, base: str | None, options: list[str]
+) -> None:
+    from runpod_worker.build import default_image_name, find_builder, image, layer_table
     from runpod_worker.build.builders import hub_options
 
-    file = in_folder(folder)
-    refuse_secrets(file)
-    own = image.has_own(folder)
-    if not own:
-        image.write(plan(file, folder), folder)
-    typer.echo(f"{'using your own' if own else 'wrote'} {folder / 'Dockerfile'}")
-    if no_build:
-        return 0
-    found = find(engine)
-    image.need_base(found, folder, base)
-    name = tag or image_name(file, folder)
-    typer.echo(f"building {name} with {found.name}")
-    given = ["--build-arg", f"BASE={base}"] if base else []
-    found.build(folder, folder / "Dockerfile", name, [*given, *hub_options(environment()), *(options or [])])
-    typer.echo(f"\n{table(found.layers(name))}\nbuilt {name}")
-    return 0
+    program = find_builder(builder)
+    image.require_base(program, folder, base)
+    name = tag or default_image_name(file, folder)
+    typer.echo(f"building {name} with {program.name}")
+    base_options = ["--build-arg", f"BASE={base}"] if base else []
+    program.build(folder, folder / "Dockerfile", name, [*base_options, *hub_options(environment()), *options])
+    typer.echo(f"\n{layer_table(program.layers(name))}\nbuilt {name}")

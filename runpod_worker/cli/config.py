@@ -16,7 +16,7 @@ from runpod_worker.cli.border import bordered
 from runpod_worker.cli.options import Concurrency, Device, Grace, Key, LogLevel, Url, WorkerId
 from runpod_worker.cli.work import as_mapping
 from runpod_worker.config import Loaded, WorkerSettings, environment, file_keys, resolve, worker_settings
-from runpod_worker.workerfile import FILE_NAME, WorkerFile, in_folder, is_secret
+from runpod_worker.workerfile import FILE_NAME, WorkerFile, is_secret, load_folder
 from runpod_worker.workerfile.schema import as_text
 
 HIDDEN = "(set, hidden)"
@@ -50,7 +50,7 @@ def show(
         "grace_s": grace,
         "log_level": log_level,
     }
-    found = merged(in_folder(folder if folder.is_dir() else folder.parent), given, environment())
+    found = merged(load_folder(folder if folder.is_dir() else folder.parent), given, environment())
     typer.echo(_as_json(found) if as_json else _as_table(found))
     return 0
 

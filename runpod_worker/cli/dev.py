@@ -18,7 +18,7 @@ from runpod_worker.cli.border import bordered
 from runpod_worker.cli.options import AsRunpod, Handler
 from runpod_worker.cli.work import stand_for_runpod
 from runpod_worker.log import log, setup
-from runpod_worker.workerfile import beside
+from runpod_worker.workerfile import load_beside
 
 LOOK_EVERY_S = 0.3
 STOP_S = 5.0
@@ -38,7 +38,7 @@ def dev(
     """
     setup(log_level)
     stand_for_runpod(as_runpod)
-    name = endpoint or beside(handler).endpoint or "dev"
+    name = endpoint or load_beside(handler).endpoint or "dev"
     return asyncio.run(_dev(handler.resolve(), port, name, log_level))
 
 

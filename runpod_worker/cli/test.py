@@ -16,7 +16,7 @@ from runpod_worker.cli.options import AsRunpod
 from runpod_worker.cli.work import stand_for_runpod
 from runpod_worker.config import environment, fill_environment
 from runpod_worker.core.errors import SettingsError
-from runpod_worker.workerfile import Case, hub, in_folder
+from runpod_worker.workerfile import Case, hub, load_folder
 
 
 @bordered
@@ -40,7 +40,7 @@ def test(
     --input, the handler runs once, on test_input.json or --input, in this very process, so breakpoint() works.
     """
     folder = handler if handler.is_dir() else handler.parent
-    file = in_folder(folder)
+    file = load_folder(folder)
     handler = folder / file.handler if handler.is_dir() else handler
     if not handler.is_file():
         raise SettingsError(f"there is no handler {handler}; name it: runpod-worker test FILE.py")

@@ -10,7 +10,7 @@ import msgspec
 from runpod_worker.config import WorkerSettings, fill_environment, put_on_python_path, worker_settings
 from runpod_worker.core.errors import SettingsError
 from runpod_worker.log import setup
-from runpod_worker.workerfile import WorkerFile, beside
+from runpod_worker.workerfile import WorkerFile, load_beside
 
 
 def work(handler: Path, given: Mapping[str, object], *, as_runpod: bool = False) -> int:
@@ -42,7 +42,7 @@ def settings_for(handler: Path, given: Mapping[str, object]) -> WorkerSettings:
 
     The variables of worker.yaml's `env` are in the environment afterwards, so that the handler sees them.
     """
-    file = beside(handler)
+    file = load_beside(handler)
     fill_environment(file.env)
     return worker_settings({name: value for name, value in given.items() if value is not None}, file=as_mapping(file))
 

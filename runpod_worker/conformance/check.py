@@ -1,4 +1,4 @@
-"""What a check is, and the table of its results."""
+"""Checks, their results, and the table of results."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ CheckFunction = Callable[[Subject], Awaitable[None]]
 
 
 class RequirementFailed(Exception):
-    """A promise does not hold; the message says what was observed instead."""
+    """A promise does not hold; the message says what the check observed instead."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

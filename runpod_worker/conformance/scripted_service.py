@@ -1,6 +1,6 @@
 """A job service for checking a worker: it answers as scripted and records every request.
 
-It speaks RunPod's protocol without our extensions. Subclasses add routes in `routes` and headers in `headers`.
+It implements RunPod's protocol without our extensions. Subclasses add routes in `routes` and headers in `headers`.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def _reject_constant(name: str) -> float:
 
 @dataclass(slots=True)
 class Script:
-    """What a route does instead of its duty: the next answers in order, then always `status`; each after `delay_s`."""
+    """The scripted answers of a route: `answers` in order, then always `status`; each after `delay_s`."""
 
     answers: deque[Answer] = field(default_factory=deque)
     status: int | None = None
@@ -96,7 +96,7 @@ class Script:
 
 
 class ScriptedService:
-    """Queue jobs with `submit` or `enqueue`; read what the worker sent from `requests`."""
+    """Queue jobs with `submit` or `enqueue`; read the worker's requests from `requests`."""
 
     timeout_s = 20.0
     """How long `until` waits; then the requirement has failed."""

@@ -1,4 +1,4 @@
-"""What a job service promises its callers."""
+"""The promises of a job service to its callers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a job service promises its workers: the reference SDK, of any version and with all its faults."""
+"""The promises of a job service to its workers: the reference SDK in any version, faults included."""
 
 from __future__ import annotations
 

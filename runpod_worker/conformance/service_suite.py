@@ -1,4 +1,4 @@
-"""What the checks of a service share: their list, their groups and common steps."""
+"""The list, the groups and the common steps of the checks of a service."""
 
 from __future__ import annotations
 

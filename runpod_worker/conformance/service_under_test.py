@@ -1,6 +1,6 @@
 """The service that is checked, as its callers and its workers see it.
 
-The workers speak RunPod's protocol as the reference SDK does, odd content types included, without our extensions.
+The workers send what the reference SDK sends, odd content types included, without our extensions.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a worker promises about its life: it takes jobs, pings, stops on request and exits."""
+"""The promises of a worker about its life: it takes jobs, pings, stops on request and exits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a worker promises about its reports: results, errors, progress and chunks."""
+"""The promises of a worker about its reports: results, errors, progress and chunks."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ MAX_WORKERS = 4
 
 HANDLERS = Path(__file__).parent / "handlers"
 PLACEHOLDERS = {"{handler}": str(HANDLERS / "worker.py"), "{sdk_handler}": str(HANDLERS / "sdk.py")}
-"""What a command may write instead of the path of a shipped conformance handler."""
+"""Words of a command that stand for the path of a shipped conformance handler."""
 
 
 @dataclass

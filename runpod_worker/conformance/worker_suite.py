@@ -1,4 +1,4 @@
-"""What the checks of a worker share: their list, their groups, and how they read a result."""
+"""The list, the groups and the common steps of the checks of a worker."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reads the Hub's `.runpod/hub.json` and `.runpod/tests.json` (protocol D.8); keys we do not use may stand there."""
+"""Reads the Hub's `.runpod/hub.json` and `.runpod/tests.json` (protocol D.8). Ignores keys that we do not use."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ T = TypeVar("T")
 
 
 class HubInput(msgspec.Struct, kw_only=True, frozen=True):
-    """A variable that people fill in on the Hub's page."""
+    """A variable that users fill in on the Hub's page."""
 
     default: str | int | float | bool | None = None
 
 
 class HubVariable(msgspec.Struct, kw_only=True, frozen=True):
-    """An environment variable of the worker: a fixed value, or one with a default that people may change."""
+    """An environment variable of the worker: a fixed value, or a default that users may change."""
 
     key: str
     value: str | None = None
@@ -61,24 +61,24 @@ class HubTests(msgspec.Struct, kw_only=True, frozen=True):
 
 
 def cases(folder: Path) -> tuple[Case, ...] | None:
-    """The tests of `folder`'s tests.json, None when there is no such file.
+    """Return the tests of `folder`'s tests.json, or None without such a file.
 
     Raises:
-        SettingsError: it is not JSON, or a field is of the wrong type.
+        SettingsError: it is not JSON, or a field has the wrong type.
     """
-    found = _read(folder, "tests.json", HubTests)
-    return None if found is None else tuple(_case(one) for one in found.tests)
+    file = _read(folder, "tests.json", HubTests)
+    return None if file is None else tuple(_case(test) for test in file.tests)
 
 
 def variables(folder: Path) -> dict[str, str]:
-    """The environment that hub.json and tests.json give a worker in a test; tests.json wins. Raises as `cases` does."""
+    """Return the environment of a worker in a test: hub.json's, then tests.json's. Raises as `cases` does."""
     hub = _read(folder, "hub.json", Hub)
     tests = _read(folder, "tests.json", HubTests)
     return _values(hub.config.env if hub else ()) | _values(tests.config.env if tests else ())
 
 
 def path_of(folder: Path, name: str) -> Path | None:
-    """Where the file is: `.runpod/` goes before the folder itself, as on the Hub."""
+    """Return the path of the file: `.runpod/` comes before the folder itself, as on the Hub."""
     places = (folder / ".runpod" / name, folder / name)
     return next((path for path in places if path.is_file()), None)
 
@@ -96,17 +96,17 @@ def _read(folder: Path, name: str, kind: type[T]) -> T | None:
         raise SettingsError(f"{path}: {place.strip('`').removeprefix('$.') or 'the file'}: {what}") from None
 
 
-def _case(found: HubCase) -> Case:
-    output = found.output if found.output is not UNSET else found.expected_output
-    return Case(input=found.input, name=found.name, output=output, timeout=found.timeout / 1000)
+def _case(test: HubCase) -> Case:
+    output = test.output if test.output is not UNSET else test.expected_output
+    return Case(input=test.input, name=test.name, output=output, timeout=test.timeout / 1000)
 
 
 def _values(env: Iterable[HubVariable]) -> dict[str, str]:
     values: dict[str, str] = {}
-    for one in env:
-        default = one.input.default if one.input else None
-        if one.value is not None:
-            values[one.key] = one.value
+    for variable in env:
+        default = variable.input.default if variable.input else None
+        if variable.value is not None:
+            values[variable.key] = variable.value
         elif default is not None:
-            values[one.key] = json.dumps(default) if isinstance(default, bool | int | float) else default
+            values[variable.key] = json.dumps(default) if isinstance(default, bool | int | float) else default
     return values

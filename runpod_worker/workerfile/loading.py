@@ -1,4 +1,4 @@
-"""Where worker.yaml is. Reading it is a module of its own: a worker without the file need not import a YAML parser."""
+"""Finds worker.yaml. The reader is a separate module, so that a worker without the file imports no YAML parser."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from runpod_worker.workerfile.model import WorkerFile
 FILE_NAME = "worker.yaml"
 
 
-def beside(handler: Path) -> WorkerFile:
-    """The worker.yaml in `handler`'s folder, or one that says nothing when there is none."""
-    return in_folder(handler.parent)
+def load_beside(handler: Path) -> WorkerFile:
+    """Load the worker.yaml in `handler`'s folder, or return an empty one if there is none."""
+    return load_folder(handler.parent)
 
 
-def in_folder(folder: Path) -> WorkerFile:
-    """The worker.yaml in `folder`, or one that says nothing when there is none.
+def load_folder(folder: Path) -> WorkerFile:
+    """Load the worker.yaml in `folder`, or return an empty one if there is none.
 
     Raises:
-        SettingsError: it is not YAML, has a key nobody knows, or a value of the wrong type.
+        SettingsError: it is not YAML, or has an unknown key or a value of the wrong type.
     """
     path = folder / FILE_NAME
     if not path.is_file():

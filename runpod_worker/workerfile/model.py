@@ -1,4 +1,4 @@
-"""What may stand in worker.yaml. Every key is optional; the types below also make its schema and its docs."""
+"""The keys of worker.yaml. Every key is optional; the schema and the docs come from these types."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ class Model(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=Tru
     bake: Annotated[
         bool,
         Meta(
-            description="Put it into the image; else it is fetched at first use and kept on the volume, if there is one"
+            description="Put it into the image; by default the first use downloads it, to the volume if one is mounted"
         ),
     ] = False
 
     @property
     def is_folder(self) -> bool:
-        """Whether it lies beside worker.yaml and does not come from the hub."""
+        """Whether it is a folder beside worker.yaml, not a model from the hub."""
         return self.id.startswith("./")
 
 
 class Timeouts(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """How long things may take, in seconds."""
+    """Time limits, in seconds."""
 
     load: Annotated[Seconds | None, Meta(description="Loading the model")] = None
     grace: Annotated[Seconds | None, Meta(description="Running jobs after SIGTERM")] = None
@@ -51,38 +51,40 @@ class Timeouts(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=
 
 
 class Spool(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """Where results wait that could not be delivered."""
+    """Storage for results that could not be delivered."""
 
     dir: Annotated[Text | None, Meta(description="Folder")] = None
-    bytes: Annotated[Count | None, Meta(description="Most bytes kept there")] = None
+    bytes: Annotated[Count | None, Meta(description="Maximum bytes to keep")] = None
 
 
 class Case(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """One test of the handler: an input, and what must come of it."""
+    """One test of the handler: an input and the expected output."""
 
     input: Annotated[Any, Meta(description="The job's input")]
-    name: Annotated[Text | None, Meta(description="What it is called in the report")] = None
-    output: Annotated[Any | UnsetType, Meta(description="The expected output; left out: any will do")] = UNSET
-    timeout: Annotated[float, Meta(gt=0, description="Seconds until it has failed")] = 30.0
+    name: Annotated[Text | None, Meta(description="Name in the report")] = None
+    output: Annotated[Any | UnsetType, Meta(description="The expected output; without it, any output passes")] = UNSET
+    timeout: Annotated[float, Meta(gt=0, description="Seconds after which the test fails")] = 30.0
 
 
 class WorkerFile(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """How one handler is built, configured and tested. It lies beside the handler; every key is optional."""
+    """How one handler is built, configured and tested. The file is beside the handler; every key is optional."""
 
-    endpoint: Annotated[Name | None, Meta(description="The endpoint's name; also names the image")] = None
+    endpoint: Annotated[Name | None, Meta(description="The endpoint's name; also the image's")] = None
     handler: Annotated[Text, Meta(description="The Python file that declares the handler")] = "handler.py"
     python: Annotated[Python | None, Meta(description="Python of the image, such as 3.12")] = None
     requirements: Annotated[
         Text | tuple[Text, ...] | None,
-        Meta(description="A requirements file, or a list of packages; requirements.txt when there is one"),
+        Meta(description="A requirements file, or a list of packages; by default requirements.txt, if it exists"),
     ] = None
     system: Annotated[
-        tuple[Annotated[str, Meta(pattern=PACKAGE)], ...], Meta(description="Debian packages the image needs")
+        tuple[Annotated[str, Meta(pattern=PACKAGE)], ...], Meta(description="Debian packages that the image needs")
     ] = ()
     base: Annotated[Text | None, Meta(description="The image to build on")] = None
     models: Annotated[tuple[Model, ...], Meta(description="Weights, baked into the image or kept on the volume")] = ()
     device: Annotated[Text | None, Meta(description="auto, cuda, cuda:1, cpu or mps")] = None
-    concurrency: Annotated[Slots | None, Meta(description="Jobs at once, instead of the handler's own number")] = None
+    concurrency: Annotated[
+        Slots | None, Meta(description="Maximum jobs that run at the same time, instead of the handler's own number")
+    ] = None
     prefetch: Annotated[
         Seconds | None, Meta(description="Longest time a job may be held before a slot is free, in seconds")
     ] = None
@@ -90,13 +92,13 @@ class WorkerFile(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_field
         Seconds | None,
         Meta(description="The name of `prefetch` before 0.2; works until 0.3", extra_json_schema={"deprecated": True}),
     ] = None
-    timeouts: Annotated[Timeouts, Meta(description="How long things may take, in seconds")] = Timeouts()
-    spool: Annotated[Spool, Meta(description="Where results wait that could not be delivered")] = Spool()
+    timeouts: Annotated[Timeouts, Meta(description="Time limits, in seconds")] = Timeouts()
+    spool: Annotated[Spool, Meta(description="Storage for results that could not be delivered")] = Spool()
     env: Annotated[
         dict[Annotated[str, Meta(pattern=VARIABLE)], str],
-        Meta(description="Environment variables that are set unless the environment sets them; never a secret"),
+        Meta(description="Environment variables, unless the environment sets them already; never a secret"),
     ] = {}
-    tests: Annotated[tuple[Case, ...], Meta(description="What `runpod-worker test` runs")] = ()
+    tests: Annotated[tuple[Case, ...], Meta(description="The tests that `runpod-worker test` runs")] = ()
 
 
 def is_secret(variable: str) -> bool:

@@ -1,6 +1,6 @@
-"""Reads worker.yaml. Every error says file, line and field, and what was expected there.
+"""Reads worker.yaml. Every error names file, line and key, and the expected value.
 
-A scalar is read by the type its place asks for, so `python: 3.10` is the text "3.10" and not the number 3.1.
+The expected type decides how a scalar is read, so `python: 3.10` is the text "3.10" and not the number 3.1.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ Node = yaml.Node
 
 
 def read(path: Path) -> WorkerFile:
-    """The file at `path`.
+    """Read the file at `path`.
 
     Raises:
-        SettingsError: it is not YAML, has a key nobody knows, or a value of the wrong type.
+        SettingsError: it is not YAML, or has an unknown key or a value of the wrong type.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -55,7 +55,7 @@ class _Loader(yaml.SafeLoader):
 
 
 class _Reader:
-    """Turns one text into a WorkerFile, keeping the line of every value for the errors."""
+    """Turns a text into a WorkerFile; remembers the line of every value for the errors."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -71,7 +71,7 @@ class _Reader:
             value = self._value(node, inspect.type_info(WorkerFile), ())
         except yaml.MarkedYAMLError as error:
             raise self._not_yaml(error) from None
-        except yaml.YAMLError as error:  # a control character, for one
+        except yaml.YAMLError as error:  # for example a control character
             raise SettingsError(f"{self.path}: not YAML: {error}") from None
         try:
             return msgspec.convert(value, WorkerFile)
@@ -82,7 +82,7 @@ class _Reader:
         self.marks[place] = node.start_mark
         kind = _bare(kind)
         if isinstance(kind, inspect.UnionType):
-            kind = _of_union(node, kind)
+            kind = _union_member(node, kind)
         if isinstance(kind, inspect.StructType | inspect.DictType) and isinstance(node, yaml.MappingNode):
             return self._mapping(node, kind, place)
         if isinstance(kind, inspect.VarTupleType) and isinstance(node, yaml.SequenceNode):
@@ -92,26 +92,28 @@ class _Reader:
         return self.loader.construct_object(node, deep=True)
 
     def _mapping(self, node: yaml.MappingNode, kind: inspect.StructType | inspect.DictType, place: Place) -> Any:
-        found: dict[str, Any] = {}
+        values: dict[str, Any] = {}
         for key_node, value_node in node.value:
             key = str(key_node.value)
             here = (*place, key)
-            if key in found:
-                raise self._error(key_node.start_mark, here, "stands here for the second time")
+            if key in values:
+                raise self._error(key_node.start_mark, here, "appears for the second time")
             if isinstance(kind, inspect.StructType):
-                self._field(found, key_node, value_node, kind, here)
+                self._field(values, key_node, value_node, kind, here)
             else:
-                found[key] = self._variable(key_node, value_node, here)
-        return found
+                values[key] = self._variable(key_node, value_node, here)
+        return values
 
-    def _field(self, found: dict[str, Any], key_node: Node, node: Node, kind: inspect.StructType, place: Place) -> None:
-        known = {one.name: one.type for one in kind.fields}
+    def _field(
+        self, values: dict[str, Any], key_node: Node, node: Node, kind: inspect.StructType, place: Place
+    ) -> None:
+        known = {field.name: field.type for field in kind.fields}
         key = str(key_node.value)
         if key not in known:
             raise self._error(key_node.start_mark, place, _unknown(key, list(known)))
         if _is_null(node) and not isinstance(_bare(known[key]), inspect.AnyType):
-            return  # `tests:` with nothing behind it is the same as no line at all
-        found[key] = self._value(node, known[key], place)
+            return  # an empty `tests:` equals a missing one
+        values[key] = self._value(node, known[key], place)
 
     def _variable(self, key_node: Node, node: Node, place: Place) -> str:
         if not re.match(VARIABLE, str(key_node.value)):
@@ -126,7 +128,7 @@ class _Reader:
         what, _, path = message.partition(" - at ")
         place = _place(path)
         for part in place:
-            value = value[part]  # type: ignore[index]  # the path msgspec gives leads through dicts and lists
+            value = value[part]  # type: ignore[index]  # msgspec's path leads through dicts and lists
         got = "" if isinstance(value, dict | list) else f", got {value!r} ({type(value).__name__})"
         return self._error(self.marks[place], place, _plain(what) + got)
 
@@ -140,7 +142,7 @@ class _Reader:
 
 
 def dotted(place: Place) -> str:
-    """A place as people write it: `models[0].id`."""
+    """Format a place as `models[0].id`."""
     text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place)
     return text.removeprefix(".")
 
@@ -153,29 +155,29 @@ def _is_null(node: Node) -> bool:
     return str(node.tag).endswith(":null")
 
 
-def _of_union(node: Node, kind: inspect.UnionType) -> inspect.Type:
-    """The member of `kind` that a node of this form can be."""
+def _union_member(node: Node, kind: inspect.UnionType) -> inspect.Type:
+    """Return the member of `kind` that fits this form of node."""
     forms: dict[type[Node], tuple[type[inspect.Type], ...]] = {
         yaml.MappingNode: (inspect.StructType, inspect.DictType),
         yaml.SequenceNode: (inspect.VarTupleType,),
         yaml.ScalarNode: (inspect.StrType, inspect.FloatType, inspect.IntType),
     }
-    return next((one for one in kind.types if isinstance(one, forms[type(node)])), kind)
+    return next((member for member in kind.types if isinstance(member, forms[type(node)])), kind)
 
 
 def _unknown(key: str, known: list[str]) -> str:
     near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-    return f"nobody knows this key; {f'did you mean {near[0]}?' if near else 'known here: ' + ', '.join(known)}"
+    return f"unknown key; {f'did you mean {near[0]}?' if near else 'expected one of: ' + ', '.join(known)}"
 
 
 def _place(path: str) -> Place:
-    """msgspec's `$.models[0].id` as a tuple; `[...]`, an unnamed key, ends it."""
+    """Parse msgspec's `$.models[0].id` into a tuple; `[...]`, an unnamed key, ends it."""
     parts = re.findall(r"\.([A-Za-z_][A-Za-z0-9_]*)|\[(\d+)\]", path)
     return tuple(name or int(index) for name, index in parts)
 
 
 def _plain(what: str) -> str:
-    """msgspec's message in words of the file: `float | null` is a number."""
+    """Translate msgspec's message into the terms of the file: `float | null` becomes a number."""
     what = re.sub(r", got `[a-z]+`$", "", what).replace(" | null`", "`").replace(" | ", " or ")
     for word, plain in WORDS.items():
         what = re.sub(word, plain, what)

@@ -1,4 +1,4 @@
-"""Engines for the tests: real programs, small ones, that say what a real engine says."""
+"""Builders for the tests: small real programs that print what a real builder prints."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +10,7 @@ Install = Callable[[str, str], Path]
 
 @pytest.fixture
 def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
-    """Puts a program made of shell lines on an otherwise empty path; each call is noted in calls.txt beside it."""
+    """Install a program of these shell lines on an otherwise empty path; calls.txt beside it lists each call."""
     folder = tmp_path / "bin"
     folder.mkdir()
     monkeypatch.setenv("PATH", str(folder))
@@ -26,7 +26,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A handler's folder with nothing but a handler."""
+    """A folder that contains only a handler."""
     made = tmp_path / "My Worker"
     made.mkdir()
     (made / "handler.py").write_text("")

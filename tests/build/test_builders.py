@@ -1,4 +1,4 @@
-"""Which engine builds, what it is told, and what is said when there is none."""
+"""Which builder builds, with which arguments, and the errors when none works."""
 
 import json
 from collections.abc import Callable
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from runpod_worker.build import Layer, find, table
+from runpod_worker.build import Layer, find_builder, layer_table
 from runpod_worker.core.errors import BuildError
 
 Install = Callable[[str, str], Path]
@@ -14,59 +14,59 @@ Install = Callable[[str, str], Path]
 DEAD = "echo 'Cannot connect to the daemon' >&2; exit 1"
 
 
-def test_docker_is_asked_first(install: Install) -> None:
+def test_docker_is_the_first_choice(install: Install) -> None:
     for name in ("docker", "podman", "buildah"):
         install(name, "exit 0")
 
-    assert find().name == "docker"
+    assert find_builder().name == "docker"
 
 
-def test_an_engine_that_is_installed_but_dead_is_passed_over(install: Install) -> None:
+def test_a_builder_that_is_installed_but_does_not_work_is_skipped(install: Install) -> None:
     install("docker", DEAD)
     install("buildah", "exit 0")
 
-    assert find().name == "buildah"
+    assert find_builder().name == "buildah"
 
 
 def test_buildah_without_a_container_runtime_changes_root_instead(install: Install, folder: Path) -> None:
     calls = install("buildah", "exit 0")
-    find().build(folder, folder / "Dockerfile", "hello")
+    find_builder().build(folder, folder / "Dockerfile", "hello")
     install("crun", "exit 0")
-    find().build(folder, folder / "Dockerfile", "hello")
+    find_builder().build(folder, folder / "Dockerfile", "hello")
 
     alone, with_runtime = [line for line in calls.read_text().splitlines() if " build " in line]
     assert "--isolation chroot" in alone
     assert "--isolation" not in with_runtime
 
 
-def test_without_any_engine_the_error_says_what_to_install(install: Install) -> None:
+def test_without_any_builder_the_error_says_what_to_install(install: Install) -> None:
     with pytest.raises(BuildError, match=r"install Docker .* `apt install podman` or `apt install buildah`"):
-        find()
+        find_builder()
 
 
-def test_when_the_only_engine_is_dead_the_error_is_its_own_words(install: Install) -> None:
+def test_when_the_only_builder_does_not_work_the_error_quotes_it(install: Install) -> None:
     install("docker", DEAD)
 
-    with pytest.raises(BuildError, match="docker is installed but does not answer: Cannot connect to the daemon"):
-        find()
+    with pytest.raises(BuildError, match="docker is installed but does not work: Cannot connect to the daemon"):
+        find_builder()
 
 
-def test_the_engine_that_is_asked_for_is_not_replaced_by_another(install: Install) -> None:
+def test_a_named_builder_is_not_replaced_by_another(install: Install) -> None:
     install("buildah", "exit 0")
 
     with pytest.raises(BuildError, match="podman is not installed"):
-        find("podman")
+        find_builder("podman")
 
 
-def test_an_unknown_engine_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(BuildError, match="kaniko is not an engine we know: docker, podman, buildah"):
-        find("kaniko")
+def test_an_unknown_builder_is_refused_with_the_known_names() -> None:
+    with pytest.raises(BuildError, match="unknown builder kaniko; expected one of docker, podman, buildah"):
+        find_builder("kaniko")
 
 
 def test_the_build_gets_file_tag_and_options(install: Install, folder: Path) -> None:
     calls = install("podman", "exit 0")
 
-    find().build(folder, folder / "Dockerfile", "hello:1", ["--build-arg", "A=1"])
+    find_builder().build(folder, folder / "Dockerfile", "hello:1", ["--build-arg", "A=1"])
 
     expected = f"podman build --format docker -f {folder}/Dockerfile -t hello:1 --build-arg A=1 {folder}"
     assert calls.read_text().splitlines()[-1] == expected
@@ -76,14 +76,14 @@ def test_a_failed_build_is_an_error_with_its_status(install: Install, folder: Pa
     install("docker", '[ "$1" = info ] || exit 7')
 
     with pytest.raises(BuildError, match=r"docker could not build hello \(exit status 7\)"):
-        find().build(folder, folder / "Dockerfile", "hello")
+        find_builder().build(folder, folder / "Dockerfile", "hello")
 
 
 def test_an_image_is_known_or_not(install: Install) -> None:
     install("docker", 'case "$*" in *missing*) exit 1;; esac')
 
-    assert find().has("there")
-    assert not find().has("missing")
+    assert find_builder().has("there")
+    assert not find_builder().has("missing")
 
 
 def test_dockers_history_is_read_from_the_bottom_up(install: Install) -> None:
@@ -92,7 +92,7 @@ def test_dockers_history_is_read_from_the_bottom_up(install: Install) -> None:
     )
     install("docker", f"[ $1 = info ] || printf '{history}'")
 
-    assert find().layers("x") == [
+    assert find_builder().layers("x") == [
         Layer(2 << 20, "ADD file:12345678 in /"),
         Layer(1 << 20, "COPY . ."),
         Layer(0, 'CMD ["a"]'),
@@ -100,12 +100,12 @@ def test_dockers_history_is_read_from_the_bottom_up(install: Install) -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "size"), [("0", 0), ("0 B", 0), ("3.58 kB", 3580), ("1.5MB", 1_500_000), ("2 GB", 2_000_000_000)]
+    ("printed", "size"), [("0", 0), ("0 B", 0), ("3.58 kB", 3580), ("1.5MB", 1_500_000), ("2 GB", 2_000_000_000)]
 )
-def test_podmans_history_says_sizes_in_words(install: Install, said: str, size: int) -> None:
-    install("podman", f"[ $1 = info ] || printf '{said}\\tCOPY . .\\n'")
+def test_podmans_history_has_sizes_with_units(install: Install, printed: str, size: int) -> None:
+    install("podman", f"[ $1 = info ] || printf '{printed}\\tCOPY . .\\n'")
 
-    assert find().layers("x") == [Layer(size, "COPY . .")]
+    assert find_builder().layers("x") == [Layer(size, "COPY . .")]
 
 
 def test_buildahs_sizes_come_from_its_storage(install: Install, tmp_path: Path) -> None:
@@ -127,15 +127,15 @@ def test_buildahs_sizes_come_from_its_storage(install: Install, tmp_path: Path) 
         f'read -r L < {tmp_path}/$F.json; echo "$L"',
     )
 
-    assert find().layers("x") == [Layer(5, "/bin/sh"), Layer(0, "ENV A=1"), Layer(7, "RUN make")]
+    assert find_builder().layers("x") == [Layer(5, "/bin/sh"), Layer(0, "ENV A=1"), Layer(7, "RUN make")]
 
 
-def test_the_table_leaves_out_what_weighs_nothing_and_adds_up() -> None:
+def test_the_table_omits_empty_layers_and_adds_up() -> None:
     layers = [Layer(300 << 20, "FROM"), Layer(0, "ENV"), Layer(1 << 30, "RUN pip"), Layer(2048, "COPY")]
 
-    assert table(layers).splitlines() == [
+    assert layer_table(layers).splitlines() == [
         " 300.0 MiB  FROM",
         "  1.00 GiB  RUN pip",
         "   2.0 KiB  COPY",
-        "  1.29 GiB  in all",
+        "  1.29 GiB  in total",
     ]

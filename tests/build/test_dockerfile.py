@@ -4,23 +4,23 @@ from pathlib import Path
 
 import pytest
 
-from runpod_worker.build import dockerfile, image_name, plan
+from runpod_worker.build import default_image_name, make_plan, render_dockerfile
 from runpod_worker.core.errors import BuildError
 from runpod_worker.workerfile import Model, WorkerFile
 
 BARE = """\
-# Made from worker.yaml by `runpod-worker build`; commit it if you like. Without this line it is yours, and build leaves it alone.
+# Made from worker.yaml by `runpod-worker build`; commit it if you like. Without this line it is yours, and build does not change it.
 ARG BASE=runpod-worker-base:latest
 FROM ${BASE}
 
-# the handler, and what lies beside it (see .dockerignore)
+# the handler and the files beside it (see .dockerignore)
 COPY --chown=${WORKER_UID} [".", "./"]
 CMD ["runpod-worker", "run", "handler.py"]
 """  # noqa: E501
 
 
 def made(file: WorkerFile, folder: Path) -> str:
-    return dockerfile(plan(file, folder))
+    return render_dockerfile(make_plan(file, folder))
 
 
 def test_a_folder_with_nothing_but_a_handler_needs_four_lines(folder: Path) -> None:
@@ -120,21 +120,21 @@ def test_the_base_is_the_files_or_ours_for_its_python(folder: Path, file: Worker
     [
         (WorkerFile(handler="src/main.py"), "handler: there is no file src/main.py in "),
         (WorkerFile(requirements="reqs.txt"), "requirements: there is no file reqs.txt in "),
-        (WorkerFile(requirements="../reqs.txt"), "requirements: ../reqs.txt lies outside of "),
+        (WorkerFile(requirements="../reqs.txt"), "requirements: ../reqs.txt is outside "),
         (WorkerFile(models=(Model(id="./nothing"),)), r"models\[\].id: there is no folder ./nothing in "),
         (WorkerFile(env={"HF_TOKEN": "x"}), "env.HF_TOKEN: looks like a secret"),
         (WorkerFile(env={"db_password": "x"}), "env.db_password: looks like a secret"),
     ],
 )
-def test_what_cannot_be_built_is_said_before_an_engine_runs(folder: Path, file: WorkerFile, message: str) -> None:
+def test_what_cannot_be_built_is_an_error_before_a_builder_runs(folder: Path, file: WorkerFile, message: str) -> None:
     with pytest.raises(BuildError, match=f"^{message}"):
-        plan(file, folder)
+        make_plan(file, folder)
 
 
 def test_a_variable_that_only_sounds_like_a_secret_is_none(folder: Path) -> None:
-    plan(WorkerFile(env={"TOKENIZERS_PARALLELISM": "false", "MONKEY": "1"}), folder)
+    make_plan(WorkerFile(env={"TOKENIZERS_PARALLELISM": "false", "MONKEY": "1"}), folder)
 
 
 @pytest.mark.parametrize(("endpoint", "name"), [("SDXL_v1", "sdxl-v1"), (None, "my-worker"), ("---", "worker")])
 def test_the_image_is_named_for_the_endpoint_or_the_folder(folder: Path, endpoint: str | None, name: str) -> None:
-    assert image_name(WorkerFile(endpoint=endpoint), folder) == name
+    assert default_image_name(WorkerFile(endpoint=endpoint), folder) == name

@@ -91,9 +91,7 @@ def test_a_wrong_file_is_one_line_and_exit_status_1(folder: Path) -> None:
     result = CliRunner().invoke(app, ["show", str(folder)])
 
     assert result.exit_code == 1
-    assert result.output == (
-        f"error: {folder}/worker.yaml:1: concurency: nobody knows this key; did you mean concurrency?\n"
-    )
+    assert result.output == (f"error: {folder}/worker.yaml:1: concurency: unknown key; did you mean concurrency?\n")
 
 
 def test_run_uses_the_file_and_hands_its_variables_to_the_handler(

@@ -10,7 +10,7 @@ from hypothesis import settings as given_settings
 from hypothesis import strategies as st
 
 from runpod_worker.core.errors import SettingsError
-from runpod_worker.workerfile import Case, Model, Timeouts, WorkerFile, beside
+from runpod_worker.workerfile import Case, Model, Timeouts, WorkerFile, load_beside
 from runpod_worker.workerfile.reader import read
 from runpod_worker.workerfile.schema import as_text
 
@@ -88,15 +88,15 @@ def test_a_file_that_says_nothing_is_the_same_as_none(tmp_path: Path, text: str)
 
 
 def test_a_folder_without_the_file_has_an_empty_one(tmp_path: Path) -> None:
-    assert beside(tmp_path / "handler.py") == WorkerFile()
+    assert load_beside(tmp_path / "handler.py") == WorkerFile()
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("concurency: 3", ":1: concurency: nobody knows this key; did you mean concurrency?"),
-        ("\nmodels:\n  - id: x\n    bak: 1", ":4: models[0].bak: nobody knows this key; did you mean bake?"),
-        ("spool: {zzz: 1}", ":1: spool.zzz: nobody knows this key; known here: dir, bytes"),
+        ("concurency: 3", ":1: concurency: unknown key; did you mean concurrency?"),
+        ("\nmodels:\n  - id: x\n    bak: 1", ":4: models[0].bak: unknown key; did you mean bake?"),
+        ("spool: {zzz: 1}", ":1: spool.zzz: unknown key; expected one of: dir, bytes"),
         ("concurrency: 0", ":1: concurrency: expected a whole number >= 1, got 0 (int)"),
         ("timeouts:\n  load: fast", ":2: timeouts.load: expected a number, got 'fast' (str)"),
         ("timeouts: 3", ":1: timeouts: expected keys with values, got 3 (int)"),
@@ -105,7 +105,7 @@ def test_a_folder_without_the_file_has_an_empty_one(tmp_path: Path) -> None:
         ("requirements: {a: 1}", ":1: requirements: expected text or a list"),
         ("env:\n  A:", ":2: env.A: expected text, got nothing"),
         ("env:\n  a-b: 1", ":2: env.a-b: expected the name of an environment variable"),
-        ("handler: a\nhandler: b", ":2: handler: stands here for the second time"),
+        ("handler: a\nhandler: b", ":2: handler: appears for the second time"),
         ("- 1", ":1: the file: expected keys with values"),
         ("endpoint: [", ":1:12: not YAML: expected the node content"),
         ("tests: [{input: !!python/object:os.system x}]", ":1:17: not YAML: could not determine a constructor"),

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import runpod_worker
-from runpod_worker.build import Engine
+from runpod_worker.build import Builder
 from tools.image.containers import Container, start
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -28,7 +28,7 @@ class ImageFailed(Exception):
     """The image failed a check."""
 
 
-def check(engine: Engine, image: str, job_input: Any) -> Iterator[str]:
+def check(builder: Builder, image: str, job_input: Any) -> Iterator[str]:
     """Run the image, and yield a line for each check that passes.
 
     Raises:
@@ -38,7 +38,7 @@ def check(engine: Engine, image: str, job_input: Any) -> Iterator[str]:
         runpod_worker.endpoint_url_base = f"{url}/v2"
         endpoint = runpod_worker.Endpoint(image.partition(":")[0])
         began = time.monotonic()
-        container = start(engine, image, {"RUNPOD_WORKER_URL": f"{url}/v2/{endpoint.endpoint_id}"})
+        container = start(builder, image, {"RUNPOD_WORKER_URL": f"{url}/v2/{endpoint.endpoint_id}"})
         try:
             output = endpoint.run({"input": job_input}).output(timeout=FIRST_OUTPUT_TIMEOUT_S)
             yield f"answered {time.monotonic() - began:.1f} s after its start: {json.dumps(output)[:100]}"

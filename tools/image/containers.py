@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
-from runpod_worker.build import Engine
+from runpod_worker.build import Builder
 
 
 class Container(Protocol):
@@ -32,21 +32,21 @@ class Container(Protocol):
         """Remove the container."""
 
 
-def start(engine: Engine, image: str, env: Mapping[str, str]) -> Container:
+def start(builder: Builder, image: str, env: Mapping[str, str]) -> Container:
     """Start the image's command with these variables added to its own."""
-    return ChrootContainer(image, env) if engine.name == "buildah" else EngineContainer(engine.name, image, env)
+    return ChrootContainer(image, env) if builder.name == "buildah" else BuilderContainer(builder.name, image, env)
 
 
-class EngineContainer:
+class BuilderContainer:
     """A container of docker or podman."""
 
-    def __init__(self, engine: str, image: str, env: Mapping[str, str]) -> None:
+    def __init__(self, builder: str, image: str, env: Mapping[str, str]) -> None:
         variables = [word for name, value in env.items() for word in ("-e", f"{name}={value}")]
-        self._engine = engine
+        self._builder = builder
         self._id = self._call("run", "--detach", "--no-healthcheck", "--network", "host", *variables, image)
 
     def _call(self, *words: str) -> str:
-        return _output([self._engine, *words])
+        return _output([self._builder, *words])
 
     def run(self, *command: str) -> str:
         return self._call("exec", self._id, *command)
@@ -56,7 +56,7 @@ class EngineContainer:
 
     def wait(self, timeout_s: float) -> int:
         done = subprocess.run(  # noqa: S603 - our own arguments
-            [self._engine, "wait", self._id], check=True, stdout=subprocess.PIPE, text=True, timeout=timeout_s
+            [self._builder, "wait", self._id], check=True, stdout=subprocess.PIPE, text=True, timeout=timeout_s
         )
         return int(done.stdout)
 

@@ -8,7 +8,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from runpod_worker.build import Engine
+from runpod_worker.build import Builder
 from runpod_worker.core.errors import BuildError
 
 NAME = "localhost/stand-in-for-python"
@@ -16,17 +16,17 @@ PACKAGES = "python3,python3-venv,python3-pip,ca-certificates"
 SUITE = "bookworm"
 
 
-def public_or_stand_in(engine: Engine, public: str) -> str:
+def public_or_stand_in(builder: Builder, public: str) -> str:
     """The image to build on: `public` if it is local or can be pulled, else a stand-in that is made here.
 
     Raises:
         BuildError: `public` cannot be pulled, and a stand-in cannot be made.
     """
-    if engine.has(public) or subprocess.run([engine.name, "pull", "-q", public], check=False).returncode == 0:  # noqa: S603
+    if builder.has(public) or subprocess.run([builder.name, "pull", "-q", public], check=False).returncode == 0:  # noqa: S603
         return public
-    if engine.has(NAME):
+    if builder.has(NAME):
         return NAME
-    if engine.name != "buildah" or shutil.which("debootstrap") is None or os.geteuid() != 0:
+    if builder.name != "buildah" or shutil.which("debootstrap") is None or os.geteuid() != 0:
         raise BuildError(
             f"{public} cannot be pulled; a stand-in for it needs buildah, debootstrap and root: "
             "apt install buildah debootstrap"

@@ -1,1 +1,5 @@
-"""The handler that a worker serves while it is checked, for two SDKs. docs/conformance.md says what it has to do."""
+"""The handler of a worker under test; docs/conformance.md specifies it.
+
+worker  on this package
+sdk     on RunPod's SDK
+"""

@@ -1,4 +1,4 @@
-"""The conformance handler on the reference SDK. Its kind is $CONFORMANCE_KIND; each job's input says what to do."""
+"""The conformance handler on the reference SDK. Its kind is $CONFORMANCE_KIND; each job's input says what it does."""
 
 import asyncio
 import os
@@ -9,54 +9,54 @@ import runpod
 
 
 def begin(job: dict) -> dict:
-    """Tell the progress, or end the process."""
-    asked: dict = job["input"]
-    for value in asked.get("progress", []):
+    """Report progress, or end the process."""
+    job_input: dict = job["input"]
+    for value in job_input.get("progress", []):
         runpod.serverless.progress_update(job, value)
-    if "exit" in asked:
-        os._exit(asked["exit"])
-    if "leave" in asked:
-        sys.exit(asked["leave"])
-    return asked
+    if "exit" in job_input:
+        os._exit(job_input["exit"])
+    if "leave" in job_input:
+        sys.exit(job_input["leave"])
+    return job_input
 
 
-def end(asked: dict) -> object:
-    """What the handler returns; or it raises."""
-    if "raise" in asked:
-        raise ValueError(asked["raise"])
-    if "odd" in asked:
-        return {"object": object(), "nan": {"value": float("nan")}}[asked["odd"]]
-    return asked.get("return", {"echo": asked})
+def end(job_input: dict) -> object:
+    """Return the handler's result, or raise."""
+    if "raise" in job_input:
+        raise ValueError(job_input["raise"])
+    if "odd" in job_input:
+        return {"object": object(), "nan": {"value": float("nan")}}[job_input["odd"]]
+    return job_input.get("return", {"echo": job_input})
 
 
 def function(job):
-    asked = begin(job)
-    time.sleep(asked.get("sleep", 0))
-    return end(asked)
+    job_input = begin(job)
+    time.sleep(job_input.get("sleep", 0))
+    return end(job_input)
 
 
 async def coroutine(job):
-    asked = begin(job)
-    await asyncio.sleep(asked.get("sleep", 0))
-    return end(asked)
+    job_input = begin(job)
+    await asyncio.sleep(job_input.get("sleep", 0))
+    return end(job_input)
 
 
 def generator(job):
-    asked = begin(job)
-    for value in asked.get("yield", []):
+    job_input = begin(job)
+    for value in job_input.get("yield", []):
         yield value
-        time.sleep(asked.get("sleep", 0))
-    if "yield" not in asked or "raise" in asked:
-        yield end(asked)
+        time.sleep(job_input.get("sleep", 0))
+    if "yield" not in job_input or "raise" in job_input:
+        yield end(job_input)
 
 
 async def async_generator(job):
-    asked = begin(job)
-    for value in asked.get("yield", []):
+    job_input = begin(job)
+    for value in job_input.get("yield", []):
         yield value
-        await asyncio.sleep(asked.get("sleep", 0))
-    if "yield" not in asked or "raise" in asked:
-        yield end(asked)
+        await asyncio.sleep(job_input.get("sleep", 0))
+    if "yield" not in job_input or "raise" in job_input:
+        yield end(job_input)
 
 
 kind = os.environ.get("CONFORMANCE_KIND", "function")
