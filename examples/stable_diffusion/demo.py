@@ -1,4 +1,4 @@
-"""See it work, on this machine alone: a job service, a worker, and Stable Diffusion drawing your prompts.
+"""Draw prompts on this machine, with a job service, a worker and Stable Diffusion.
 
     python demo.py                                        # a dozen prompts that the small model knows
     python demo.py "a green star on a white background"   # your own
@@ -28,12 +28,12 @@ from PIL import Image, ImageDraw, ImageFont
 
 import runpod_worker
 
-View = dict[str, Any]  # what the service says of a job
+View = dict[str, Any]  # the JSON that the service returns for a job
 
 HERE = Path(__file__).parent
 ENDPOINT = "stable-diffusion"
 FINAL = ("COMPLETED", "FAILED", "CANCELLED", "TIMED_OUT")
-START_S = 300.0  # a cold disk takes its time to import torch
+START_S = 300.0  # importing torch from a cold disk is slow
 PROMPTS = (
     "a red circle on a white background",
     "a blue star on a yellow background",
@@ -55,13 +55,13 @@ def main() -> int:
     options.add_argument("prompts", nargs="*", default=PROMPTS)
     options.add_argument("--output", type=Path, default=Path("demo-output"))
     args = options.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # an exit like any other: the processes below end with us
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # a normal exit, which ends the processes below
 
     args.output.mkdir(parents=True, exist_ok=True)
     with service_and_worker(args.output) as url:
         runpod_worker.endpoint_url_base = f"{url}/v2"
-        endpoint = runpod_worker.Endpoint(ENDPOINT, api_key="")  # the service is our own, it has no keys
-        views = [show_one_in_full(endpoint, args.prompts[0]), *show_progress(endpoint, args.prompts[1:])]
+        endpoint = runpod_worker.Endpoint(ENDPOINT, api_key="")  # our own service, without keys
+        views = [print_reply(endpoint, args.prompts[0]), *show_progress(endpoint, args.prompts[1:])]
         pictures = [(view["input"]["prompt"], download(view["output"][0]["image"])) for view in views]
     sheet = args.output / "contact-sheet.png"
     contact_sheet(pictures).save(sheet)
@@ -69,12 +69,12 @@ def main() -> int:
     return 0
 
 
-def show_one_in_full(endpoint: runpod_worker.Endpoint, prompt: str) -> View:
-    """Send one prompt with /runsync, and print what comes back as it stands."""
+def print_reply(endpoint: runpod_worker.Endpoint, prompt: str) -> View:
+    """Send a prompt with /runsync, and print the reply."""
     request = {"input": {"prompt": prompt, "seed": 1}}
     print(f"\nPOST /v2/{ENDPOINT}/runsync  {json.dumps(request)}")
     view: View = endpoint.rp_client.post(f"{ENDPOINT}/runsync", request, timeout=START_S)
-    if view["status"] not in FINAL:  # a slow machine: the service answers before the job has ended
+    if view["status"] not in FINAL:  # on a slow machine the service answers before the job has ended
         endpoint.job(view["id"]).output(timeout=None)
         view = endpoint.job(view["id"]).view()
     print(json.dumps(view, indent=2))
@@ -82,22 +82,22 @@ def show_one_in_full(endpoint: runpod_worker.Endpoint, prompt: str) -> View:
 
 
 def show_progress(endpoint: runpod_worker.Endpoint, prompts: Sequence[str]) -> list[View]:
-    """Queue all prompts with /run, and show how each one comes along."""
+    """Queue all prompts with /run, and show the progress of each."""
     print()
     jobs = [endpoint.run({"prompt": prompt, "seed": number}) for number, prompt in enumerate(prompts, start=2)]
     return [watch(job, prompt) for job, prompt in zip(jobs, prompts, strict=True)]
 
 
 def watch(job: runpod_worker.client.Job, prompt: str) -> View:
-    """Show the steps of one job until it has ended, and return what the service says of it then.
+    """Show the steps of a job until it has ended, and return its view.
 
     Raises:
-        JobError: it has ended without a picture.
+        JobError: the job ended without a picture.
     """
     while (view := job.view())["status"] not in FINAL:
-        seen = view.get("output") or {"step": 0, "steps": 1}
+        progress = view.get("output") or {"step": 0, "steps": 1}
         if sys.stdout.isatty():
-            filled = 20 * seen["step"] // seen["steps"]
+            filled = 20 * progress["step"] // progress["steps"]
             print(f"\r  {'█' * filled:·<20}  {prompt}", end="", flush=True)
         time.sleep(0.03)
     job.output()
@@ -106,7 +106,7 @@ def watch(job: runpod_worker.client.Job, prompt: str) -> View:
 
 
 def download(url: str) -> Image.Image:
-    """The picture behind a URL of an output."""
+    """The picture at the URL of an output."""
     with urllib.request.urlopen(url, timeout=30) as reply:
         return Image.open(io.BytesIO(reply.read()))
 
@@ -116,7 +116,7 @@ def download(url: str) -> Image.Image:
 
 @contextlib.contextmanager
 def service_and_worker(folder: Path) -> Iterator[str]:
-    """A job service and a worker on this machine; yields the service's URL once the worker takes jobs."""
+    """Run a job service and a worker; yield the service's URL when the worker takes jobs."""
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     with tempfile.TemporaryDirectory() as data, contextlib.ExitStack() as running:
@@ -134,16 +134,16 @@ def service_and_worker(folder: Path) -> Iterator[str]:
 
 @contextlib.contextmanager
 def process(log: Path, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
-    """`runpod-worker ARGUMENTS` as a process of its own, ended with the block; a failure shows its log."""
+    """Run `runpod-worker ARGUMENTS` until the block ends; after an exception print the end of its log."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RUNPOD_")}
-    environment.setdefault("OMP_NUM_THREADS", "1")  # so small a model is slower on several threads
+    environment.setdefault("OMP_NUM_THREADS", "1")  # a small model is slower on several threads
     with log.open("wb") as out:
         child = subprocess.Popen(
             [sys.executable, "-m", "runpod_worker", *arguments],
             stdout=out,
             stderr=subprocess.STDOUT,
             env=environment,
-            start_new_session=True,  # Ctrl-C is for the demo, which then ends its processes in order
+            start_new_session=True,  # Ctrl-C reaches only this program, which then ends the others
         )
     try:
         yield child
@@ -160,18 +160,18 @@ def process(log: Path, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def wait_for(child: subprocess.Popen[bytes], url: str, good: Callable[[Any], bool]) -> None:
-    """Return once `url` answers with what is `good`.
+    """Wait until `good` accepts the JSON at `url`.
 
     Raises:
-        RuntimeError: the process has ended, or time is up.
+        RuntimeError: the process ended, or START_S seconds passed.
     """
-    give_up = time.monotonic() + START_S
-    while time.monotonic() < give_up and child.poll() is None:
+    deadline = time.monotonic() + START_S
+    while time.monotonic() < deadline and child.poll() is None:
         with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=5) as reply:
             if good(json.load(reply)):
                 return
         time.sleep(0.1)
-    raise RuntimeError("it ended" if child.poll() is not None else f"not ready after {START_S:g} s")
+    raise RuntimeError("the process ended" if child.poll() is not None else f"not ready after {START_S:g} s")
 
 
 def free_port() -> int:

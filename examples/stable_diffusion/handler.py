@@ -1,7 +1,7 @@
-"""Stable Diffusion as an API: a prompt in, pictures out.
+"""Stable Diffusion as an API.
 
-`runpod-worker run handler.py` serves the small model beside this file; with the environment
-variable MODEL set to a hub id or a folder, the same code serves that checkpoint instead.
+`runpod-worker run handler.py` serves the small model beside this file, or the checkpoint that the environment variable
+MODEL names by hub id or folder.
 """
 
 import copy
@@ -28,22 +28,22 @@ Side = Annotated[int, Meta(ge=64, le=2048, multiple_of=8)]
 
 
 class Request(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """What a job may ask for; it is checked, field by field, before the job gets the GPU."""
+    """The input of a job. The worker checks every field before the job reaches the GPU."""
 
     prompt: Annotated[str, Meta(min_length=1, pattern=r"\S")]  # not blank
     negative_prompt: str = ""
     steps: Annotated[int, Meta(ge=1, le=150)] = 25
-    guidance: Annotated[float, Meta(ge=0, le=30)] = 3.0  # enough for the small model; full checkpoints like about 7
-    width: Side | None = None  # None: the size the model was trained at
+    guidance: Annotated[float, Meta(ge=0, le=30)] = 3.0  # suits the small model; full checkpoints need about 7
+    width: Side | None = None  # None: the size of the training pictures
     height: Side | None = None
-    seed: Annotated[int, Meta(ge=0, lt=SEEDS)] | None = None  # None: a new picture every time
+    seed: Annotated[int, Meta(ge=0, lt=SEEDS)] | None = None  # None: random
     num_images: Annotated[int, Meta(ge=1, le=8)] = 1
 
 
 @worker.model
 def load(device: torch.device) -> StableDiffusionPipeline:
     """Load the checkpoint once, in the precision that suits the device."""
-    # The precision must be said: diffusers and transformers have different defaults for it.
+    # Name the precision: diffusers and transformers have different defaults for it.
     name = "dtype" if Version(diffusers.__version__) >= Version("0.42") else "torch_dtype"
     precision = torch.float16 if device.type == "cuda" else torch.float32
     pipe: StableDiffusionPipeline = DiffusionPipeline.from_pretrained(MODEL, **{name: precision})
@@ -53,13 +53,13 @@ def load(device: torch.device) -> StableDiffusionPipeline:
 
 @worker.warmup
 def example() -> dict[str, Any]:
-    """A small job that runs before the first real one, which then finds everything warm."""
+    """The input of a small run before the first job, so that the first job is as fast as the next."""
     return {"prompt": "a red circle", "steps": 2}
 
 
 @worker.handler
 def handler(job: Job[Request], pipe: StableDiffusionPipeline) -> list[dict[str, Any]]:
-    """Draw `num_images` pictures, each with a seed of its own by which it can be drawn again."""
+    """Draw `num_images` pictures. The seed of each draws that picture again."""
     request = job.input
     first = secrets.randbelow(SEEDS) if request.seed is None else request.seed
     seeds = [(first + number) % SEEDS for number in range(request.num_images)]
@@ -69,7 +69,7 @@ def handler(job: Job[Request], pipe: StableDiffusionPipeline) -> list[dict[str, 
         pipe._interrupt = job.cancelled
         return tensors
 
-    images = own(pipe)(
+    images = private_copy(pipe)(
         request.prompt,
         negative_prompt=request.negative_prompt,
         num_inference_steps=request.steps,
@@ -77,7 +77,7 @@ def handler(job: Job[Request], pipe: StableDiffusionPipeline) -> list[dict[str, 
         width=request.width,
         height=request.height,
         num_images_per_prompt=request.num_images,
-        generator=[torch.Generator().manual_seed(seed) for seed in seeds],  # on the CPU: alike on every device
+        generator=[torch.Generator().manual_seed(seed) for seed in seeds],  # on the CPU: equal on every device
         callback_on_step_end=after_step,
     ).images
     if job.cancelled:
@@ -85,8 +85,8 @@ def handler(job: Job[Request], pipe: StableDiffusionPipeline) -> list[dict[str, 
     return [{"image": job.save(image, f"{seed}.png"), "seed": seed} for image, seed in zip(images, seeds, strict=True)]
 
 
-def own(pipe: StableDiffusionPipeline) -> StableDiffusionPipeline:
-    """A pipeline for one job: it shares the weights, but counts its steps by itself."""
+def private_copy(pipe: StableDiffusionPipeline) -> StableDiffusionPipeline:
+    """A pipeline for one job, with the same weights but its own scheduler, which counts the steps."""
     pipe = copy.copy(pipe)
     pipe.scheduler = copy.deepcopy(pipe.scheduler)
     return pipe

@@ -1,7 +1,7 @@
-"""Say what a picture of the demo model shows, without knowing what was asked for.
+"""Names the colour, the shape and the background in a picture of the demo model, without its prompt.
 
-Colours are named by the nearest one of the palette, the shape by the outline it covers best;
-what is near to none of them is "unclear".
+A colour gets the name of the nearest colour in the palette, a shape that of the outline that it overlaps most. Without a
+near match the name is "unclear".
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ OUTLINE = 48  # pixels
 
 
 class Seen(NamedTuple):
-    """What a picture shows."""
+    """The content of a picture."""
 
     colour: str
     shape: str
@@ -39,7 +39,7 @@ def look(image: Image.Image) -> Seen:
     if contrast < FAR_COLOUR:
         return Seen(UNCLEAR, UNCLEAR, _name(ground))
     colour = pixels[from_ground > contrast / 2].median(0).values
-    mask = ((pixels - colour).norm(dim=2) < from_ground) & ~frame  # a speck in a corner is no part of the shape
+    mask = ((pixels - colour).norm(dim=2) < from_ground) & ~frame  # ignore specks at the border
     return Seen(_name(colour), _shape(mask), _name(ground))
 
 
@@ -61,7 +61,7 @@ def _shape(mask: torch.Tensor) -> str:
 
 
 def _fitted(mask: torch.Tensor) -> torch.Tensor:
-    """The mask, cut to what it covers and scaled to a fixed size: place and size no longer matter."""
+    """The mask, cropped and scaled to a fixed size, so that place and size do not matter."""
     rows, columns = mask.any(1).nonzero(), mask.any(0).nonzero()
     cut = mask[int(rows[0]) : int(rows[-1]) + 1, int(columns[0]) : int(columns[-1]) + 1]
     height, width = cut.shape

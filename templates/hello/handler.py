@@ -1,4 +1,4 @@
-"""Greets whoever the job names."""
+"""Greets the person that the job names."""
 
 from runpod_worker import Worker
 

