@@ -1,7 +1,7 @@
 """Names the colour, the shape and the background in a picture of the demo model, without its prompt.
 
-A colour gets the name of the nearest colour in the palette, a shape that of the outline that it overlaps most. Without a
-near match the name is "unclear".
+A colour gets the name of the nearest colour in the palette, a shape that of the outline that it overlaps most.
+Without a near match the name is "unclear".
 """
 
 from __future__ import annotations
