@@ -1,7 +1,7 @@
-"""Fitness checks (protocol C.8): run once before the first job; one that fails ends the worker.
+"""Fitness checks (protocol C.8). They run once before the first job; a check that fails ends the worker.
 
-The user's own run first, then ours: memory and disk, and what CUDA needs where there is a GPU. Ours run where the
-platform's variables name a job service: it promised the machine. No check needs the internet.
+The user's checks run first, then ours: memory, disk, and CUDA if the machine has a GPU. Ours run only if the platform's
+variables name a job service, because then the platform chose the machine. No check needs the internet.
 """
 
 from __future__ import annotations
@@ -19,61 +19,61 @@ Check = Callable[[], Any]
 F = TypeVar("F", bound=Check)
 
 GIB = 2**30
-GPU_TEST_S = 30.0
+GPU_TEST_TIMEOUT_S = 30.0
 NVIDIA = Path("/dev/nvidia0")
 _registered: list[Check] = []
 
 
 def register_fitness_check(func: F) -> F:
-    """Have this function called before the first job, where jobs come from a job service. Raising means: unfit.
+    """Call this function before the first job when jobs come from a job service. If it raises, the worker ends.
 
-    It takes no arguments and may be a coroutine function. Usable as a decorator.
+    The function takes no arguments, and may be a coroutine function. Usable as a decorator.
     """
     _registered.append(func)
     return func
 
 
 def clear_fitness_checks() -> None:
-    """Forget all registered checks."""
+    """Remove all registered checks."""
     _registered.clear()
 
 
 def checks() -> list[Check]:
-    """What is to be run, in order."""
+    """The checks to run, in order."""
     settings = sdk_settings()
-    found = list(_registered)
+    chosen = list(_registered)
     worker = worker_settings()
     if worker.take_url is None or worker.url is not None:
-        return found
+        return chosen
     if not settings.skip_system_checks:
-        found += [lambda: _memory(settings), lambda: _disk(settings)]
-        for function, name in zip(found[-2:], ("memory", "disk"), strict=True):
+        chosen += [lambda: _memory(settings), lambda: _disk(settings)]
+        for function, name in zip(chosen[-2:], ("memory", "disk"), strict=True):
             function.__name__ = f"_{name}_check"
     if NVIDIA.exists() and not settings.skip_gpu_check:
-        found.append(_gpu_check)
-    return found
+        chosen.append(_gpu_check)
+    return chosen
 
 
 def _memory(settings: SdkSettings) -> None:
     available = available_memory() / GIB
     if available < settings.min_memory_gb:
         raise RuntimeError(
-            f"{available:.1f} GB of memory are available, RUNPOD_MIN_MEMORY_GB asks for {settings.min_memory_gb:g}"
+            f"{available:.1f} GB of memory are available, RUNPOD_MIN_MEMORY_GB requires {settings.min_memory_gb:g}"
         )
 
 
 def available_memory(meminfo: Path = Path("/proc/meminfo"), cgroup: Path = Path("/sys/fs/cgroup")) -> float:
-    """Bytes this process may still use: what the machine has left, and no more than its container's limit."""
-    found = sys.float_info.max
+    """Bytes that this process may still use: the smaller of the machine's and the container's free memory."""
+    free = sys.float_info.max
     if meminfo.is_file():
         lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines() if ":" in line)
-        found = float(lines["MemAvailable"].split()[0]) * 1024 if "MemAvailable" in lines else found
+        free = float(lines["MemAvailable"].split()[0]) * 1024 if "MemAvailable" in lines else free
     try:
         limit = (cgroup / "memory.max").read_text().strip()
         used = float((cgroup / "memory.current").read_text())
-    except OSError:  # no container, or an older kind of cgroup
-        return found
-    return found if limit == "max" else min(found, float(limit) - used)
+    except OSError:  # no container, or cgroup version 1
+        return free
+    return free if limit == "max" else min(free, float(limit) - used)
 
 
 def _disk(settings: SdkSettings) -> None:
@@ -81,19 +81,19 @@ def _disk(settings: SdkSettings) -> None:
     free = usage.free / usage.total * 100
     if free < settings.min_disk_percent:
         raise RuntimeError(
-            f"{free:.1f} % of the disk are free, RUNPOD_MIN_DISK_PERCENT asks for {settings.min_disk_percent:g}"
+            f"{free:.1f} % of the disk are free, RUNPOD_MIN_DISK_PERCENT requires {settings.min_disk_percent:g}"
         )
 
 
 def _gpu_check() -> None:
-    """The driver sees a GPU; and torch, where the handler has imported it, can calculate there."""
+    """Check that the driver has a GPU, and that torch can use it if the handler has imported torch."""
     tool = shutil.which("nvidia-smi")
     if tool is not None:
         done = subprocess.run(  # noqa: S603 - found on the path
-            [tool, "--list-gpus"], capture_output=True, text=True, timeout=GPU_TEST_S, check=False
+            [tool, "--list-gpus"], capture_output=True, text=True, timeout=GPU_TEST_TIMEOUT_S, check=False
         )
         if done.returncode or "GPU" not in done.stdout:
-            raise RuntimeError(f"nvidia-smi sees no GPU: {(done.stderr or done.stdout).strip()[:1000]}")
+            raise RuntimeError(f"nvidia-smi lists no GPU: {(done.stderr or done.stdout).strip()[:1000]}")
     torch = sys.modules.get("torch")
     if torch is not None and torch.version.cuda is not None:
         torch.ones(8, device="cuda").sum().item()

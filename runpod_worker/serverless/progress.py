@@ -1,4 +1,4 @@
-"""`progress_update(job, value)`."""
+"""`progress_update` of RunPod's SDK."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from runpod_worker.worker.handler.job import Job
 
 
 def progress_update(job: Mapping[str, Any], progress: Any) -> None:
-    """Tell callers how far the job is: any JSON value. Returns at once, from any thread; never raises for the value.
+    """Set the progress of a job, any JSON value, from any thread. Does not wait, and does not raise for a bad value.
 
-    `job` may be the job as the handler got it, or any mapping with its `id`.
+    `job` is the job that the handler got, or any mapping with its `id`.
     """
     try:
         if isinstance(job, Job):
@@ -22,6 +22,6 @@ def progress_update(job: Mapping[str, Any], progress: Any) -> None:
         elif (attempt := attempts_by_job_id.get(str(job["id"]))) is not None:
             attempt.progress(progress)
         else:
-            log.warning("progress.no_job", extra={"job": job["id"]})
+            log.warning("progress.ignored", extra={"job": job["id"]})
     except OutputError as error:
-        log.error("progress.not_json", extra={"job": job["id"], "error": str(error)})
+        log.error("progress.rejected", extra={"job": job["id"], "error": str(error)})

@@ -1,4 +1,4 @@
-"""`start(config)`: a configuration of RunPod's SDK becomes a worker and runs where it is (protocol C.1 to C.5)."""
+"""`start(config)` makes a worker from a configuration of RunPod's SDK, and runs it (protocol C.1 to C.5)."""
 
 from __future__ import annotations
 
@@ -22,60 +22,60 @@ Config = dict[str, Any]
 
 
 def start(config: Config) -> None:
-    """Run the worker that `config` describes. Returns when it was told to leave; a failure ends the process.
+    """Run the worker that `config` describes, until it is asked to shut down. A failure ends the process.
 
     Args:
-        config: any of
+        config: these keys:
             handler: called with each job; required.
-            concurrency_modifier: makes the next number of jobs at once from the current one.
-            return_aggregate_stream: what a generator yields is also collected into the output.
+            concurrency_modifier: returns the next number of concurrent jobs for the current number.
+            return_aggregate_stream: also collect the values of a generator into the output.
             refresh_worker: replace the worker after each job.
-            rp_args: filled with the command line's flags.
+            rp_args: set to the command line's flags.
 
     Raises:
-        DeclarationError: a key has a value that cannot be used.
+        DeclarationError: a key has an invalid value.
     """
-    _say(f"--- Starting Serverless Worker |  Version {SDK_VERSION} ---")
-    told = flags.take(sys.argv)
+    _print(f"--- Starting Serverless Worker |  Version {SDK_VERSION} ---")
+    options = flags.take(sys.argv)
     config["reference_counter_start"] = time.perf_counter()
-    config["rp_args"] = _arguments(told)
-    if told.rp_log_level:
+    config["rp_args"] = _arguments(options)
+    if options.rp_log_level:
         from .modules.rp_logger import RunPodLogger
 
-        RunPodLogger().set_level(told.rp_log_level)
-    settings = worker_settings({"log_level": told.rp_log_level})
-    code = _run(config, told, settings)
-    if code or _once(told, settings):
+        RunPodLogger().set_level(options.rp_log_level)
+    settings = worker_settings({"log_level": options.rp_log_level})
+    code = _run(config, options, settings)
+    if code or _once(options, settings):
         sys.exit(code)
 
 
-def _run(config: Config, told: flags.Flags, settings: WorkerSettings) -> int:
+def _run(config: Config, options: flags.Flags, settings: WorkerSettings) -> int:
     fd = channel_fd()
     if fd is not None:
         from runpod_worker.worker.executor.main import serve
 
         return serve(_worker(config, deployed=True).declaration, fd, settings=settings)
     sdk = sdk_settings()
-    if told.rp_serve_api or sdk.realtime_port:
+    if options.rp_serve_api or sdk.realtime_port:
         from .local_api import Listen, serve_api
 
         realtime = Listen("0.0.0.0", sdk.realtime_port, sdk.realtime_concurrency)  # noqa: S104 - as the SDK does
-        asked = Listen(told.rp_api_host, told.rp_api_port, told.rp_api_concurrency)
-        return serve_api(_worker(config, deployed=False), settings, asked if told.rp_serve_api else realtime)
+        local = Listen(options.rp_api_host, options.rp_api_port, options.rp_api_concurrency)
+        return serve_api(_worker(config, deployed=False), settings, local if options.rp_serve_api else realtime)
     from runpod_worker.worker.launch import modes
 
-    return modes.run(_worker(config, deployed=not _once(told, settings)).declaration, told, settings)
+    return modes.run(_worker(config, deployed=not _once(options, settings)).declaration, options, settings)
 
 
-def _once(told: flags.Flags, settings: WorkerSettings) -> bool:
+def _once(options: flags.Flags, settings: WorkerSettings) -> bool:
     """Whether the handler runs once, on a test input."""
-    if channel_fd() is not None or told.rp_serve_api or sdk_settings().realtime_port:
+    if channel_fd() is not None or options.rp_serve_api or sdk_settings().realtime_port:
         return False
-    return told.test_input is not None or not settings.deployed
+    return options.test_input is not None or not settings.deployed
 
 
 def _worker(config: Config, *, deployed: bool) -> Worker:
-    """The configuration as a worker. Checks run where jobs come from a job service only."""
+    """The configuration as a worker. Fitness checks run only when jobs come from a job service."""
     modifier: Any = config.get("concurrency_modifier")
     if modifier is not None and not callable(modifier):
         raise DeclarationError(
@@ -104,16 +104,16 @@ def _handler(config: Config, *, deployed: bool) -> Any:
     return handler
 
 
-def _arguments(told: flags.Flags) -> dict[str, Any]:
-    """The flags under the names that the SDK gives them; flags that were not given are None there."""
-    values = dataclasses.asdict(told)
-    found: dict[str, Any] = {name: value if value is not False else None for name, value in values.items()}
-    if told.test_input and not told.test_input.startswith("@"):
-        with suppress(msgspec.DecodeError):  # said when it is run
-            found["test_input"] = msgspec.json.decode(told.test_input)
-    return found
+def _arguments(options: flags.Flags) -> dict[str, Any]:
+    """The flags under the SDK's names; None for flags that were not given, as in the SDK."""
+    values = dataclasses.asdict(options)
+    arguments: dict[str, Any] = {name: value if value is not False else None for name, value in values.items()}
+    if options.test_input and not options.test_input.startswith("@"):
+        with suppress(msgspec.DecodeError):  # reported when the job runs
+            arguments["test_input"] = msgspec.json.decode(options.test_input)
+    return arguments
 
 
-def _say(line: str) -> None:
+def _print(line: str) -> None:
     sys.stdout.write(line + "\n")
     sys.stdout.flush()

@@ -62,7 +62,7 @@ def test_a_part_that_is_not_there_is_named(tmp_path):
             print(error, error.name)
     """
 
-    assert "No module named 'runpod.api': runpod_worker stands for the SDK here" in aliased(tmp_path, code)
+    assert "No module named 'runpod.api': runpod_worker replaces the SDK here" in aliased(tmp_path, code)
 
 
 @pytest.mark.parametrize("imports", ["import runpod", "from runpod import serverless\nimport runpod"])

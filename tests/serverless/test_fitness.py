@@ -73,9 +73,9 @@ def test_too_little_memory_or_disk_is_said_in_numbers(monkeypatch):
     monkeypatch.setenv("RUNPOD_MIN_DISK_PERCENT", "100.5")
     memory, disk, *_ = fitness.checks()
 
-    with pytest.raises(RuntimeError, match="RUNPOD_MIN_MEMORY_GB asks for 1e\\+06"):
+    with pytest.raises(RuntimeError, match="RUNPOD_MIN_MEMORY_GB requires 1e\\+06"):
         memory()
-    with pytest.raises(RuntimeError, match=r"RUNPOD_MIN_DISK_PERCENT asks for 100\.5"):
+    with pytest.raises(RuntimeError, match=r"RUNPOD_MIN_DISK_PERCENT requires 100\.5"):
         disk()
 
 

@@ -56,7 +56,7 @@ def test_an_unknown_job_and_an_unsendable_value_are_logged_not_raised(caplog):
         progress_update({"id": "nobody"}, 1)
         progress_update(Job({"id": "a"}, JobBackend()), object())
 
-    assert [record.message for record in caplog.records] == ["progress.no_job", "progress.not_json"]
+    assert [record.message for record in caplog.records] == ["progress.ignored", "progress.rejected"]
 
 
 def test_copies_of_a_job_are_jobs():

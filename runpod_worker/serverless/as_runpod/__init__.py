@@ -1,8 +1,8 @@
-"""`import runpod` that gets this package, whether or not RunPod's SDK is installed.
+"""Lets `import runpod` import this package, even if RunPod's SDK is installed.
 
-The folder of this file holds a package `runpod`. With that folder on PYTHONPATH every Python process finds it before
-anything installed, the handler's own child processes too. When it is imported it hands over to `runpod_worker`:
-`runpod.serverless.utils` then *is* `runpod_worker.serverless.utils`.
+This folder contains a package `runpod`. With this folder on PYTHONPATH, every Python process finds that package before
+installed ones, child processes of the handler included. It aliases `runpod_worker`: `runpod.serverless.utils` *is*
+`runpod_worker.serverless.utils`.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ FOLDER = Path(__file__).parent
 NAME = "runpod"
 
 
-class Face(ModuleType):
-    """The module `runpod`: what is read from it or assigned to it is `runpod_worker`'s, but for the version."""
+class RunpodModule(ModuleType):
+    """The module `runpod`: reads and assignments go to `runpod_worker`, except for the version."""
 
     __version__ = SDK_VERSION
     __all__ = runpod_worker.__all__
@@ -43,7 +43,7 @@ class Face(ModuleType):
 
 
 class Finder(MetaPathFinder):
-    """Finds `runpod.X` in `runpod_worker.X`."""
+    """Finds `runpod_worker.X` for `runpod.X`."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
@@ -53,14 +53,14 @@ class Finder(MetaPathFinder):
         ours = f"{runpod_worker.__name__}.{fullname.removeprefix(f'{NAME}.')}"
         if find_spec(ours) is None:
             raise ModuleNotFoundError(
-                f"No module named {fullname!r}: runpod_worker stands for the SDK here, and has no such part",
+                f"No module named {fullname!r}: runpod_worker replaces the SDK here, and has no such module",
                 name=fullname,
             )
         return ModuleSpec(fullname, Alias(ours), is_package=True)
 
 
 class Alias(Loader):
-    """Loads a module that has another name."""
+    """Loads a module under a second name."""
 
     def __init__(self, ours: str) -> None:
         self._ours = ours
@@ -72,14 +72,14 @@ class Alias(Loader):
         return module
 
     def exec_module(self, module: ModuleType) -> None:
-        module.__spec__ = self._spec  # the import system has just given it the other name's
+        module.__spec__ = self._spec  # the import system has replaced it
 
 
 def install() -> None:
-    """Make `runpod` stand for `runpod_worker` in this process."""
-    face = Face(NAME, runpod_worker.__doc__)
-    face.__path__ = []
-    face.__file__ = runpod_worker.__file__
-    sys.modules[NAME] = face
+    """Make `runpod` an alias of `runpod_worker` in this process."""
+    module = RunpodModule(NAME, runpod_worker.__doc__)
+    module.__path__ = []
+    module.__file__ = runpod_worker.__file__
+    sys.modules[NAME] = module
     if not any(isinstance(finder, Finder) for finder in sys.meta_path):
         sys.meta_path.insert(0, Finder())

@@ -1,4 +1,4 @@
-"""Module paths of RunPod's SDK that old code imports from: `runpod.serverless.modules.rp_logger`."""
+"""Modules that code for RunPod's SDK imports: rp_fitness, rp_logger, rp_progress."""
 
 from __future__ import annotations
 

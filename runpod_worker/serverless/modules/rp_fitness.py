@@ -1,4 +1,4 @@
-"""Fitness checks, where RunPod's SDK has them."""
+"""Fitness checks, at the path of RunPod's SDK."""
 
 from runpod_worker.serverless.fitness import clear_fitness_checks, register_fitness_check
 

@@ -1,7 +1,7 @@
-"""The handler's own log lines, in the SDK's format (protocol C.6).
+"""Log lines of handlers, in the format of RunPod's SDK (protocol C.6).
 
-On the platform one JSON object a line, `{"requestId": ..., "message": ..., "level": ...}`; else `INFO   | id | text`.
-A line without an id carries that of the job whose handler writes it.
+On the platform a line is a JSON object, `{"requestId": ..., "message": ..., "level": ...}`; elsewhere it is
+`INFO   | id | text`. A line without an id gets the id of the job whose handler writes it.
 """
 
 from __future__ import annotations
@@ -14,13 +14,15 @@ from runpod_worker.config import sdk_settings, worker_settings
 from runpod_worker.log import job_id as current_job
 
 MAX_MESSAGE_LENGTH = 64 * 1024
+"""Characters; a longer message loses its middle."""
+
 LOG_LEVELS = ["NOTSET", "TRACE", "DEBUG", "INFO", "WARN", "ERROR"]
 TIP = "TIP"
-"""Not a level: such lines are written whatever the level, unless that is NOTSET."""
+"""Not a level: tips are written at every level except NOTSET."""
 
 
 class RunPodLogger:
-    """The one logger of a process. Its level is RUNPOD_LOG_LEVEL, else RUNPOD_DEBUG_LEVEL, else DEBUG."""
+    """The logger of the process, a singleton. Its level is RUNPOD_LOG_LEVEL, or RUNPOD_DEBUG_LEVEL, or DEBUG."""
 
     _instance: RunPodLogger | None = None
     level: str
@@ -35,7 +37,7 @@ class RunPodLogger:
         return cls._instance
 
     def set_level(self, new_level: str | int) -> None:
-        """Write lines of this level (a name, or its place in LOG_LEVELS) and above. NOTSET: none at all."""
+        """Write lines of this level and above: a name or an index of LOG_LEVELS. NOTSET writes none."""
         self.level = _level(new_level)
         self.info(f"Log level set to {self.level}")
 
@@ -45,24 +47,24 @@ class RunPodLogger:
             return
         if message_level != TIP and LOG_LEVELS.index(_level(message_level)) < LOG_LEVELS.index(self.level):
             return
-        self._write(_shortened(str(message)), message_level, job_id or current_job.get())
+        self._write(_truncate(str(message)), message_level, job_id or current_job.get())
 
     def _write(self, message: str, level: str, job_id: str | None) -> None:
         if self._as_json:
             line = json.dumps({"requestId": job_id, "message": message, "level": level})
         else:
             line = f"{level.ljust(7)}| {f'{job_id} | ' if job_id else ''}{message}"
-        sys.stdout.write(line + "\n")  # one write: lines of several threads stay whole
+        sys.stdout.write(line + "\n")  # one write, so that lines of several threads do not mix
         sys.stdout.flush()
 
     def secret(self, secret_name: str, secret: Any) -> None:
-        """Write a secret's first and last character."""
+        """Write the first and last character of a secret."""
         text = str(secret)
         hidden = text[0] + "*" * (len(text) - 2) + text[-1] if len(text) > 2 else "*" * len(text)
         self.info(f"{secret_name}: {hidden}")
 
     def debug(self, message: Any, request_id: str | None = None, job_id: str | None = None) -> None:
-        """Write a DEBUG line. `job_id` is what older code calls `request_id`, here and below."""
+        """Write a DEBUG line. Here and below, `job_id` is the older name of `request_id`."""
         self.log(message, "DEBUG", request_id or job_id)
 
     def info(self, message: Any, request_id: str | None = None, job_id: str | None = None) -> None:
@@ -94,9 +96,9 @@ def _level(level: str | int) -> str:
     raise ValueError(f"Invalid debug level: {level}")
 
 
-def _shortened(message: str) -> str:
-    left_out = len(message) - MAX_MESSAGE_LENGTH
-    if left_out <= 0:
+def _truncate(message: str) -> str:
+    excess = len(message) - MAX_MESSAGE_LENGTH
+    if excess <= 0:
         return message
     half = MAX_MESSAGE_LENGTH // 2
-    return f"{message[:half]}\n...TRUNCATED {left_out} CHARACTERS...\n{message[-half:]}"
+    return f"{message[:half]}\n...TRUNCATED {excess} CHARACTERS...\n{message[-half:]}"

@@ -1,4 +1,4 @@
-"""Progress, where RunPod's SDK has it."""
+"""Progress, at the path of RunPod's SDK."""
 
 from runpod_worker.serverless.progress import progress_update
 

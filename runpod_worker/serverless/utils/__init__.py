@@ -1,4 +1,7 @@
-"""Helpers for handlers, under the SDK's names; each is loaded when it is first used."""
+"""Helpers for handlers, with the names of RunPod's SDK. Each module is loaded at first use.
+
+rp_cleanup, rp_cuda, rp_debugger, rp_download, rp_model_cache, rp_ssrf, rp_upload, rp_validator, rp_volume_cache.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["VolumeCache", "download_files_from_urls", "upload_file_to_bucket", "upload_in_memory_object"]
 
-_HOMES = {
+_MODULE_OF = {
     "VolumeCache": "rp_volume_cache",
     "download_files_from_urls": "rp_download",
     "upload_file_to_bucket": "rp_upload",
@@ -32,8 +35,8 @@ _MODULES = (
 
 
 def __getattr__(name: str) -> object:
-    if name in _HOMES:
-        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    if name in _MODULE_OF:
+        return getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
     if name in _MODULES:
         return import_module(f"{__name__}.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""Remove what jobs left in the working directory."""
+"""Removes the files of jobs from the working directory."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ FOLDERS = ("input_objects", "output_objects", "job_files", "jobs")
 
 
 def clean(folder_list: Iterable[str | PathLike[str]] | None = None) -> None:
-    """Remove the folders that the helpers of this package write to, output.zip, and the given folders."""
+    """Remove output.zip, the folders that the helpers of this package write to, and `folder_list`."""
     for folder in (*FOLDERS, *(folder_list or ())):
         shutil.rmtree(folder, ignore_errors=True)
     Path("output.zip").unlink(missing_ok=True)

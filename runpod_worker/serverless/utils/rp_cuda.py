@@ -1,11 +1,11 @@
-"""Whether there is a CUDA device, without torch."""
+"""Detects a CUDA device without torch."""
 
 from __future__ import annotations
 
 import shutil
 import subprocess
 
-PATIENCE_S = 30.0
+TIMEOUT_S = 30.0
 
 
 def is_available() -> bool:
@@ -14,7 +14,7 @@ def is_available() -> bool:
     if tool is None:
         return False
     try:
-        done = subprocess.run([tool], capture_output=True, timeout=PATIENCE_S, check=False)  # noqa: S603
+        done = subprocess.run([tool], capture_output=True, timeout=TIMEOUT_S, check=False)  # noqa: S603
     except (OSError, subprocess.TimeoutExpired):
         return False
     return done.returncode == 0 and b"NVIDIA-SMI" in done.stdout

@@ -1,6 +1,6 @@
-"""Time parts of a handler; with `--rp_debugger` the times are in the output (protocol C.7).
+"""Times parts of a handler; `--rp_debugger` adds the times to the output (protocol C.7).
 
-Each job has checkpoints of its own, so that two jobs at once, or one after the other, may use the same names.
+Each job has its own checkpoints, so different jobs may use the same names.
 """
 
 from __future__ import annotations
@@ -18,82 +18,90 @@ from runpod_worker.core.protocol import SDK_VERSION
 from runpod_worker.log import job_id
 from runpod_worker.worker.handler.kinds import kind_of
 
-MOST_JOBS = 1000
-"""Checkpoints of so many jobs are kept where nobody fetches them."""
+MAX_JOBS = 1000
+"""Checkpoints are kept for this many jobs; then those of the oldest job are dropped."""
 
 STARTED_AT = time.perf_counter()
 
 
 class Checkpoints:
-    """The checkpoints of the job whose handler runs here: `add` a name, `start` it, `stop` it."""
+    """The checkpoints of the job whose handler runs in this context: `add` a name, `start` it, `stop` it."""
 
-    _by_job: dict[str | None, list[dict[str, Any]]] = {}  # noqa: RUF012 - shared by all, like the SDK's
+    _by_job: dict[str | None, list[dict[str, Any]]] = {}  # noqa: RUF012 - shared by all instances, as in the SDK
 
     @property
     def checkpoints(self) -> list[dict[str, Any]]:
-        """Those of this job, in the order they were added."""
+        """The checkpoints of this job, in the order of `add`."""
         job = job_id.get()
-        if job not in self._by_job and len(self._by_job) >= MOST_JOBS:
+        if job not in self._by_job and len(self._by_job) >= MAX_JOBS:
             del self._by_job[next(iter(self._by_job))]
         return self._by_job.setdefault(job, [])
 
     @property
     def name_lookup(self) -> dict[str, int]:
-        """Name -> its place."""
-        return {one["name"]: place for place, one in enumerate(self.checkpoints)}
+        """The index of each name."""
+        return {checkpoint["name"]: index for index, checkpoint in enumerate(self.checkpoints)}
 
     def add(self, name: str) -> None:
         """Add a checkpoint.
 
         Raises:
-            KeyError: this job has one of that name.
+            KeyError: this job has a checkpoint with that name.
         """
         if name in self.name_lookup:
             raise KeyError(f'Checkpoint name "{name}" already exists.')
         self.checkpoints.append({"name": name})
 
     def start(self, name: str) -> None:
-        """Note the beginning."""
+        """Record the start.
+
+        Raises:
+            KeyError: this job has no checkpoint with that name.
+        """
         self._named(name).update(start=time.perf_counter(), start_utc=_utc())
 
     def stop(self, name: str) -> None:
-        """Note the end."""
-        one = self._named(name)
-        if "start" not in one:
+        """Record the end.
+
+        Raises:
+            KeyError: this job has no checkpoint with that name, or it has not started.
+        """
+        checkpoint = self._named(name)
+        if "start" not in checkpoint:
             raise KeyError("Checkpoint has not been started.")
-        one.update(end=time.perf_counter(), stop_utc=_utc())
+        checkpoint.update(end=time.perf_counter(), stop_utc=_utc())
 
     def get_checkpoints(self) -> list[dict[str, Any]]:
-        """What was started and stopped."""
+        """The checkpoints that have a start and an end."""
         return [
             {
-                "name": one["name"],
-                "start_utc": one["start_utc"],
-                "stop_utc": one["stop_utc"],
-                "duration_ms": (one["end"] - one["start"]) * 1000,
+                "name": checkpoint["name"],
+                "start_utc": checkpoint["start_utc"],
+                "stop_utc": checkpoint["stop_utc"],
+                "duration_ms": (checkpoint["end"] - checkpoint["start"]) * 1000,
             }
-            for one in self.checkpoints
-            if "start" in one and "end" in one
+            for checkpoint in self.checkpoints
+            if "start" in checkpoint and "end" in checkpoint
         ]
 
     def clear(self) -> None:
-        """Forget this job's checkpoints."""
+        """Remove the checkpoints of this job."""
         self._by_job.pop(job_id.get(), None)
 
     def free_name(self, name: str) -> str:
-        """The name, with a number where this job used it already."""
-        used = Counter(one["name"].partition("#")[0] for one in self.checkpoints)[name]
+        """The name, with a number appended if this job has used it."""
+        used = Counter(checkpoint["name"].partition("#")[0] for checkpoint in self.checkpoints)[name]
         return f"{name}#{used + 1}" if used else name
 
     def _named(self, name: str) -> dict[str, Any]:
-        for one in self.checkpoints:
-            if one["name"] == name:
-                return one
+        for checkpoint in self.checkpoints:
+            if checkpoint["name"] == name:
+                return checkpoint
         raise KeyError(f"Checkpoint name '{name}' does not exist.")
 
 
 class LineTimer:
-    """Times a `with` block. The second of the same name in a job is called `name#2`."""
+    """Times a `with` block. The second block of the same name in a job is `name#2`."""
 
     def __init__(self, name: str) -> None:
         self.checkpoints = Checkpoints()
@@ -124,7 +132,7 @@ class FunctionTimer:
 
 
 def get_debugger_output() -> dict[str, Any]:
-    """The times of this job and what it ran on; forgets the times."""
+    """The times of this job and the system it ran on; removes the times."""
     checkpoints = Checkpoints()
     timestamps = checkpoints.get_checkpoints()
     checkpoints.clear()
@@ -138,12 +146,12 @@ def get_debugger_output() -> dict[str, Any]:
 
 
 def clear_debugger_output() -> None:
-    """Forget this job's times."""
+    """Remove the times of this job."""
     Checkpoints().clear()
 
 
 def with_report(handler: Callable[..., Any], started: float) -> Callable[..., Any]:
-    """The handler, with the report in outputs that are dicts; others are left as they are, and so are streams."""
+    """A handler that adds the report to an output that is a dict. Other outputs and streams are not changed."""
     kind = kind_of(handler)
     if "generator" in kind:
         return handler
@@ -151,25 +159,25 @@ def with_report(handler: Callable[..., Any], started: float) -> Callable[..., An
 
         @functools.wraps(handler)
         async def on_loop(job: Any) -> Any:
-            return _reported(await handler(job), started)
+            return _add_report(await handler(job), started)
 
         return on_loop
 
     @functools.wraps(handler)
     def called(job: Any) -> Any:
-        return _reported(handler(job), started)
+        return _add_report(handler(job), started)
 
     return called
 
 
-def _reported(output: Any, started: float) -> Any:
+def _add_report(output: Any, started: float) -> Any:
     report = get_debugger_output()
     report["ready_delay_ms"] = (started - STARTED_AT) * 1000
     return {**output, "rp_debugger": report} if isinstance(output, dict) else output
 
 
 def _utc() -> str:
-    now = datetime.now(UTC)  # noqa: TID251 - the report says what the clock on the wall said
+    now = datetime.now(UTC)  # noqa: TID251 - the report shows wall-clock times
     return now.isoformat().replace("+00:00", "Z")
 
 

@@ -1,6 +1,6 @@
-"""Upload results to S3-compatible storage (protocol C.9); without credentials they are copied into a local folder.
+"""Uploads results to S3-compatible storage (protocol C.9), or copies them into a local folder without credentials.
 
-Credentials come with the job (`s3Config`: "endpointUrl", "accessId", "accessSecret", "bucketName") or from the
+Credentials are in the job (`s3Config`: "endpointUrl", "accessId", "accessSecret", "bucketName") or in the
 variables BUCKET_ENDPOINT_URL, BUCKET_ACCESS_KEY_ID and BUCKET_SECRET_ACCESS_KEY. Needs boto3: the extra `[upload]`.
 """
 
@@ -22,11 +22,11 @@ from urllib.parse import quote, urlsplit
 from runpod_worker.config import sdk_settings
 from runpod_worker.log import log
 
-LINK_S = 604_800
-"""How long a returned URL can be read: a week, the longest S3 allows."""
+URL_LIFETIME_S = 604_800
+"""A returned URL works for a week, the maximum of S3."""
 
 PART_BYTES = 16 * 2**20
-FILES_AT_ONCE = 8
+MAX_CONCURRENT_FILES = 8
 
 Creds = Mapping[str, Any]
 
@@ -38,27 +38,27 @@ def upload_image(
     results_list: list[str | None] | None = None,
     bucket_name: str | None = None,
 ) -> str:
-    """Upload a file under `{job_id}/{8 random characters}{suffix}`; its URL, also put into `results_list`.
+    """Upload a file as `{job_id}/{8 random characters}{suffix}`, and return its URL; also sets it in `results_list`.
 
-    Without credentials: copied into ./simulated_uploaded.
+    Without credentials, copies the file into ./simulated_uploaded and returns the path.
     """
     path = Path(image_location)
     name = f"{uuid.uuid4().hex[:8]}{path.suffix}"
     client, _ = get_boto_client()
     if client is None:
-        url = _copied(path, Path("simulated_uploaded", name))
+        url = _copy(path, Path("simulated_uploaded", name))
     else:
         kind = guess_type(name)[0] or f"image/{path.suffix.removeprefix('.')}"
         with path.open("rb") as source:
-            url = _uploaded(client, source, _bucket(bucket_name), f"{job_id}/{name}", {"ContentType": kind})
+            url = _upload(client, source, _bucket(bucket_name), f"{job_id}/{name}", {"ContentType": kind})
     if results_list is not None:
         results_list[result_index] = url
     return url
 
 
 def files(job_id: str, file_list: Sequence[str | PathLike[str]]) -> list[str]:
-    """Upload several files at once, as `upload_image` does; their URLs in order."""
-    with ThreadPoolExecutor(max_workers=FILES_AT_ONCE) as pool:
+    """Upload several files in parallel with `upload_image`; return their URLs in order."""
+    with ThreadPoolExecutor(max_workers=MAX_CONCURRENT_FILES) as pool:
         return list(pool.map(lambda path: upload_image(job_id, path), file_list))
 
 
@@ -70,21 +70,23 @@ def upload_file_to_bucket(
     prefix: str | None = None,
     extra_args: dict[str, Any] | None = None,
 ) -> str:
-    """Upload a file under `{prefix}/{file_name}`; its URL. Without credentials: copied into ./local_upload.
+    """Upload a file as `{prefix}/{file_name}`, and return its URL.
+
+    Without credentials, copies the file into ./local_upload and returns the path.
 
     Args:
-        file_name: its name there.
-        file_location: where it is.
+        file_name: name in the bucket.
+        file_location: path of the file.
         bucket_creds: "endpointUrl", "accessId" and "accessSecret", such as the job's s3Config.
-        bucket_name: the bucket; the one of the credentials, else month and year ("08-26") by default.
+        bucket_name: the bucket; default: `bucketName` of the credentials, or month and year ("08-26").
         prefix: a folder in the bucket.
-        extra_args: passed on to S3, such as {"ContentType": "image/png"}.
+        extra_args: arguments for S3, such as {"ContentType": "image/png"}.
     """
     client, _ = get_boto_client(bucket_creds)
     if client is None:
-        return _copied(Path(file_location), Path("local_upload", file_name))
+        return _copy(Path(file_location), Path("local_upload", file_name))
     with Path(file_location).open("rb") as source:
-        return _uploaded(client, source, _bucket(bucket_name, bucket_creds), _key(prefix, file_name), extra_args)
+        return _upload(client, source, _bucket(bucket_name, bucket_creds), _key(prefix, file_name), extra_args)
 
 
 def upload_in_memory_object(
@@ -94,16 +96,23 @@ def upload_in_memory_object(
     bucket_name: str | None = None,
     prefix: str | None = None,
 ) -> str:
-    """Upload bytes under `{prefix}/{file_name}`; their URL. Without credentials: written into ./local_upload."""
+    """Upload bytes as `{prefix}/{file_name}`, and return the URL.
+
+    Without credentials, writes them into ./local_upload and returns the path.
+    """
     client, _ = get_boto_client(bucket_creds)
     if client is None:
-        return _copied(io.BytesIO(file_data), Path("local_upload", file_name))
+        return _copy(io.BytesIO(file_data), Path("local_upload", file_name))
     bucket = _bucket(bucket_name, bucket_creds)
-    return _uploaded(client, io.BytesIO(file_data), bucket, _key(prefix, file_name), None)
+    return _upload(client, io.BytesIO(file_data), bucket, _key(prefix, file_name), None)
 
 
 def bucket_upload(job_id: str, file_list: Sequence[str | PathLike[str]], bucket_creds: Creds) -> list[str]:
-    """Upload files under `{job_id}/{path}` to `bucket_creds["bucketName"]`; their URLs, which are not signed."""
+    """Upload files as `{job_id}/{path}` to `bucket_creds["bucketName"]`, and return their URLs, which are not signed.
+
+    Raises:
+        ValueError: `bucket_creds` lacks credentials.
+    """
     client, options = get_boto_client(bucket_creds)
     if client is None:
         raise ValueError('bucket_creds: expected "endpointUrl", "accessId" and "accessSecret"')
@@ -114,10 +123,10 @@ def bucket_upload(job_id: str, file_list: Sequence[str | PathLike[str]], bucket_
 
 
 def get_boto_client(bucket_creds: Creds | None = None) -> tuple[Any, Any]:
-    """A boto3 client of the bucket and its transfer settings; (None, None) without credentials.
+    """A boto3 client and its transfer settings; (None, None) without credentials.
 
     Raises:
-        ImportError: there are credentials, but boto3 is not installed.
+        ImportError: credentials exist, but boto3 is not installed.
     """
     url, key, secret = _credentials(bucket_creds)
     if not (url and key and secret):
@@ -126,7 +135,7 @@ def get_boto_client(bucket_creds: Creds | None = None) -> tuple[Any, Any]:
 
 
 def extract_region_from_url(endpoint_url: str) -> str | None:
-    """The region that the URL names: `...s3.REGION...` or `REGION.digitaloceanspaces.com`; None when it names none."""
+    """The region in the URL, `...s3.REGION...` or `REGION.digitaloceanspaces.com`, or None."""
     host = urlsplit(endpoint_url).hostname or ""
     labels = host.split(".")
     if host.endswith(".digitaloceanspaces.com"):
@@ -175,10 +184,10 @@ def _boto() -> tuple[Any, Any]:
     return boto3, config
 
 
-def _uploaded(client: Any, source: IO[bytes], bucket: str, key: str, extra_args: dict[str, Any] | None) -> str:
+def _upload(client: Any, source: IO[bytes], bucket: str, key: str, extra_args: dict[str, Any] | None) -> str:
     client.upload_fileobj(source, bucket, key, ExtraArgs=extra_args, Config=_transfer())
     where = {"Bucket": bucket, "Key": key}
-    return str(client.generate_presigned_url("get_object", Params=where, ExpiresIn=LINK_S))
+    return str(client.generate_presigned_url("get_object", Params=where, ExpiresIn=URL_LIFETIME_S))
 
 
 def _bucket(name: str | None, creds: Creds | None = None) -> str:
@@ -189,9 +198,11 @@ def _key(prefix: str | None, name: str) -> str:
     return f"{prefix}/{name}" if prefix else name
 
 
-def _copied(source: Path | IO[bytes], target: Path) -> str:
-    """A local copy, for trying things out; the path."""
-    log.warning("upload.local", extra={"path": str(target), "why": "no bucket: s3Config or BUCKET_ENDPOINT_URL"})
+def _copy(source: Path | IO[bytes], target: Path) -> str:
+    """Copy to a local file, for tests without a bucket; return its path."""
+    log.warning(
+        "upload.saved_locally", extra={"path": str(target), "why": "no bucket: s3Config or BUCKET_ENDPOINT_URL"}
+    )
     target.parent.mkdir(parents=True, exist_ok=True)
     if isinstance(source, Path):
         shutil.copyfile(source, target)

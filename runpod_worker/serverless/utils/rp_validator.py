@@ -1,4 +1,4 @@
-"""Check a job's input against a schema of plain dicts (protocol C.9)."""
+"""Validates a job's input against a schema of plain dicts (protocol C.9)."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ def validate(raw_input: Mapping[str, Any], schema: dict[str, Any]) -> dict[str, 
     Args:
         raw_input: the input.
         schema: a dict of rules for each name: "type" (a type or a tuple of them), "required" (false by default),
-            "default" (for what is not required) and "constraints" (a function of the value). Rules may be JSON text,
-            which is replaced by what it says.
+            "default" (for optional names) and "constraints" (a function of the value). Rules may be JSON text, which
+            is parsed in place.
     """
     errors = [f"Unexpected input. {name} is not a valid input option." for name in raw_input if name not in schema]
     validated = dict(raw_input)
@@ -41,7 +41,7 @@ def _read(schema: dict[str, Any], errors: list[str]) -> Iterator[tuple[str, Rule
 
 
 def _presence(name: str, rules: Rules, validated: dict[str, Any]) -> Iterator[str]:
-    """Complain of what is missing, and put in defaults."""
+    """Yield errors for missing names, and fill in defaults."""
     if "type" not in rules:
         yield f"Schema error, missing type for {name}."
     if name in validated:
@@ -66,5 +66,5 @@ def _value(name: str, rules: Rules, validated: dict[str, Any]) -> Iterator[str]:
 
 
 def _like_default(rules: Rules, value: Any) -> bool:
-    """A value of the default's type is taken, even when "type" says otherwise (such as a default of None)."""
+    """Accept a value of the default's type even if "type" differs, for defaults such as None."""
     return "default" in rules and isinstance(value, type(rules["default"]))

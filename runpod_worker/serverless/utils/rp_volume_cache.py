@@ -1,7 +1,7 @@
-"""A copy of local folders on the network volume, so that the next worker need not download them again (protocol C.9).
+"""Keeps a copy of local folders on the network volume, which saves the next worker a download (protocol C.9).
 
-On the volume: `{volume}/.cache/{namespace}/` with `small.tar` (files under 256 KiB, whose metadata would cost more than
-their bytes), `big/` (the others, under their own paths) and `manifest.json`, written last, which says what there is.
+The copy is `{volume}/.cache/{namespace}/`: `small.tar` (files under 256 KiB, whose metadata would cost more than their
+bytes), `big/` (the others, under their own paths), and `manifest.json`, the list of both, written last.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ from runpod_worker.config import worker_settings
 from runpod_worker.log import log
 
 MTIME_TOLERANCE_S = 2.0
-"""Network file systems keep times coarsely."""
+"""Network file systems round modification times."""
 
-JOIN_S = 30.0
-"""How long the process's end waits for copies under way."""
+EXIT_TIMEOUT_S = 30.0
+"""How long the exit of the process waits for running copies."""
 
 SMALL_BYTES = 256 * 1024
 VERSION = 1
 _TEMPORARY = ".rpvc.tmp"
-_LEFT_OUT = ("/refs/", "/.no_exist/")
+_SKIPPED = ("/refs/", "/.no_exist/")
 
 T = TypeVar("T")
 Folder = str | bytes | os.PathLike[str]
 
 
 class File(msgspec.Struct, frozen=True):
-    """One file as the manifest has it."""
+    """A file in the manifest."""
 
     path: str
     size: int
@@ -45,7 +45,7 @@ class File(msgspec.Struct, frozen=True):
 
 
 class Manifest(msgspec.Struct):
-    """What is on the volume."""
+    """The files on the volume."""
 
     version: int = VERSION
     threshold: int = SMALL_BYTES
@@ -54,17 +54,17 @@ class Manifest(msgspec.Struct):
 
 
 class VolumeCache:
-    """As a context manager: fetch what the volume has, then keep there what was added.
+    """As a context manager: copies files from the volume at the start, and new files to it at the end.
 
     with VolumeCache(dirs=["/root/.cache/huggingface"]):
         model = load_model()
 
     Args:
-        dirs: folders to keep.
+        dirs: folders to copy.
         namespace: the name of the copy, one path component; the endpoint's id by default.
-        volume_path: where the volume is mounted. Without it, or without a namespace, nothing is done.
+        volume_path: where the volume is mounted. Without a volume or a namespace the cache does nothing.
         best_effort: log errors instead of raising them.
-        max_workers: large files copied at once.
+        max_workers: number of large files to copy in parallel.
     """
 
     def __init__(
@@ -76,8 +76,8 @@ class VolumeCache:
         best_effort: bool = True,
         max_workers: int | None = None,
     ) -> None:
-        one = isinstance(dirs, str | bytes | os.PathLike)
-        folders: Iterable[Folder] = [dirs] if one else dirs  # type: ignore[list-item,assignment]
+        is_single = isinstance(dirs, str | bytes | os.PathLike)
+        folders: Iterable[Folder] = [dirs] if is_single else dirs  # type: ignore[list-item,assignment]
         self._dirs = [Path(os.fsdecode(folder)).resolve() for folder in folders]
         self._namespace = namespace or worker_settings().endpoint_id or ""
         if self._namespace in (".", "..") or any(sign in self._namespace for sign in "/\\\0"):
@@ -99,15 +99,15 @@ class VolumeCache:
 
     @property
     def available(self) -> bool:
-        """Whether there are a volume and a namespace."""
+        """Whether a volume and a namespace exist."""
         return bool(self._namespace) and self._volume.is_dir()
 
     def hydrate(self) -> int:
-        """Copy what is missing here, or older, from the volume; how many files."""
+        """Copy files that are missing or older here from the volume; return their number."""
         return self._guarded(self._hydrate, 0) if self.available else 0
 
     def sync(self, *, background: bool = True) -> None:
-        """Copy what is missing on the volume, or older there. In the background: the process's end waits for it."""
+        """Copy files that are missing or older on the volume to it. The process waits for background copies at exit."""
         if not self.available:
             return
         if not background:
@@ -134,7 +134,7 @@ class VolumeCache:
             return 0
         count = self._unpack() if manifest.small else 0
         pairs = [(self._on_volume(Path(file.path)), Path(file.path)) for file in manifest.big]
-        # A manifest is only text on a shared volume: neither end may lead out of its place.
+        # The volume is shared, so do not trust the manifest: source and target must stay inside their folders.
         safe = [(source, here) for source, here in pairs if _inside(source, [self._big]) and _inside(here, self._dirs)]
         copied, _ = self._copy(safe)
         log.info("volume_cache.hydrated", extra={"files": count + len(copied)})
@@ -179,7 +179,7 @@ class VolumeCache:
         for folder in self._dirs:
             for path in sorted(folder.rglob("*")):
                 name = str(path)
-                if name.endswith((".lock", _TEMPORARY)) or any(part in name for part in _LEFT_OUT):
+                if name.endswith((".lock", _TEMPORARY)) or any(part in name for part in _SKIPPED):
                     continue
                 if path.is_file() and not path.is_symlink():
                     stat = path.stat()
@@ -191,11 +191,11 @@ class VolumeCache:
         return self._big / path.relative_to(path.anchor)
 
     def _copy(self, pairs: list[tuple[Path, Path]]) -> tuple[set[Path], set[Path]]:
-        """The sources that were copied, and those whose copy was current."""
+        """Copy the outdated pairs; return the copied sources and the sources that were current."""
         todo = [(source, target) for source, target in pairs if _outdated(source, target)]
         current = {source for source, _ in pairs} - {source for source, _ in todo}
         with ThreadPoolExecutor(max_workers=self._max_workers) as pool:
-            results = list(pool.map(lambda pair: _copied(*pair), todo))
+            results = list(pool.map(lambda pair: _copy_file(*pair), todo))
         return {source for (source, _), copied in zip(todo, results, strict=True) if copied}, current
 
     def _manifest(self) -> Manifest | None:
@@ -223,7 +223,7 @@ def _inside(path: Path, folders: Iterable[Path]) -> bool:
 
 
 def _stale(path: Path, size: int, mtime: float) -> bool:
-    """Whether the file is missing, of another size, or older."""
+    """Whether the file is missing, older, or of another size."""
     try:
         stat = path.stat()
     except OSError:
@@ -239,7 +239,7 @@ def _outdated(source: Path, target: Path) -> bool:
     return _stale(target, stat.st_size, stat.st_mtime)
 
 
-def _copied(source: Path, target: Path) -> bool:
+def _copy_file(source: Path, target: Path) -> bool:
     part = _part(target)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -267,6 +267,6 @@ _pending: list[threading.Thread] = []
 @atexit.register
 def _join() -> None:
     for thread in _pending:
-        thread.join(JOIN_S)
+        thread.join(EXIT_TIMEOUT_S)
         if thread.is_alive():
-            log.warning("volume_cache.unfinished", extra={"waited_s": JOIN_S})
+            log.warning("volume_cache.timed_out", extra={"waited_s": EXIT_TIMEOUT_S})

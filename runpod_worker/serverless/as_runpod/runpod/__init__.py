@@ -1,4 +1,4 @@
-"""Stands for the package `runpod` where this folder's parent is on the path: `--as-runpod` puts it there."""
+"""Replaces the package `runpod` while this folder's parent is on the path, which `--as-runpod` does."""
 
 from runpod_worker.serverless.as_runpod import install
 
