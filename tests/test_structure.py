@@ -31,7 +31,7 @@ LONG_FILES = {
     "runpod_worker/worker/agent/agent.py",
     "runpod_worker/worker/agent/holding.py",
 }
-LONG_TEST_FILES = {"tests/service/journal/test_store_contract.py", "tests/worker/executor/test_executor.py"}
+LONG_TEST_FILES = {"tests/service/journal/test_store_contract.py"}
 LONG_FUNCTIONS: set[str] = set()
 CIRCLES = [{"runpod_worker.worker.agent.executors", "runpod_worker.worker.agent.slots"}]
 ROOMS_WITHOUT_A_MAP = {

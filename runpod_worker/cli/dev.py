@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import signal
 import sys
 import tempfile
 from collections.abc import AsyncIterator
@@ -18,6 +17,7 @@ from runpod_worker.cli.border import bordered
 from runpod_worker.cli.options import AsRunpod, Handler
 from runpod_worker.cli.work import stand_for_runpod
 from runpod_worker.log import log, setup
+from runpod_worker.system import on_termination, require_worker_support
 from runpod_worker.workerfile import load_beside
 
 LOOK_EVERY_S = 0.3
@@ -36,6 +36,7 @@ def dev(
 
     Jobs and files are gone at the end. Ctrl-C ends both.
     """
+    require_worker_support("dev")
     setup(log_level)
     stand_for_runpod(as_runpod)
     name = endpoint or load_beside(handler).endpoint or "dev"
@@ -44,8 +45,7 @@ def dev(
 
 async def _dev(handler: Path, port: int, endpoint: str, log_level: str) -> int:
     stop = asyncio.Event()
-    for name in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(name, stop.set)
+    on_termination(stop.set)
     async with _service(port) as url:
         target = f"{url}/v2/{endpoint}"
         typer.echo(f"service  {target}\ntry      {try_line(target, handler)}\n")

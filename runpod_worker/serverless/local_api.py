@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import os
-import signal
 import subprocess
 import sys
 from typing import NamedTuple
@@ -19,6 +18,7 @@ import msgspec
 from runpod_worker.config import WorkerSettings, environment, worker_settings
 from runpod_worker.core.errors import SettingsError
 from runpod_worker.log import log, setup
+from runpod_worker.system import on_termination
 from runpod_worker.worker.launch.launch import run_with_agent, with_package
 from runpod_worker.worker.worker import Worker
 
@@ -117,8 +117,7 @@ async def _serve(order: _Order) -> None:
         log.warning("local_api.open", extra={"host": order.host, "means": "everybody who reaches it may use it"})
     gone = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, gone.set)
+    on_termination(gone.set)
     loop.add_reader(sys.stdin.fileno(), gone.set)  # its end: whoever started us is gone, or wants us to end
     try:
         await server.start()

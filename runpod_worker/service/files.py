@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from runpod_worker.core.errors import BadRequest, StoreUnavailable, TooLarge
+from runpod_worker.system import sync_folder
 
 SERVE_HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -159,15 +160,7 @@ def _publish(out: BinaryIO, part: Path, target: Path, content_type: str) -> None
     kind.replace(_beside(target))
     part.replace(target)
     for folder in (target.parent, target.parent.parent, target.parent.parent.parent):
-        _sync_folder(folder)
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        sync_folder(folder)
 
 
 def _look(path: Path) -> StoredFile | None:

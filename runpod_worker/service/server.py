@@ -29,6 +29,7 @@ from runpod_worker.service.journal.port import Store
 from runpod_worker.service.queue.queue import Service
 from runpod_worker.service.settings import ServiceSettings
 from runpod_worker.service.webhooks import Webhooks
+from runpod_worker.system import on_termination
 
 if TYPE_CHECKING:
     from runpod_worker.service.keys import Keys
@@ -265,9 +266,9 @@ def _calm_collector() -> None:
 def _stopped_by_signal() -> asyncio.Event:
     """Set by SIGTERM and SIGINT. SIGHUP is ignored: `runpod-worker keys` of release 0.1 sends it."""
     stop = asyncio.Event()
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    for name in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(name, stop.set)
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    on_termination(stop.set)
     return stop
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import sqlite3
 from collections.abc import Iterable, Sequence
@@ -15,6 +14,7 @@ import msgspec
 from runpod_worker.core.errors import StoreUnavailable
 from runpod_worker.core.job import Job
 from runpod_worker.service.queue.index import Tally
+from runpod_worker.system import lock_file
 
 SCHEMA_VERSION = 1
 
@@ -61,7 +61,7 @@ def lock(path: Path) -> TextIO:
     """
     held = path.with_name(path.name + ".lock").open("a+")
     try:
-        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock_file(held.fileno())
     except BlockingIOError:
         held.seek(0)
         owner = held.read().strip() or "unknown"

@@ -7,7 +7,6 @@ either complete or absent: written under another name, synced, renamed.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import re
@@ -23,6 +22,7 @@ import msgspec
 
 from runpod_worker.core.errors import SpoolFull
 from runpod_worker.log import log
+from runpod_worker.system import lock_folder, sync_folder
 
 SUFFIX = ".outcome"
 CORRUPT_SUFFIX = ".corrupt"
@@ -154,17 +154,22 @@ class Spool:
         name = uuid.uuid4().hex
         hidden = self._directory / f".{name}"
         hidden.mkdir(mode=0o700, parents=True)
-        self._locked.append(_lock(hidden))
+        self._hold(hidden)
         self._own = hidden.rename(self._directory / name)
-        _sync(self._directory)
+        sync_folder(self._directory)
         return self._own
+
+    def _hold(self, folder: Path) -> None:
+        """Lock the folder for this process. Raises OSError when another process holds it."""
+        if (handle := lock_folder(folder)) is not None:
+            self._locked.append(handle)
 
     def _orphans(self) -> Iterator[Path]:
         for folder in self._folders():
             if folder == self._own:
                 continue
             try:
-                self._locked.append(_lock(folder))
+                self._hold(folder)
             except OSError:  # its process is alive, or another process adopted it first
                 continue
             self._adopted.append(folder)
@@ -203,17 +208,6 @@ def _from_v01(head: _Head, target: str, body: bytes) -> SpooledReport:
     )
 
 
-def _lock(folder: Path) -> int:
-    """Return an open handle that holds the lock on the folder. Raises OSError when another process holds it."""
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(handle)
-        raise
-    return handle
-
-
 def _write(path: Path, data: bytes) -> None:
     partial = path.with_suffix(".partial")
     handle = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
@@ -222,13 +216,4 @@ def _write(path: Path, data: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     partial.rename(path)
-    _sync(path.parent)
-
-
-def _sync(folder: Path) -> None:
-    """Make the names in the folder survive a power cut."""
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    sync_folder(path.parent)

@@ -25,8 +25,9 @@ from runpod_worker.worker.executor.attempt import Attempt
 P = ParamSpec("P")
 T = TypeVar("T")
 
-STOP_SIGNAL = signal.SIGURG
-"""Ignored by default, so that a late one can do no harm, and used by hardly anything else."""
+STOP_SIGNAL: signal.Signals | None = getattr(signal, "SIGURG", None)
+"""Ignored by default, so that a late one can do no harm, and used by hardly anything else. None on Windows: there a
+handler stops at its next call of a method of its job."""
 
 FIRST_PAUSE_S = 0.002
 LONGEST_PAUSE_S = 0.5
@@ -42,11 +43,12 @@ class MainThread:
         self._attempt: Attempt | None = None
         self._deferred = False
         self._thread = threading.main_thread().ident
-        self._before = signal.signal(STOP_SIGNAL, self._on_signal)
+        self._before = None if STOP_SIGNAL is None else signal.signal(STOP_SIGNAL, self._on_signal)
 
     def close(self) -> None:
         """Give the signal back."""
-        signal.signal(STOP_SIGNAL, self._before)
+        if STOP_SIGNAL is not None:
+            signal.signal(STOP_SIGNAL, self._before)
 
     def call(self, attempt: Attempt, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call user code of this job. Raises what it raises, or JobStopped."""
@@ -71,7 +73,7 @@ class MainThread:
         over and the blocking call is not yet entered is only noticed after that call.
         """
         pause = FIRST_PAUSE_S
-        while self._attempt is attempt and self._thread is not None:
+        while self._attempt is attempt and self._thread is not None and STOP_SIGNAL is not None:
             signal.pthread_kill(self._thread, STOP_SIGNAL)
             time.sleep(pause)
             pause = FIRST_PAUSE_S if self._deferred else min(2 * pause, LONGEST_PAUSE_S)

@@ -20,6 +20,7 @@ import msgspec
 import runpod_worker
 from runpod_worker.config import WorkerSettings, environment
 from runpod_worker.log import log, setup
+from runpod_worker.system import require_worker_support
 from runpod_worker.worker.handler.declaration import Declaration
 from runpod_worker.worker.launch.malloc import ENVIRONMENT, keep_pages
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 def run_handler(path: Path, settings: WorkerSettings) -> int:
     """Take jobs and run them with the handler in this file, replacing its process when it dies; the exit code."""
     started_at = time.monotonic()
+    require_worker_support("run")
     signal.signal(signal.SIGTERM, _leave_early)  # process 1 of a container would ignore it until the loop listens
     from runpod_worker.worker.agent.process import Spawned, reap_orphans
 
@@ -43,6 +45,7 @@ def run_handler(path: Path, settings: WorkerSettings) -> int:
 def run_with_agent(declare: Callable[[], Declaration], settings: WorkerSettings) -> int:
     """Run the worker's jobs in this process, with an agent beside it; the exit code."""
     started_at = time.monotonic()
+    require_worker_support("a worker")
     from runpod_worker.worker.executor.main import serve
     from runpod_worker.worker.ipc import channel
 

@@ -155,7 +155,7 @@ VICTIM = """
 import asyncio, sys
 from runpod_worker.core.job import Job
 from runpod_worker.core.lifecycle import Succeeded, Taken, apply
-from runpod_worker.service.stores.sqlite import SqliteStore
+from runpod_worker.service.journal.sqlite import SqliteStore
 
 async def lives(store, lane):
     for number in range(10**9):

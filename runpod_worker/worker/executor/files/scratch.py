@@ -7,7 +7,6 @@ sees that nobody holds its lock any more.
 from __future__ import annotations
 
 import atexit
-import fcntl
 import itertools
 import os
 import shutil
@@ -17,6 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from runpod_worker.log import log
+from runpod_worker.system import lock_folder
 
 MADE = "runpod-worker-making-"
 PREFIX = "runpod-worker-files-"
@@ -27,7 +27,7 @@ class Scratch:
 
     def __init__(self) -> None:
         self._root: Path | None = None
-        self._held = -1
+        self._held: int | None = None
         self._lock = threading.Lock()
         self._numbers = itertools.count()
         self._pid = os.getpid()
@@ -47,7 +47,8 @@ class Scratch:
                 return
             atexit.unregister(self.close)
             remove(self._root)
-            os.close(self._held)
+            if self._held is not None:
+                os.close(self._held)
             self._root = None
 
 
@@ -67,19 +68,19 @@ def sweep() -> None:
     """Remove the folders of processes that are gone."""
     for root in Path(tempfile.gettempdir()).glob(PREFIX + "*"):
         with suppress(OSError):  # somebody else's, or gone by now
-            handle = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            handle = lock_folder(root)
+            if handle is None:
+                return
             try:
                 if os.fstat(handle).st_uid == os.getuid():
-                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     remove(root)
             finally:
                 os.close(handle)
 
 
-def _new_root() -> tuple[Path, int]:
+def _new_root() -> tuple[Path, int | None]:
     """A folder of ours, and the descriptor that holds its lock; it gets the name that is swept when it has the lock."""
     made = Path(tempfile.mkdtemp(prefix=MADE))
-    held = os.open(made, os.O_RDONLY)
-    fcntl.flock(held, fcntl.LOCK_EX)
+    held = lock_folder(made)
     root = made.with_name(PREFIX + made.name.removeprefix(MADE))
     return made.rename(root), held
