@@ -23,6 +23,7 @@ from runpod_worker.service.http.app import App, Page
 from runpod_worker.service.http.clients import ClientRoutes
 from runpod_worker.service.http.file_routes import FileRoutes
 from runpod_worker.service.http.openai import OpenAIRoutes
+from runpod_worker.service.http.sockets import DisconnectServer
 from runpod_worker.service.http.workers import WorkerRoutes
 from runpod_worker.service.journal.memory import MemoryStore
 from runpod_worker.service.journal.port import Store
@@ -103,13 +104,12 @@ class Server:
         self.failed = asyncio.Event()
         self.service = Service(stores.jobs, settings, now=now, on_owed=self._owed)
         self._webhooks = self._make_webhooks(random)
-        self._app = App(
+        self.app = App(
             self._routes(),
             stores.keys,
             locked=not (open_to_all or is_loopback(settings.host)),
             root_endpoint=root_endpoint,
             pages=pages,
-            body_limit=self._body_limit(),
         )
         self.url = ""
         """Where the service listens, once it does."""
@@ -122,7 +122,8 @@ class Server:
         """
         self._check_host()
         await self.service.sweep.start()
-        self._runner = web.ServerRunner(self._app.server(), shutdown_timeout=self._settings.drain_s)
+        server = DisconnectServer(self.app, body_limit=self._body_limit())
+        self._runner = web.ServerRunner(server, shutdown_timeout=self._settings.drain_s)
         await self._runner.setup()
         site = web.TCPSite(self._runner, self._settings.host, self._settings.port, backlog=BACKLOG)
         try:

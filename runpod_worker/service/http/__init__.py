@@ -1,7 +1,8 @@
 """The service over HTTP. Nothing else renders JSON.
 
-app, requests, disconnect            the server, one request, a caller that hangs up
-wire                                 RunPod's JSON
-clients, workers, openai, file_routes the routes
-openai_replies, auth                 OpenAI's JSON; keys
+app, routing, auth                      which route answers a request, and who may send it
+requests, replies, sockets              both as values; how aiohttp's server carries them
+wire                                    RunPod's JSON
+clients, workers, openai, file_routes   the routes
+openai_replies                          OpenAI's JSON
 """

@@ -9,7 +9,8 @@ import msgspec
 from runpod_worker.core.errors import BadRequest
 from runpod_worker.net import connector as net
 from runpod_worker.service.http import wire
-from runpod_worker.service.http.requests import Answer, Call, Route, body, held, reply
+from runpod_worker.service.http.replies import Answer, json_reply, long_poll
+from runpod_worker.service.http.routing import Call, Route
 from runpod_worker.service.queue.queue import Service
 
 GET, POST = "GET", "POST"
@@ -40,7 +41,7 @@ class ClientRoutes:
         """Submit a job; its id."""
         asked = await self._submission(call, self._settings.max_run_bytes)
         job = await self._service.submit(call.endpoint, asked)
-        return reply(wire.submitted(job.id))
+        return json_reply(wire.submitted(job.id))
 
     async def runsync(self, call: Call) -> Answer:
         """Submit a job; its view once it has ended, or as it is when the wait is over."""
@@ -59,14 +60,14 @@ class ClientRoutes:
             await self._service.secure(job.id)
             return await self._view(call, job.id)
 
-        return await held(call, wait_s, self._settings.keepalive_s, ended, as_it_is)
+        return await long_poll(wait_s, self._settings.keepalive_s, ended, as_it_is)
 
     async def status(self, call: Call) -> Answer:
         """The job as it is; `?ttl=` sets how much longer it may live."""
         ttl_s = wire.milliseconds("ttl", call.query.get("ttl"), 0, self._settings.ttl_bounds_ms)
         if ttl_s:
             await self._service.set_ttl(call.endpoint, call.rest[0], round(ttl_s * 1000))
-        return reply(await self._view(call, call.rest[0]))
+        return json_reply(await self._view(call, call.rest[0]))
 
     async def status_sync(self, call: Call) -> Answer:
         """The job once it has ended, or as it is when the wait is over."""
@@ -80,7 +81,7 @@ class ClientRoutes:
         async def as_it_is() -> bytes:
             return await self._view(call, job_id)
 
-        return await held(call, wait_s, self._settings.keepalive_s, ended, as_it_is)
+        return await long_poll(wait_s, self._settings.keepalive_s, ended, as_it_is)
 
     async def stream(self, call: Call) -> Answer:
         """The chunks nobody has read yet; waits for some."""
@@ -97,36 +98,32 @@ class ClientRoutes:
         async def as_it_is() -> bytes:
             return (await self._service.stream(call.endpoint, job_id, 0)).view
 
-        try:
-            response = await held(call, wait_s, self._settings.keepalive_s, chunks, as_it_is)
-            await response.prepare(call.request)
-            await response.write_eof()
-        except ConnectionError:
+        async def mark_unread() -> None:
             self._service.unread(job_id, taken)
-            raise
-        return response
+
+        return await long_poll(wait_s, self._settings.keepalive_s, chunks, as_it_is, on_lost=mark_unread)
 
     async def cancel(self, call: Call) -> Answer:
         """Cancel the job; its view."""
         job = await self._service.cancel(call.endpoint, call.rest[0])
-        return reply(wire.job_view(job))
+        return json_reply(wire.job_view(job))
 
     async def retry(self, call: Call) -> Answer:
         """Run a job that failed once more."""
         job = await self._service.retry(call.endpoint, call.rest[0])
-        return reply(wire.submitted(job.id))
+        return json_reply(wire.submitted(job.id))
 
     async def purge_queue(self, call: Call) -> Answer:
         """Cancel all that is queued."""
         removed = await self._service.purge_queue(call.endpoint)
-        return reply(b'{"removed":%d,"status":"completed"}' % removed)
+        return json_reply(b'{"removed":%d,"status":"completed"}' % removed)
 
     async def health(self, call: Call) -> Answer:
         """How many jobs and workers there are."""
-        return reply(msgspec.json.encode(self._service.health(call.endpoint)))
+        return json_reply(msgspec.json.encode(self._service.health(call.endpoint)))
 
     async def _submission(self, call: Call, limit: int) -> wire.Submission:
-        asked = wire.submission(await body(call.request, limit), self._settings)
+        asked = wire.submission(await call.request.read_body(limit), self._settings)
         if asked.webhook is not None:
             check_webhook(asked.webhook, private=self._settings.webhooks.private)
         return asked

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-
-from aiohttp import web
-
-from runpod_worker.core.errors import JobNotFound, TooLarge
+from runpod_worker.core.errors import JobNotFound
 from runpod_worker.service.files import DEFAULT_TYPE, SERVE_HEADERS, FileName, FileStore
-from runpod_worker.service.http.requests import Answer, Call, Route, RouteNotFound, allow_body, reply
+from runpod_worker.service.http.replies import Answer, FileReply, json_reply
+from runpod_worker.service.http.routing import Call, Route, RouteNotFound
 from runpod_worker.service.journal.port import Store
 
 _SHOWN = ("image/", "video/", "audio/")
@@ -37,12 +34,9 @@ class FileRoutes:
         job = self._store.get(named.job_id)
         if job is None or job.endpoint != call.endpoint:
             raise JobNotFound
-        if (call.request.content_length or 0) > self._limit:
-            raise TooLarge.over(self._limit)
-        await allow_body(call.request)
         content_type = call.header("Content-Type") or DEFAULT_TYPE
-        await self._files.put(named, content_type, _pieces(call.request), limit=self._limit)
-        return reply(b"{}")
+        await self._files.put(named, content_type, call.request.body_pieces(self._limit), limit=self._limit)
+        return json_reply(b"{}")
 
     async def _get(self, named: FileName) -> Answer:
         stored = await self._files.open(named)
@@ -54,9 +48,4 @@ class FileRoutes:
             "Content-Type": stored.content_type,
             "Content-Disposition": f'{"inline" if shown else "attachment"}; filename="{named.name}"',
         }
-        return web.FileResponse(stored.path, headers=headers)
-
-
-async def _pieces(request: web.BaseRequest) -> AsyncIterator[bytes]:
-    async for piece in request.content.iter_any():
-        yield piece
+        return FileReply(headers, stored.path)

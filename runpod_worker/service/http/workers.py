@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import msgspec
 
 from runpod_worker.core.errors import BadRequest, TooLarge
 from runpod_worker.core.protocol import EXTENSIONS, X_ATTEMPT, X_EXTENSIONS, X_FILES_URL, X_STALE, X_TAKE, X_TAKE_ID
 from runpod_worker.service.http import wire
-from runpod_worker.service.http.requests import Answer, Call, Route, body, head, nothing, reply
+from runpod_worker.service.http.replies import Answer, Reply, empty_reply, json_reply, render_head
+from runpod_worker.service.http.routing import Call, Route
 from runpod_worker.service.queue.assign import ReturnedJob
 from runpod_worker.service.queue.polls import Ask, Handed
 from runpod_worker.service.queue.queue import Service
@@ -72,44 +73,35 @@ class WorkerRoutes:
             known.polls -= 1
         self._service.workers.heard(ask.endpoint, ask.worker)
         if not handed:
-            return nothing(self._reply_headers(call))
-        return await self._hand_over(call, ask, handed, self._reply_headers(call), as_list=as_list)
+            return empty_reply(self._reply_headers(call))
+        return self._assign(ask, handed, self._reply_headers(call), as_list=as_list)
 
-    async def _hand_over(self, call: Call, ask: Ask, handed: list[Handed], headers: bytes, *, as_list: bool) -> Answer:
-        content = b"[%s]" % b",".join([one.body for one in handed]) if as_list else handed[0].body
-        response = reply(content, headers)
-        try:
-            await response.prepare(call.request)
-            await response.write_eof()
-        except ConnectionError:
-            await self._service.takes.put_back(ask, handed)
-            raise
-        return response
+    def _assign(self, ask: Ask, handed: list[Handed], headers: bytes, *, as_list: bool) -> Reply:
+        """The reply with these jobs. If it does not arrive, they go to another worker."""
+        content = b"[%s]" % b",".join([job.body for job in handed]) if as_list else handed[0].body
+        return json_reply(content, headers, on_lost=partial(self._service.takes.put_back, ask, handed))
 
     async def stop(self, call: Call) -> Answer:
         """The jobs this worker has to stop, waiting for one."""
         worker = call.rest[0]
         told = await self._service.workers.stops(call.endpoint, worker, self._settings.take_poll_timeout_s)
         if not told:
-            return nothing(self._reply_headers(call))
+            return empty_reply(self._reply_headers(call))
         said: dict[str, object] = {"jobsToStop": list(told)}
         if "stop" in (call.header(X_EXTENSIONS) or "").split():
             said["attempts"] = list(told.values())
-        response = reply(msgspec.json.encode(said), self._reply_headers(call))
-        try:
-            await response.prepare(call.request)
-            await response.write_eof()
-        except ConnectionError:
+
+        async def repeat() -> None:
             for job_id, attempt in told.items():
                 self._service.workers.stop(call.endpoint, worker, job_id, attempt)
-            raise
-        return response
+
+        return json_reply(msgspec.json.encode(said), self._reply_headers(call), on_lost=repeat)
 
     async def done(self, call: Call) -> Answer:
         """A result, an error, a confirmed stop, or progress."""
         who, job_id = self._holder(call), call.rest[1]
         try:
-            content = await body(call.request, self._settings.max_result_bytes)
+            content = await call.request.read_body(self._settings.max_result_bytes)
         except TooLarge as exc:
             await self._service.reports.refuse(who, job_id, exc)
             raise
@@ -122,21 +114,21 @@ class WorkerRoutes:
         received = await self._service.reports.done(who, job_id, report, ask)
         headers = self._received_headers(call, received)
         if received.handed and ask is not None:
-            return await self._hand_over(call, ask, received.handed, headers, as_list=True)
-        return reply(b"[]" if wanted and not report.progress else b"", headers)
+            return self._assign(ask, received.handed, headers, as_list=True)
+        return json_reply(b"[]" if wanted and not report.progress else b"", headers)
 
     async def stream(self, call: Call) -> Answer:
         """One or several chunks."""
-        chunks, index = wire.chunks(await body(call.request, self._settings.max_result_bytes))
+        chunks, index = wire.chunks(await call.request.read_body(self._settings.max_result_bytes))
         received = await self._service.reports.chunks(self._holder(call), call.rest[1], chunks, index)
-        return reply(b"", self._received_headers(call, received))
+        return json_reply(b"", self._received_headers(call, received))
 
     async def give_back(self, call: Call) -> Answer:
         """Jobs that the worker did not start."""
-        said = wire.returned(await body(call.request, self._settings.max_result_bytes))
+        said = wire.returned(await call.request.read_body(self._settings.max_result_bytes))
         named = [ReturnedJob(job_id=one.id, attempt=one.attempt, take=one.take) for one in said.jobs]
         count = await self._service.takes.give_back(call.endpoint, call.rest[0], set(said.takes), named)
-        return reply(b'{"returned":%d}' % count, self._reply_headers(call))
+        return json_reply(b'{"returned":%d}' % count, self._reply_headers(call))
 
     async def ping(self, call: Call) -> Answer:
         """The worker is alive, and holds these jobs."""
@@ -148,7 +140,7 @@ class WorkerRoutes:
         job_ids = [job_id for job_id in call.query.get("job_id", "").split(",") if job_id]
         if job_ids:
             await self._service.reports.beat(Holder(endpoint=call.endpoint, worker=worker), job_ids)
-        return reply(b"{}", self._reply_headers(call))
+        return json_reply(b"{}", self._reply_headers(call))
 
     def _ask(self, call: Call, limit: int) -> Ask:
         spoken = (call.header(X_EXTENSIONS) or "").split()
@@ -163,7 +155,7 @@ class WorkerRoutes:
             gpu=call.query.get("gpu") or None,
             counted="attempt" in spoken,
             confirms="stop" in spoken,
-            alive=call.alive,
+            alive=call.is_alive,
         )
 
     def _holder(self, call: Call) -> Holder:
@@ -173,17 +165,17 @@ class WorkerRoutes:
 
     def _received_headers(self, call: Call, received: Received) -> bytes:
         headers = self._reply_headers(call)
-        return headers + head({X_STALE: "1"}) if received.stale and call.header(X_EXTENSIONS) else headers
+        return headers + render_head({X_STALE: "1"}) if received.stale and call.header(X_EXTENSIONS) else headers
 
     def _reply_headers(self, call: Call) -> bytes:
-        base = self._settings.public_url or f"{call.request.scheme}://{call.request.host}"
+        base = self._settings.public_url or call.request.origin
         return self._headers(base, call.endpoint)
 
     def _make_headers(self, base: str, endpoint: str) -> bytes:
         headers = {X_EXTENSIONS: self._names}
         if self._files:
             headers[X_FILES_URL] = f"{base.rstrip('/')}/v2/{endpoint}/files"
-        return head(headers)
+        return render_head(headers)
 
 
 def _sign(call: Call) -> str:

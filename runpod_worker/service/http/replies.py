@@ -1,0 +1,116 @@
+"""Replies as values: routes return them, `sockets` or an in-process caller delivers them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from http import HTTPStatus
+from pathlib import Path
+
+from runpod_worker.core.errors import ServiceRefusal
+from runpod_worker.service.http import wire
+
+JSON = "application/json"
+_JSON_HEAD = b"Content-Type: application/json\r\n"
+
+OnLost = Callable[[], Awaitable[object]]
+"""Awaited when a reply did not reach its caller: what the reply gave away goes back to where it was."""
+
+
+class Reply:
+    """A whole reply. `head` holds the headers as bytes, since most of them never change."""
+
+    __slots__ = ("content", "head", "on_lost", "status")
+
+    def __init__(self, status: int, head: bytes, content: bytes, *, on_lost: OnLost | None = None) -> None:
+        self.status = status
+        self.head = head
+        self.content = content
+        self.on_lost = on_lost
+
+
+class StreamReply:
+    """A reply of status 200 that is sent piece by piece. Hanging up cancels `pieces` at once."""
+
+    __slots__ = ("headers", "on_lost", "pieces")
+
+    def __init__(
+        self, headers: Mapping[str, str], pieces: AsyncIterator[bytes], *, on_lost: OnLost | None = None
+    ) -> None:
+        self.headers = headers
+        self.pieces = pieces
+        self.on_lost = on_lost
+
+
+class FileReply:
+    """A reply of status 200 with a file of this machine; a caller may ask for a range of it."""
+
+    __slots__ = ("headers", "path")
+
+    def __init__(self, headers: Mapping[str, str], path: Path) -> None:
+        self.headers = headers
+        self.path = path
+
+
+Answer = Reply | StreamReply | FileReply
+"""What a route returns."""
+
+
+def render_head(headers: Mapping[str, str]) -> bytes:
+    """Headers as `Reply` has them."""
+    return "".join([f"{name}: {value}\r\n" for name, value in headers.items()]).encode("utf-8", "surrogateescape")
+
+
+def json_reply(content: bytes, more: bytes = b"", *, on_lost: OnLost | None = None) -> Reply:
+    """200 with JSON; `more` are further headers."""
+    return Reply(200, _JSON_HEAD + more, content, on_lost=on_lost)
+
+
+def empty_reply(more: bytes = b"") -> Reply:
+    """204 without a body; `more` are headers."""
+    return Reply(204, more, b"")
+
+
+def render_refusal(exc: ServiceRefusal) -> Reply:
+    """A refusal in the platform's error envelope."""
+    return error_reply(exc.status, str(exc))
+
+
+def error_reply(status: int, detail: str) -> Reply:
+    """An error in the platform's envelope."""
+    return Reply(status, _JSON_HEAD, wire.error_view(status, HTTPStatus(status).phrase, detail))
+
+
+async def long_poll(
+    wait_s: float,
+    keepalive_s: float,
+    step: Callable[[float], Awaitable[bytes | None]],
+    last: Callable[[], Awaitable[bytes]],
+    *,
+    on_lost: OnLost | None = None,
+) -> Answer:
+    """A JSON reply that may take long: what `step(timeout)` gives as soon as it gives something, `last()` after
+    `wait_s`.
+
+    After each `keepalive_s` without a byte a space goes out, which JSON ignores, so that proxies keep the connection.
+    """
+    content = await step(min(wait_s, keepalive_s))
+    if content is None and wait_s <= keepalive_s:
+        content = await last()
+    if content is not None:
+        return json_reply(content, on_lost=on_lost)
+    pieces = _long_poll_pieces(wait_s - keepalive_s, keepalive_s, step, last)
+    return StreamReply({"Content-Type": JSON}, pieces, on_lost=on_lost)
+
+
+async def _long_poll_pieces(
+    wait_s: float,
+    keepalive_s: float,
+    step: Callable[[float], Awaitable[bytes | None]],
+    last: Callable[[], Awaitable[bytes]],
+) -> AsyncIterator[bytes]:
+    content = None
+    while content is None and wait_s > 0:
+        yield b" "
+        content = await step(min(wait_s, keepalive_s))
+        wait_s -= keepalive_s
+    yield content if content is not None else await last()

@@ -1,0 +1,107 @@
+"""How a request's path names an endpoint, a route and its arguments, and what a route is."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from functools import lru_cache
+from urllib.parse import parse_qsl, unquote
+
+import msgspec
+
+from runpod_worker.core.errors import BadRequest, ServiceRefusal
+from runpod_worker.service.http.replies import Answer, Reply, render_refusal
+from runpod_worker.service.http.requests import Request
+
+MAX_QUERY_FIELDS = 100
+"""A query with more fields is refused."""
+
+_NO_QUERY: Mapping[str, str] = {}
+_ENDPOINT = re.compile(r"[A-Za-z0-9._~-]{1,128}", re.ASCII)
+
+
+class MethodNotAllowed(ServiceRefusal):
+    """This route does not take this method."""
+
+    status = 405
+
+
+class RouteNotFound(ServiceRefusal):
+    """There is nothing here."""
+
+    status = 404
+
+
+class Call(msgspec.Struct, frozen=True):
+    """A request to `/v2/{endpoint}/{verb}/{rest...}`."""
+
+    request: Request
+    endpoint: str
+    verb: str
+    rest: tuple[str, ...]
+    query: Mapping[str, str]
+
+    def is_alive(self) -> bool:
+        """Whether the caller still waits."""
+        return not self.request.is_gone
+
+    def header(self, name: str) -> str | None:
+        """The header's value."""
+        return self.request.headers.get(name)
+
+
+Handler = Callable[[Call], Awaitable[Answer]]
+
+
+class Route:
+    """A handler, the methods it answers, how many path segments follow its verb (None: at least one), and how it
+    words a refusal."""
+
+    __slots__ = ("handle", "methods", "public", "refusal", "segments")
+
+    def __init__(
+        self,
+        handle: Handler,
+        *methods: str,
+        segments: int | None = 0,
+        public: tuple[str, ...] = (),
+        refusal: Callable[[ServiceRefusal], Reply] | None = None,
+    ) -> None:
+        self.handle = handle
+        self.methods = frozenset(methods)
+        self.segments = segments
+        self.public = frozenset(public)
+        """Methods that need no key: the URL itself is the capability."""
+        self.refusal = refusal or render_refusal
+
+    def fits(self, rest: tuple[str, ...]) -> bool:
+        """Whether these segments may follow the verb."""
+        return bool(rest) if self.segments is None else len(rest) == self.segments
+
+
+def parse(request: Request) -> Call | None:
+    """The call that the request makes, None if it is for none of an endpoint's routes.
+
+    Old workers append `&name=value` to a URL without a query (protocol B.2): what follows the first `&` of the last
+    segment is query too.
+    """
+    path, _, query = request.target.partition("?")
+    parts = path.rstrip("/").split("/")
+    if len(parts) < 4 or parts[1] != "v2":  # "", "v2", endpoint, verb
+        return None
+    parts[-1], _, stray = parts[-1].partition("&")
+    fields = parse_query("&".join(filter(None, (query, stray)))) if query or stray else _NO_QUERY
+    if "%" in path:
+        parts = [unquote(part) for part in parts]
+    if not _ENDPOINT.fullmatch(parts[2]):
+        return None
+    return Call(request, parts[2], parts[3], tuple(parts[4:]), fields)
+
+
+@lru_cache(1024)
+def parse_query(text: str) -> Mapping[str, str]:
+    """The query's fields. Workers send the same few all the time."""
+    try:
+        return dict(parse_qsl(text, keep_blank_values=True, max_num_fields=MAX_QUERY_FIELDS))
+    except ValueError as exc:
+        raise BadRequest(f"query: {exc}") from exc

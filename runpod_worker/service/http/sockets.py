@@ -1,0 +1,225 @@
+"""Requests and replies over sockets: every part of aiohttp's server that the service touches is in this file.
+
+It sits on aiohttp's low-level server and writes whole replies by itself: a reply costs a tenth of what a
+`web.Response` costs. `tests/service/http/test_sockets.py` names what this relies on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from functools import lru_cache
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, cast
+
+from aiohttp import HttpVersion11, hdrs, web
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.helpers import rfc822_formatted_time
+from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.http_parser import RawRequestMessage
+from aiohttp.streams import StreamReader
+from aiohttp.web_protocol import RequestHandler
+
+from runpod_worker.core.errors import BadRequest, TooLarge
+from runpod_worker.log import log
+from runpod_worker.service.http.replies import FileReply, Reply, StreamReply
+from runpod_worker.service.http.requests import cancel_on_disconnect
+
+if TYPE_CHECKING:
+    from runpod_worker.service.http.app import App
+
+MAX_JOINED_BYTES = 16 * 1024
+"""A larger body is not copied behind its headers: below this, one buffer is sent faster than two."""
+
+_http_log = log.getChild("http")
+_http_log.addFilter(lambda record: not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError)))
+"""aiohttp's own lines, without a traceback for bytes that are not HTTP; their sender is answered 400."""
+
+
+class SocketRequest(web.BaseRequest):
+    """Keeps the contract of `requests.Request`."""
+
+    ATTRS = web.BaseRequest.ATTRS | {"_server"}
+
+    def __init__(self, server: DisconnectServer, *args: Any, client_max_size: int) -> None:
+        super().__init__(*args, client_max_size=client_max_size)
+        self._server = server
+
+    @property
+    def target(self) -> str:
+        target = self.raw_path
+        return target if target.startswith("/") else str(self.rel_url)  # absolute form, as proxies send it
+
+    @property
+    def origin(self) -> str:
+        return f"{self.scheme}://{self.host}"
+
+    @property
+    def is_gone(self) -> bool:
+        transport = self.transport
+        return transport is None or transport.is_closing()
+
+    async def wait_gone(self) -> None:
+        if not self.is_gone:
+            await self._server.wait_lost(self.protocol)
+
+    async def read_body(self, limit: int) -> bytes:
+        await self._allow_body(limit)
+        try:
+            body = await self.read()
+        except web.HTTPRequestEntityTooLarge as exc:
+            raise TooLarge.over(limit) from exc
+        except web.RequestPayloadError as exc:
+            raise BadRequest(f"body: cannot be read: {exc}") from exc
+        if len(body) > limit:
+            raise TooLarge.over(limit)
+        return body
+
+    async def body_pieces(self, limit: int) -> AsyncIterator[bytes]:
+        await self._allow_body(limit)
+        async for piece in self.content.iter_any():
+            yield piece
+
+    async def _allow_body(self, limit: int) -> None:
+        """Refuse a body that is too large. Let a client that asks before it sends (as curl does) send the body."""
+        if (self.content_length or 0) > limit:
+            raise TooLarge.over(limit)
+        if self.headers.get(hdrs.EXPECT, "").lower() == "100-continue":
+            await self.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self.writer.output_size = 0
+
+
+class DisconnectServer(web.Server):
+    """Serves an app, and notices at once when a connection that is waited for ends.
+
+    Args:
+        app: answers the requests.
+        body_limit: no request body is read further than this.
+    """
+
+    def __init__(self, app: App, *, body_limit: int) -> None:
+        super().__init__(
+            cast("Any", self._answer),
+            request_factory=cast("Any", self._make_request),
+            access_log=None,
+            logger=_http_log,
+            auto_decompress=False,  # JSON comes as it is; a few bytes must not become gigabytes
+        )
+        self._app = app
+        self._body_limit = body_limit
+        self._lost: dict[RequestHandler, asyncio.Event] = {}
+
+    async def wait_lost(self, connection: RequestHandler) -> None:
+        """Return when the connection has ended."""
+        lost = self._lost[connection] = asyncio.Event()
+        try:
+            await lost.wait()
+        finally:
+            del self._lost[connection]
+
+    def connection_lost(self, handler: RequestHandler, exc: BaseException | None = None) -> None:
+        super().connection_lost(handler, exc)
+        lost = self._lost.get(handler)
+        if lost is not None:
+            lost.set()
+
+    def _make_request(
+        self,
+        message: RawRequestMessage,
+        payload: StreamReader,
+        protocol: RequestHandler,
+        writer: AbstractStreamWriter,
+        task: asyncio.Task[None],
+    ) -> SocketRequest:
+        loop = asyncio.get_running_loop()
+        return SocketRequest(self, message, payload, protocol, writer, task, loop, client_max_size=self._body_limit)
+
+    async def _answer(self, request: SocketRequest) -> web.StreamResponse | _Sent:
+        """Answer one request. aiohttp closes the connection of a request that ends with `_UNSENT`."""
+        try:
+            answer = await self._app.handle(request)
+            if type(answer) is Reply:
+                await _send(request, answer)
+                return _SENT_KEEP if request.keep_alive else _SENT_CLOSE
+            if isinstance(answer, StreamReply):
+                return await _send_stream(request, answer)
+        except ConnectionError:
+            return _UNSENT
+        return web.FileResponse(cast("FileReply", answer).path, headers=cast("FileReply", answer).headers)
+
+
+class _Sent:
+    """To aiohttp a response that is already on its way."""
+
+    def __init__(self, *, keep_alive: bool, lost: bool = False) -> None:
+        self.keep_alive = keep_alive
+        self._lost = lost
+
+    async def prepare(self, _request: web.BaseRequest) -> None:
+        if self._lost:
+            raise ConnectionResetError("the caller hung up")
+
+    async def write_eof(self) -> None:
+        """The end was written with the rest."""
+
+
+_SENT_KEEP, _SENT_CLOSE = _Sent(keep_alive=True), _Sent(keep_alive=False)
+_UNSENT = _Sent(keep_alive=False, lost=True)
+
+
+async def _send(request: SocketRequest, reply: Reply) -> None:
+    transport = request.transport
+    if transport is None or transport.is_closing():
+        await _report_lost(reply)
+        raise ConnectionResetError("the caller hung up before the reply was sent")
+    content = b"" if request.method == "HEAD" else reply.content
+    length = b"" if reply.status == 204 else b"Content-Length: %d\r\n" % len(reply.content)
+    date = b"Date: %s\r\n" % rfc822_formatted_time().encode()
+    head = b"".join((_status_line(reply.status), reply.head, length, date, _connection_header(request), b"\r\n"))
+    if len(content) < MAX_JOINED_BYTES:
+        transport.write(head + content)
+        return
+    transport.writelines((head, content))
+    try:
+        await request.writer.drain()
+    except ConnectionError:
+        await _report_lost(reply)
+        raise
+
+
+async def _send_stream(request: SocketRequest, reply: StreamReply) -> web.StreamResponse:
+    response = web.StreamResponse(headers=reply.headers)
+    try:
+        async with aclosing(cast("Any", reply.pieces)):
+            await response.prepare(request)
+            await cancel_on_disconnect(request, _write_pieces(response, reply.pieces))
+    except ConnectionError:
+        await _report_lost(reply)
+        raise
+    except Exception:
+        log.exception("request.failed", extra={"path": request.path})
+        raise ConnectionResetError("the reply has begun: only closing the connection shows that it is broken") from None
+    return response
+
+
+async def _write_pieces(response: web.StreamResponse, pieces: AsyncIterator[bytes]) -> None:
+    async for piece in pieces:
+        await response.write(piece)
+    await response.write_eof()
+
+
+async def _report_lost(reply: Reply | StreamReply) -> None:
+    if reply.on_lost is not None:
+        await reply.on_lost()
+
+
+def _connection_header(request: SocketRequest) -> bytes:
+    if request.version >= HttpVersion11:
+        return b"" if request.keep_alive else b"Connection: close\r\n"
+    return b"Connection: keep-alive\r\n" if request.keep_alive else b""
+
+
+@lru_cache(64)
+def _status_line(status: int) -> bytes:
+    return f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n".encode()
