@@ -8,9 +8,13 @@ from collections.abc import Sequence
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments[:1] == ["run"]:
+        from runpod_worker.worker.launch.init import continue_in_child
+
+        continue_in_child()
     from runpod_worker.cli import quick
 
-    arguments = list(sys.argv[1:] if argv is None else argv)
     if (order := quick.read(arguments)) is not None:
         return quick.run(order)
     from runpod_worker.cli.app import app

@@ -11,8 +11,8 @@ import signal
 import socket
 import subprocess
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Protocol
 
 from runpod_worker.worker.ipc import channel
@@ -61,7 +61,7 @@ class Spawned:
     def launch(self) -> None:
         """Start the process before there is a loop; the next `start` takes it over."""
         self._launched, theirs = channel.pair()
-        with theirs, _children.starting():
+        with theirs:
             self._child = subprocess.Popen(  # noqa: S603 - the user's own program
                 self._command,
                 env={**self._env, "RUNPOD_WORKER_CHANNEL_FD": str(theirs.fileno())},
@@ -95,13 +95,6 @@ class Spawned:
                 await self._tail_ended.wait()
         lines = self._tail.decode("utf-8", "replace").splitlines()
         return ended_how(self.exit_code), "\n".join(lines[-TAIL_LINES:])
-
-    def collect(self, pid: int) -> bool:
-        """Take the exit status of the process, which has ended, if that is its id. From any thread."""
-        if self._child is None or self._child.pid != pid:
-            return False
-        self._child.wait()
-        return True
 
     @property
     def exit_code(self) -> int | None:
@@ -168,49 +161,6 @@ def ended_how(code: int | None) -> str:
         return f"was killed by {signal.Signals(-code).name}"
     except ValueError:
         return f"was killed by signal {-code}"
-
-
-class _Children:
-    """When this process starts children of its own: what has just been started must not pass for an orphan."""
-
-    def __init__(self) -> None:
-        self._changed = threading.Condition()
-        self._started = 0
-
-    @contextmanager
-    def starting(self) -> Iterator[None]:
-        """While a child is being started, and until it is known."""
-        with self._changed:
-            yield
-            self._started += 1
-            self._changed.notify_all()
-
-    def reap(self, collect: Callable[[int], bool]) -> None:
-        """Collect every process that ends, for ever."""
-        while True:
-            seen = self._started
-            try:
-                dead = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
-            except ChildProcessError:  # there is none at the moment, between two lives of an executor
-                with self._changed:
-                    self._changed.wait_for(lambda seen=seen: self._started != seen)  # type: ignore[misc]
-                continue
-            with self._changed:
-                ours = dead is None or collect(dead.si_pid)
-            if dead is not None and not ours:
-                with suppress(ChildProcessError):
-                    os.waitpid(dead.si_pid, 0)
-
-
-_children = _Children()
-
-
-def reap_orphans(collect: Callable[[int], bool]) -> None:
-    """As process 1 of a container: take the exit status of the processes that others left behind.
-
-    `collect` does so for one of our own that has ended, and says whether it was one: it must not hide the others.
-    """
-    _thread(_children.reap, collect)
 
 
 def _thread(target: Callable[..., None], *args: object) -> None:

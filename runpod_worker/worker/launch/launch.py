@@ -22,7 +22,7 @@ from runpod_worker.config import WorkerSettings, environment
 from runpod_worker.log import log, setup
 from runpod_worker.system import require_worker_support
 from runpod_worker.worker.handler.declaration import Declaration
-from runpod_worker.worker.launch.malloc import ENVIRONMENT, keep_pages
+from runpod_worker.worker.launch.malloc import ENVIRONMENT, tune_malloc
 
 if TYPE_CHECKING:
     from runpod_worker.worker.agent.process import Process
@@ -32,13 +32,11 @@ def run_handler(path: Path, settings: WorkerSettings) -> int:
     """Take jobs and run them with the handler in this file, replacing its process when it dies; the exit code."""
     started_at = time.monotonic()
     require_worker_support("run")
-    signal.signal(signal.SIGTERM, _leave_early)  # process 1 of a container would ignore it until the loop listens
-    from runpod_worker.worker.agent.process import Spawned, reap_orphans
+    signal.signal(signal.SIGTERM, _leave_early)  # until the loop listens
+    from runpod_worker.worker.agent.process import Spawned
 
     executor = Spawned([sys.executable, str(path)], {**ENVIRONMENT, **environment(), **_told(settings)})
     executor.launch()
-    if os.getpid() == 1:
-        reap_orphans(executor.collect)
     return _run_agent(settings, lambda: executor, started_at)
 
 
@@ -49,7 +47,7 @@ def run_with_agent(declare: Callable[[], Declaration], settings: WorkerSettings)
     from runpod_worker.worker.executor.main import serve
     from runpod_worker.worker.ipc import channel
 
-    keep_pages()
+    tune_malloc()
     ours, theirs = channel.pair()
     with theirs:
         order = _Order(settings=settings, fd=theirs.fileno(), pid=os.getpid(), started_at=started_at)
@@ -91,7 +89,7 @@ def _agent_main() -> int:
 def _run_agent(settings: WorkerSettings, process: Callable[[], Process], started_at: float) -> int:
     import asyncio
 
-    keep_pages()
+    tune_malloc()
     from runpod_worker.net.loop import new_event_loop
     from runpod_worker.worker.agent.agent import Agent
     from runpod_worker.worker.agent.spool import Spool
