@@ -1,6 +1,6 @@
 """GPU inference workers, the job service they take jobs from, and a client.
 
-Importing this package is cheap: a name's module is loaded when the name is first used.
+Importing this package is cheap: the module of a name is loaded at the first use of the name.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     api_key: str | None
     """The client's key; assign it, or set RUNPOD_API_KEY."""
     endpoint_url_base: str
-    """Where the client finds endpoints; assign it, or set RUNPOD_ENDPOINT_BASE_URL."""
+    """The base URL of endpoints; assign it, or set RUNPOD_ENDPOINT_BASE_URL."""
 
 __all__ = [
     "AsyncioEndpoint",
@@ -64,7 +64,7 @@ __all__ = [
     "serverless",
 ]
 
-_HOMES = {
+_MODULE_OF = {
     "AsyncioEndpoint": "client.aio",
     "AsyncioJob": "client.aio",
     "DeclarationError": "core.errors",
@@ -83,18 +83,18 @@ _HOMES = {
     "WaitTimedOut": "core.errors",
     "Worker": "worker.worker",
 }
-"""Public name -> the module that holds it."""
+"""The module of each public name."""
 
 _MODULES = {name: name for name in ("endpoint", "http_client", "serverless")} | {"openai": "worker.handler.chat"}
-"""Public module -> where it is."""
+"""The path of each public module."""
 
 _SETTINGS = {"api_key": "api_key", "endpoint_url_base": "base_url"}
-"""Names a program may assign; until it does, the environment speaks, each time anew."""
+"""Names that a program may assign. Until then each read returns the setting from the environment."""
 
 
 def __getattr__(name: str) -> object:
-    if name in _HOMES:
-        value: object = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    if name in _MODULE_OF:
+        value: object = getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
         globals()[name] = value
         return value
     if name in _MODULES:
@@ -104,7 +104,7 @@ def __getattr__(name: str) -> object:
 
         return getattr(client_settings(), _SETTINGS[name])
     if name == "__version__":
-        from importlib.metadata import version  # 30 ms, which most programs need not spend
+        from importlib.metadata import version  # takes 30 ms, and most programs do not need it
 
         return version("runpod-worker")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

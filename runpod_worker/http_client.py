@@ -1,4 +1,4 @@
-"""Sessions for the asyncio client, where RunPod's SDK has them."""
+"""Sessions for the asyncio client, at the path of RunPod's SDK."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ TIMEOUT = ClientTimeout(600)
 
 
 def AsyncClientSession(**options: Any) -> ClientSession:  # noqa: N802 - the SDK's name
-    """Return aiohttp's `ClientSession(**options)`, by default without a bound on connections.
+    """Return aiohttp's `ClientSession(**options)`, by default without a limit on connections.
 
-    It carries no key: `AsyncioEndpoint` adds its own to each request.
+    The session has no key; `AsyncioEndpoint` adds one to each request.
     """
     options.setdefault("timeout", TIMEOUT)
     if "connector" not in options:

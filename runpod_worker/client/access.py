@@ -1,4 +1,4 @@
-"""Where requests go, and with which key: `runpod_worker.api_key` and `runpod_worker.endpoint_url_base`."""
+"""The URL, key and proxy of requests, from `runpod_worker.api_key` and `runpod_worker.endpoint_url_base`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ KEY_MISSING = (
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """The base URL (`https://host/v2`, no slash at the end), the headers of every request, and the proxy between."""
+    """The base URL (`https://host/v2`, without a slash at the end), the headers of every request, and the proxy."""
 
     base_url: str
     headers: dict[str, str]
@@ -25,26 +25,26 @@ class Access:
 
 
 def access(api_key: str | None = None) -> Access:
-    """Return how to reach the job service, with `api_key` or else the module's.
+    """Return the access to the job service, with `api_key` or the module's key.
 
     Raises:
-        SettingsError: there is no key though the service is not on this machine, or the key or URL is malformed.
+        SettingsError: the key or URL is malformed, or the key is missing for a service on another machine.
     """
     base_url = checked_url(runpod_worker.endpoint_url_base)
     headers = {"Content-Type": "application/json", "User-Agent": "runpod-worker"}
     key = api_key if api_key is not None else runpod_worker.api_key
     if key:
         headers["Authorization"] = f"Bearer {_checked_key(key)}"
-    elif not _loopback(base_url):  # our own service runs without keys, on loopback only
+    elif not _loopback(base_url):  # our service needs no keys on loopback
         raise SettingsError(KEY_MISSING)
     return Access(base_url, headers, proxy_for(base_url))
 
 
 def proxy_for(base_url: str) -> str | None:
-    """Return the proxy that the system names for this URL (HTTPS_PROXY, HTTP_PROXY, NO_PROXY), None for none.
+    """Return the system's proxy for this URL (HTTPS_PROXY, HTTP_PROXY, NO_PROXY), or None.
 
     Raises:
-        SettingsError: it is not one that can be used.
+        SettingsError: the proxy is not an HTTP URL.
     """
     parts = urlsplit(base_url)
     proxy = None if _loopback(base_url) else getproxies().get(parts.scheme)
@@ -52,7 +52,7 @@ def proxy_for(base_url: str) -> str | None:
         return None
     proxy = proxy if "://" in proxy else f"http://{proxy}"
     if urlsplit(proxy).scheme != "http" or not urlsplit(proxy).hostname:
-        raise SettingsError(f"{parts.scheme.upper()}_PROXY: expected http://host[:port], got a URL of another kind")
+        raise SettingsError(f"{parts.scheme.upper()}_PROXY: expected http://host[:port]")
     return proxy
 
 
@@ -75,8 +75,8 @@ def _checked_key(key: object) -> str:
     if not isinstance(key, str):
         raise SettingsError(f"api_key: expected a string, got {type(key).__name__}")
     key = key.strip()
-    if not key.isascii() or not key.isprintable() or " " in key:  # the key itself is not shown
-        raise SettingsError("api_key: expected printable ASCII without spaces; is it copied whole?")
+    if not key.isascii() or not key.isprintable() or " " in key:  # never show the key
+        raise SettingsError("api_key: expected printable ASCII without spaces; check that you copied all of it")
     return key
 
 

@@ -1,4 +1,4 @@
-"""The asyncio face: `AsyncioEndpoint` and `AsyncioJob`, what `Endpoint` and `Job` do with `await`."""
+"""`AsyncioEndpoint` and `AsyncioJob`: `Endpoint` and `Job` for asyncio."""
 
 from __future__ import annotations
 
@@ -22,10 +22,11 @@ from .handles import JobHandle
 T = TypeVar("T")
 
 LARGE_BYTES = 1 << 20
+"""Larger bodies are sent in pieces."""
 
 
 class AsyncioClient:
-    """Carries calls out over an aiohttp session; makes its own when it is given none."""
+    """Performs calls with an aiohttp session, by default one of its own."""
 
     def __init__(self, base_url: str, headers: Mapping[str, str], session: aiohttp.ClientSession | None = None) -> None:
         self.calls = Calls()
@@ -36,31 +37,31 @@ class AsyncioClient:
         self._own = session is None
 
     async def perform(self, flow: Flow[T]) -> T:
-        """Carry out the steps of one call and return its result."""
+        """Perform the steps of a call and return its result."""
         result: Reply | Exception | None = None
         while True:
             try:
                 step = flow.throw(result) if isinstance(result, Exception) else flow.send(result)
             except StopIteration as end:
                 return end.value  # type: ignore[no-any-return]
-            result = await self._carried_out(step)
+            result = await self._perform_step(step)
 
-    async def _carried_out(self, step: Step) -> Reply | Exception | None:
+    async def _perform_step(self, step: Step) -> Reply | Exception | None:
         if isinstance(step, Pause):
             await asyncio.sleep(step.seconds)
             return None
         try:
             return await self._exchange(step)
-        except (NotSent, NoReply) as error:  # for the logic to decide
+        except (NotSent, NoReply) as error:  # the logic decides what follows
             return error
 
     async def _exchange(self, request: Request) -> Reply:
         try:
-            return await self._sent(request)
+            return await self._send(request)
         except aiohttp.ClientConnectorCertificateError as error:
             raise LinkDown(f"{error.host}:{error.port} cannot be trusted: {error.certificate_error}") from error
         except aiohttp.ConnectionTimeoutError as error:
-            raise NotSent(f"{self._base_url} did not take the connection in time") from error
+            raise NotSent(f"{self._base_url} did not accept the connection in time") from error
         except aiohttp.ClientConnectorError as error:
             raise NotSent(str(error)) from error
         except TimeoutError as error:
@@ -68,21 +69,21 @@ class AsyncioClient:
         except (aiohttp.ClientError, OSError) as error:
             raise NoReply(f"the connection broke ({error!r})") from error
 
-    async def _sent(self, request: Request) -> Reply:
-        async with self._opened().request(
+    async def _send(self, request: Request) -> Reply:
+        async with self._open_session().request(
             request.method,
             URL(f"{self._base_url}/{request.path}", encoded=True),
-            data=_in_pieces(request.body),
+            data=_payload(request.body),
             headers=self._headers,
             timeout=aiohttp.ClientTimeout(total=request.timeout_s),
             allow_redirects=False,
-            raise_for_status=False,  # whatever the caller's session says: refusals are read in one place
+            raise_for_status=False,  # `replies` interprets refusals, whatever the session's default
             proxy=self._proxy,
         ) as response:
             body = await response.read()
             return Reply(response.status, body, {name.lower(): value for name, value in response.headers.items()})
 
-    def _opened(self) -> aiohttp.ClientSession:
+    def _open_session(self) -> aiohttp.ClientSession:
         if self._session is None:
             self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
         return self._session
@@ -94,15 +95,15 @@ class AsyncioClient:
             self._session = None
 
 
-def _in_pieces(body: bytes | None) -> bytes | io.BytesIO | None:
-    """A large body as a file, which aiohttp sends piece by piece; one write of it would hold up the event loop."""
+def _payload(body: bytes | None) -> bytes | io.BytesIO | None:
+    """A large body as a file, which aiohttp sends in pieces; a single write would block the event loop."""
     return body if body is None or len(body) < LARGE_BYTES else io.BytesIO(body)
 
 
 class AsyncioJob(JobHandle):
-    """One job of an endpoint. Each method does what `Job`'s does.
+    """A job of an endpoint; its methods are those of `Job`.
 
-    `session` and `headers` (with `Authorization`) are what requests are made with.
+    Requests use `session` and `headers`, which include `Authorization`.
     """
 
     def __init__(
@@ -115,8 +116,8 @@ class AsyncioJob(JobHandle):
         client: AsyncioClient | None = None,
     ) -> None:
         if client is None:
-            sent = access().headers if headers is None else headers
-            client = AsyncioClient(checked_url(runpod_worker.endpoint_url_base), sent, session)
+            own_headers = access().headers if headers is None else headers
+            client = AsyncioClient(checked_url(runpod_worker.endpoint_url_base), own_headers, session)
         super().__init__(endpoint_id, job_id, client.calls)
         self._client = client
 
@@ -125,15 +126,15 @@ class AsyncioJob(JobHandle):
         return await self._client.perform(self._status())
 
     async def view(self) -> View:
-        """Return the service's whole view of the job."""
+        """Return the view of the job."""
         return await self._client.perform(self._view())
 
     async def output(self, timeout: float | None = 0) -> Json:
-        """Return the job's output, waiting up to `timeout` seconds for its end; None waits for as long as it takes."""
+        """Return the output, after waiting up to `timeout` seconds for the end of the job; None waits without limit."""
         return await self._client.perform(self._output(timeout))
 
     async def stream(self) -> AsyncIterator[Json]:
-        """Yield what the handler yields, as it comes, until the job has completed."""
+        """Yield the chunks of the job as they arrive, until it has completed."""
         early = 0
         while True:
             chunks, early = await self._client.perform(self._chunks(early))
@@ -143,18 +144,18 @@ class AsyncioJob(JobHandle):
                 yield chunk
 
     async def cancel(self, timeout: float = 10) -> View:
-        """Ask that the job be given up, and return the service's reply."""
+        """Cancel the job, and return the service's reply."""
         return await self._client.perform(self._cancel(timeout))
 
     async def retry(self, timeout: float = 3) -> View:
-        """Ask for one more run of a job that failed or timed out, and return the service's reply."""
+        """Run a job again that failed or timed out, and return the service's reply."""
         return await self._client.perform(self._retry(timeout))
 
 
 class AsyncioEndpoint:
-    """A place to send jobs to. Each method does what `Endpoint`'s does.
+    """An endpoint; its methods are those of `Endpoint`.
 
-    Uses the aiohttp session it is given; without one it makes its own, to be closed by `async with` or `close()`.
+    Without `session` it makes an aiohttp session of its own; close that with `async with` or `close()`.
 
     Example:
         >>> async with runpod_worker.AsyncioEndpoint("ENDPOINT_ID") as endpoint:
@@ -165,10 +166,10 @@ class AsyncioEndpoint:
         self, endpoint_id: str, session: aiohttp.ClientSession | None = None, api_key: str | None = None
     ) -> None:
         self.endpoint_id = checked_id(endpoint_id, "endpoint_id")
-        reach = access(api_key)
+        service = access(api_key)
         self.session = session
-        self.headers = reach.headers
-        self._client = AsyncioClient(reach.base_url, reach.headers, session)
+        self.headers = service.headers
+        self._client = AsyncioClient(service.base_url, service.headers, session)
 
     async def __aenter__(self) -> AsyncioEndpoint:
         return self
@@ -183,15 +184,15 @@ class AsyncioEndpoint:
         await self._client.close()
 
     async def run(self, endpoint_input: Json) -> AsyncioJob:
-        """Send a job and return it without waiting; what `endpoint_input` may be is told at `Endpoint.run`."""
+        """Submit a job and return it without waiting; `Endpoint.run` describes `endpoint_input`."""
         return self.job(await self._client.perform(self._client.calls.submit(self.endpoint_id, endpoint_input)))
 
     async def run_sync(self, endpoint_input: Json, timeout: float | None = 86400) -> Json:
-        """Send a job, wait for it and return its output."""
+        """Submit a job, wait for its end and return its output."""
         return await self._client.perform(self._client.calls.run_sync(self.endpoint_id, endpoint_input, timeout))
 
     def job(self, job_id: str) -> AsyncioJob:
-        """Return the job with this id; asks nobody."""
+        """Return a handle of the job with this id, without a request."""
         return AsyncioJob(self.endpoint_id, job_id, self.session, self.headers, client=self._client)
 
     async def health(self, timeout: float = 3) -> View:
@@ -199,5 +200,5 @@ class AsyncioEndpoint:
         return await self._client.perform(self._client.calls.health(self.endpoint_id, timeout))
 
     async def purge_queue(self, timeout: float = 3) -> View:
-        """Drop the jobs that are still queued; the reply says how many."""
+        """Cancel the jobs that are IN_QUEUE; the reply has their number."""
         return await self._client.perform(self._client.calls.purge_queue(self.endpoint_id, timeout))

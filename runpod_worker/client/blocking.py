@@ -1,4 +1,4 @@
-"""The blocking face: `Endpoint` and `Job`, for programs without an event loop. Safe to use from several threads."""
+"""`Endpoint` and `Job`, for programs without an event loop. Threads may share them."""
 
 from __future__ import annotations
 
@@ -16,45 +16,45 @@ T = TypeVar("T")
 
 
 class RunPodClient:
-    """The connection to the job service: one key, one base URL, connections kept open."""
+    """The connections to a job service, with one key and one base URL."""
 
     def __init__(self, api_key: str | None = None) -> None:
-        """Take `api_key`, or else `runpod_worker.api_key`.
+        """Use `api_key`, or `runpod_worker.api_key`.
 
         Raises:
-            SettingsError: there is no key, though the service is not on this machine.
+            SettingsError: the key is missing for a service on another machine.
         """
-        reach = access(api_key)
-        self.endpoint_url_base = reach.base_url
-        self.headers = reach.headers
-        self._connections = Connections(reach.base_url, reach.headers, reach.proxy)
+        service = access(api_key)
+        self.endpoint_url_base = service.base_url
+        self.headers = service.headers
+        self._connections = Connections(service.base_url, service.headers, service.proxy)
         self.calls = Calls()
 
     def get(self, endpoint: str, timeout: float = 10) -> Json:
-        """Return the JSON at a path below the base URL."""
+        """GET a path below the base URL and return the JSON of the reply."""
         return self.perform(self.calls.call("GET", endpoint, None, timeout, repeatable=True))
 
     def post(self, endpoint: str, data: Json, timeout: float = 10) -> Json:
-        """Post JSON to a path below the base URL and return the JSON of the reply."""
+        """POST JSON to a path below the base URL and return the JSON of the reply."""
         return self.perform(self.calls.call("POST", endpoint, data, timeout))
 
     def perform(self, flow: Flow[T]) -> T:
-        """Carry out the steps of one call and return its result."""
+        """Perform the steps of a call and return its result."""
         result: Reply | Exception | None = None
         while True:
             try:
                 step = flow.throw(result) if isinstance(result, Exception) else flow.send(result)
             except StopIteration as end:
                 return end.value  # type: ignore[no-any-return]
-            result = self._carried_out(step)
+            result = self._perform_step(step)
 
-    def _carried_out(self, step: Step) -> Reply | Exception | None:
+    def _perform_step(self, step: Step) -> Reply | Exception | None:
         if isinstance(step, Pause):
             time.sleep(step.seconds)
             return None
         try:
             return self._connections.exchange(step)
-        except (NotSent, NoReply) as error:  # for the logic to decide
+        except (NotSent, NoReply) as error:  # the logic decides what follows
             return error
 
     def close(self) -> None:
@@ -63,7 +63,7 @@ class RunPodClient:
 
 
 class Job(JobHandle):
-    """One job of an endpoint."""
+    """A job of an endpoint."""
 
     def __init__(self, endpoint_id: str, job_id: str, client: RunPodClient) -> None:
         super().__init__(endpoint_id, job_id, client.calls)
@@ -74,25 +74,25 @@ class Job(JobHandle):
         return self.rp_client.perform(self._status())
 
     def view(self) -> View:
-        """Return the service's whole view of the job: status, output or error, delayTime, executionTime, workerId."""
+        """Return the view of the job: status, output or error, delayTime, executionTime, workerId."""
         return self.rp_client.perform(self._view())
 
     def output(self, timeout: float | None = 0) -> Json:
-        """Return the job's output, waiting up to `timeout` seconds for its end; None waits for as long as it takes.
+        """Return the output, after waiting up to `timeout` seconds for the end of the job; None waits without limit.
 
-        With 0 there is no wait: a job that still runs gives its latest progress, or None.
+        With 0 it does not wait, and returns the latest progress of a running job, or None.
 
         Raises:
-            JobFailed, JobCancelled, JobTimedOut: it ended without completing; `.job` is the service's view of it.
-            WaitTimedOut: (a TimeoutError) it has not ended in time; it goes on.
+            JobFailed, JobCancelled, JobTimedOut: the job did not complete; `.job` is its view.
+            WaitTimedOut: (a TimeoutError) the job has not ended in time; it continues.
         """
         return self.rp_client.perform(self._output(timeout))
 
     def stream(self) -> Iterator[Json]:
-        """Yield what the handler yields, as it comes, until the job has completed.
+        """Yield the chunks of the job as they arrive, until it has completed.
 
         Raises:
-            JobFailed, JobCancelled, JobTimedOut: after the last chunk, if the job ended without completing.
+            JobFailed, JobCancelled, JobTimedOut: after the last chunk, if the job did not complete.
         """
         early = 0
         while True:
@@ -102,16 +102,16 @@ class Job(JobHandle):
             yield from chunks
 
     def cancel(self, timeout: float = 10) -> View:
-        """Ask that the job be given up, and return the service's reply."""
+        """Cancel the job, and return the service's reply."""
         return self.rp_client.perform(self._cancel(timeout))
 
     def retry(self, timeout: float = 3) -> View:
-        """Ask for one more run of a job that failed or timed out, and return the service's reply."""
+        """Run a job again that failed or timed out, and return the service's reply."""
         return self.rp_client.perform(self._retry(timeout))
 
 
 class Endpoint:
-    """A place to send jobs to.
+    """An endpoint, to which jobs are sent.
 
     Example:
         >>> endpoint = runpod_worker.Endpoint("ENDPOINT_ID")
@@ -123,27 +123,27 @@ class Endpoint:
         self.rp_client = RunPodClient(api_key)
 
     def run(self, request_input: Json) -> Job:
-        """Send a job and return it without waiting.
+        """Submit a job and return it without waiting.
 
-        A mapping of `input` and at most `webhook`, `webhookV2`, `policy`, `s3Config` is a whole request; anything else
-        is the job's input.
+        A mapping with `input`, and no keys but `webhook`, `webhookV2`, `policy` and `s3Config` beside it, is a whole
+        request. Any other value is the input of the job.
         """
         job_id = self.rp_client.perform(self.rp_client.calls.submit(self.endpoint_id, request_input))
         return self.job(job_id)
 
     def run_sync(self, request_input: Json, timeout: float | None = 86400) -> Json:
-        """Send a job (as `run` does), wait up to `timeout` seconds for its end and return its output.
+        """Submit a job as `run` does, wait up to `timeout` seconds for its end and return its output.
 
-        None waits for as long as it takes.
+        None waits without limit.
 
         Raises:
-            JobFailed, JobCancelled, JobTimedOut: it ended without completing; `.job` is the service's view of it.
-            WaitTimedOut: (a TimeoutError) it has not ended in time; it goes on, and `.job["id"]` names it.
+            JobFailed, JobCancelled, JobTimedOut: the job did not complete; `.job` is its view.
+            WaitTimedOut: (a TimeoutError) the job has not ended in time; it continues, and `.job["id"]` is its id.
         """
         return self.rp_client.perform(self.rp_client.calls.run_sync(self.endpoint_id, request_input, timeout))
 
     def job(self, job_id: str) -> Job:
-        """Return the job with this id; asks nobody."""
+        """Return a handle of the job with this id, without a request."""
         return Job(self.endpoint_id, job_id, self.rp_client)
 
     def health(self, timeout: float = 3) -> View:
@@ -151,5 +151,5 @@ class Endpoint:
         return self.rp_client.perform(self.rp_client.calls.health(self.endpoint_id, timeout))
 
     def purge_queue(self, timeout: float = 3) -> View:
-        """Drop the jobs that are still queued; the reply says how many."""
+        """Cancel the jobs that are IN_QUEUE; the reply has their number."""
         return self.rp_client.perform(self.rp_client.calls.purge_queue(self.endpoint_id, timeout))

@@ -1,4 +1,4 @@
-"""HTTP for the blocking face: connections that are kept open and may be used from any number of threads."""
+"""HTTP for `blocking`: persistent connections that any number of threads may share."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from runpod_worker.core.errors import LinkDown
 
 from .exchange import NoReply, NotSent, Reply, Request
 
-KEEP_S = 15.0
-"""Longest time an idle connection is used again: well under what servers and NAT tables keep."""
+MAX_IDLE_S = 15.0
+"""A connection that was idle for longer is closed. Servers and NAT tables keep them much longer."""
 
-KEEP_MOST = 64
-"""Most idle connections kept."""
+MAX_IDLE = 64
+"""Idle connections above this number are closed."""
 
 READ_BYTES = 1 << 18
 
@@ -37,7 +37,7 @@ class _Idle:
 
 
 class Connections:
-    """Sends requests to one base URL, each over a connection that nobody else uses meanwhile."""
+    """Sends requests to one base URL, each over a connection that no other request uses meanwhile."""
 
     def __init__(
         self,
@@ -53,53 +53,53 @@ class Connections:
         self._tls = _tls_context() if parts.scheme == "https" else None
         self._headers = {**headers, "Accept-Encoding": "gzip"}
         self._proxy = None if proxy is None else urlsplit(proxy)
-        if self._proxy is not None and self._tls is None:  # a proxy of plain HTTP reads whole URLs
+        if self._proxy is not None and self._tls is None:  # a proxy for plain HTTP needs whole URLs
             self._prefix = base_url
             self._headers |= _proxy_headers(self._proxy)
         self._idle: deque[_Idle] = deque()
         self._process = os.getpid()
-        weakref.finalize(self, _close, self._idle)  # an endpoint may be dropped without being closed
+        weakref.finalize(self, _close, self._idle)  # users may drop an endpoint without closing it
 
     def exchange(self, request: Request) -> Reply:
-        """Send one request and return the whole reply.
+        """Send a request and return the whole reply.
 
         Raises:
-            NotSent: the service cannot have acted on it.
-            NoReply: it may have.
-            LinkDown: the service is not who it should be; trying again does not help.
+            NotSent: the service cannot have acted on the request.
+            NoReply: the service may have acted on it.
+            LinkDown: the service's certificate is invalid, so another try does not help.
         """
         until = self._now() + request.timeout_s
-        connection = self._reused() or self._opened(request.timeout_s)
+        connection = self._pop_idle() or self._open(request.timeout_s)
         try:
             reply, keep = self._exchange(connection, request, until)
-        except BaseException:  # half an exchange, also after Ctrl-C: never to be used again
+        except BaseException:  # after half an exchange, or Ctrl-C, the connection is unusable
             connection.close()
             raise
-        if keep and len(self._idle) < KEEP_MOST:
+        if keep and len(self._idle) < MAX_IDLE:
             self._idle.append(_Idle(connection, self._now()))
         else:
             connection.close()
         return reply
 
     def close(self) -> None:
-        """Close the connections that are idle."""
+        """Close the idle connections."""
         _close(self._idle)
 
-    def _reused(self) -> HTTPConnection | None:
-        if self._process != os.getpid():  # after a fork the sockets are the parent's; closing these copies does not
-            self._process = os.getpid()  # touch its connections
+    def _pop_idle(self) -> HTTPConnection | None:
+        if self._process != os.getpid():  # after a fork the connections are the parent's;
+            self._process = os.getpid()  # closing our copies of the sockets does not affect them
             self.close()
         while True:
             try:
                 idle = self._idle.pop()
             except IndexError:
                 return None
-            if self._now() - idle.since < KEEP_S and not _readable(idle.connection):
+            if self._now() - idle.since < MAX_IDLE_S and not _readable(idle.connection):
                 return idle.connection
             idle.connection.close()
 
-    def _opened(self, timeout_s: float) -> HTTPConnection:
-        connection = self._made(timeout_s)
+    def _open(self, timeout_s: float) -> HTTPConnection:
+        connection = self._make(timeout_s)
         where = f"{connection.host}:{connection.port}"
         try:
             connection.connect()
@@ -108,13 +108,13 @@ class Connections:
             if isinstance(error, ssl.SSLCertVerificationError):
                 raise LinkDown(f"{where} cannot be trusted: {error.verify_message}") from error
             if isinstance(error, TimeoutError):
-                raise NotSent(f"{where} did not take the connection in time") from error
+                raise NotSent(f"{where} did not accept the connection in time") from error
             if isinstance(error, OSError):
                 raise NotSent(f"{where}: {error}") from error
             raise
         return connection
 
-    def _made(self, timeout_s: float) -> HTTPConnection:
+    def _make(self, timeout_s: float) -> HTTPConnection:
         proxy = self._proxy
         host, port = (self._host, self._port) if proxy is None else (proxy.hostname or "", proxy.port or 80)
         if self._tls is None:
@@ -140,11 +140,11 @@ class Connections:
             raise kind(f"the connection broke ({unsent or error!r})") from error
         headers = {name.lower(): value for name, value in response.getheaders()}
         if headers.get("content-encoding") == "gzip":
-            body = _unzipped(body)
+            body = _gunzip(body)
         return Reply(response.status, body, headers), not (response.will_close or unsent)
 
     def _send(self, connection: HTTPConnection, request: Request) -> OSError | None:
-        """The error that kept the request from leaving as a whole; a service that refuses early may still answer."""
+        """Return the error that cut the request short; a service that refuses a request early may still answer it."""
         try:
             connection.request(request.method, f"{self._prefix}/{request.path}", request.body, self._headers)
         except TimeoutError:
@@ -172,7 +172,7 @@ class Connections:
 
 
 def _close(idle: deque[_Idle]) -> None:
-    with suppress(IndexError):  # another thread may take the last one
+    with suppress(IndexError):  # another thread may pop the last
         while True:
             idle.pop().connection.close()
 
@@ -180,8 +180,8 @@ def _close(idle: deque[_Idle]) -> None:
 def _proxy_headers(proxy: SplitResult) -> dict[str, str]:
     if proxy.username is None:
         return {}
-    words = f"{unquote(proxy.username)}:{unquote(proxy.password or '')}"
-    return {"Proxy-Authorization": f"Basic {b64encode(words.encode()).decode()}"}
+    credentials = f"{unquote(proxy.username)}:{unquote(proxy.password or '')}"
+    return {"Proxy-Authorization": f"Basic {b64encode(credentials.encode()).decode()}"}
 
 
 def _tls_context() -> ssl.SSLContext:
@@ -191,14 +191,14 @@ def _tls_context() -> ssl.SSLContext:
 
 
 def _readable(connection: HTTPConnection) -> bool:
-    """Whether an idle connection has something to say: then it is closed or broken."""
+    """Whether an idle connection has data. That means that the service closed or broke it."""
     with selectors.DefaultSelector() as selector:
         selector.register(connection.sock, selectors.EVENT_READ)
         return bool(selector.select(0))
 
 
-def _unzipped(body: bytes) -> bytes:
+def _gunzip(body: bytes) -> bytes:
     try:
         return gzip.decompress(body)
     except (OSError, EOFError) as error:
-        raise NoReply(f"the reply is not the gzip it says it is ({error})") from error
+        raise NoReply(f"the reply is not gzip, although its header claims so ({error})") from error

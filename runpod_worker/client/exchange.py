@@ -1,7 +1,7 @@
-"""What the client's logic and its two faces say to each other.
+"""The steps between the client's logic and its I/O.
 
-The logic (`calls.py`) is written once, as generators that do no I/O: they yield a `Request` or a `Pause` and are sent a
-`Reply`, or get a `NotSent` or `NoReply` thrown in. A face (`blocking.py`, `aio.py`) carries the steps out.
+The logic (`calls.py`) consists of generators that do no I/O: they yield a `Request` or a `Pause`, and are sent a
+`Reply` or get a `NotSent` or `NoReply` thrown in. `blocking.py` and `aio.py` perform the steps.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias, TypeVar
 
 Json: TypeAlias = Any
-"""The user's JSON: whatever a job's input, output or view holds."""
+"""JSON of the user: an input, an output or a view."""
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """One HTTP request. `path` is what follows the base URL, query included; `timeout_s` bounds the whole exchange."""
+    """An HTTP request. `path` follows the base URL and includes the query; `timeout_s` bounds the whole exchange."""
 
     method: str
     path: str
@@ -28,7 +28,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """One HTTP reply, read to its end. Header names are in lower case."""
+    """A complete HTTP reply. Header names are in lower case."""
 
     status: int
     body: bytes
@@ -37,17 +37,17 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """Let time pass before the next step."""
+    """Wait before the next step."""
 
     seconds: float
 
 
 class NotSent(Exception):
-    """The request did not leave, or not as a whole: the service cannot have acted on it."""
+    """The request was not sent completely, so the service cannot have acted on it."""
 
 
 class NoReply(Exception):
-    """The request may have left, and no whole reply came: the service may have acted on it."""
+    """The request was sent, but no complete reply arrived: the service may have acted on it."""
 
     def __init__(self, message: str, *, timed_out: bool = False) -> None:
         super().__init__(message)

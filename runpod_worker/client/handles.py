@@ -1,4 +1,4 @@
-"""What the two faces' jobs and endpoints have in common: what they know, and their calls as steps."""
+"""The common part of `Job` and `AsyncioJob`: their state, and their calls as steps."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .replies import final
 
 
 class JobHandle:
-    """A job by its id, and what is known of its end."""
+    """A job's id, and its final view once a call has returned it."""
 
     def __init__(self, endpoint_id: str, job_id: str, calls: Calls) -> None:
         self.endpoint_id = checked_id(endpoint_id, "endpoint_id")
@@ -22,21 +22,21 @@ class JobHandle:
 
     @property
     def job_status(self) -> str | None:
-        """The final status once this handle has seen it, else None."""
+        """The final status if a call on this handle has returned it, else None."""
         return None if self._last is None else str(self._last["status"])
 
     @property
     def job_output(self) -> Json:
-        """The output once this handle has seen the job's end, else None."""
+        """The output if a call on this handle has returned the final view, else None."""
         return None if self._last is None else self._last.get("output")
 
     def _view(self) -> Flow[View]:
         if self._last is not None:
             return self._last
         view = yield from self._calls.view(self.endpoint_id, self.job_id)
-        return self._seen(view)
+        return self._remember(view)
 
-    def _seen(self, view: View) -> View:
+    def _remember(self, view: View) -> View:
         if final(view):
             self._last = view
         return view
@@ -49,7 +49,7 @@ class JobHandle:
         if timeout == 0 or self._last is not None:
             return completed((yield from self._view()))
         view = yield from self._calls.wait(self.endpoint_id, self.job_id, limit(timeout))
-        return completed(self._seen(view))
+        return completed(self._remember(view))
 
     def _chunks(self, early: int) -> Flow[tuple[list[Json], int]]:
         return self._calls.chunks(self.endpoint_id, self.job_id, early)

@@ -1,4 +1,4 @@
-"""What a reply of the job service means: a view, or one of the project's errors."""
+"""Turns replies of the job service into views or errors."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ from runpod_worker.core.lifecycle import FINAL
 
 from .exchange import Json, Reply
 
-KEY_ADVICE = "set runpod_worker.api_key or RUNPOD_API_KEY to a key of the account that owns the endpoint"
+KEY_ADVICE = "set runpod_worker.api_key or RUNPOD_API_KEY to a key of the endpoint's account"
 
 NOT_DONE = frozenset({408, 429, 503})
-"""Refusals that say that nothing was done: any request may be sent again."""
+"""Statuses of requests that the service did not perform, so that any of them may be repeated."""
 
 _REFUSALS: dict[int, type[ServiceRefusal]] = {
     400: BadRequest,
@@ -55,23 +55,23 @@ def decoded(reply: Reply, where: str) -> Json:
     """Return the JSON of a reply.
 
     Raises:
-        LinkDown: it is not JSON.
+        LinkDown: the body is not JSON.
     """
     try:
         return msgspec.json.decode(reply.body)
     except msgspec.DecodeError:
         pass
     try:
-        return json.loads(reply.body)  # takes the bare NaN that old workers send
+        return json.loads(reply.body)  # accepts NaN, which old workers send
     except ValueError as error:
         raise LinkDown(f"{where}: expected JSON from the job service, got {_excerpt(reply)}") from error
 
 
 def view_in(reply: Reply, where: str) -> dict[str, Json]:
-    """Return the view of a job in a reply.
+    """Return the view in a reply.
 
     Raises:
-        LinkDown: it holds none.
+        LinkDown: the body is not a view.
     """
     view = decoded(reply, where)
     if not isinstance(view, dict) or not isinstance(view.get("status"), str):
@@ -85,17 +85,17 @@ def final(view: dict[str, Json]) -> bool:
 
 
 def job_error(view: dict[str, Json]) -> JobError | None:
-    """The error of a job that ended without completing, None for any other."""
+    """The error of a job that ended but did not complete, else None."""
     kind = _JOB_ERRORS.get(view["status"])
     if kind is None:
         return None
-    words = {JobFailed: "failed", JobCancelled: "was cancelled", JobTimedOut: "timed out"}[kind]
+    ending = {JobFailed: "failed", JobCancelled: "was cancelled", JobTimedOut: "timed out"}[kind]
     reason = _reason(view.get("error"))
-    return kind(f"job {view.get('id', '?')} {words}{': ' + reason if reason else ''}", view)
+    return kind(f"job {view.get('id', '?')} {ending}{': ' + reason if reason else ''}", view)
 
 
 def _reason(error: Json) -> str:
-    """One readable line of a job's error. Workers pack an exception as JSON into the string (protocol B.6)."""
+    """A job's error as one readable line. Workers send an exception as JSON in a string (protocol B.6)."""
     if not error:
         return ""
     try:
@@ -109,9 +109,9 @@ def _reason(error: Json) -> str:
 
 
 def refusal(reply: Reply, where: str, job_id: str | None) -> ServiceRefusal:
-    """The error for a reply that is not a success."""
+    """The error for a reply with an error status."""
     detail = _detail(reply)
-    error = _refusal_class(reply.status, detail, job_id)(f"{where}: {_explained(reply, detail, job_id)}")
+    error = _refusal_class(reply.status, detail, job_id)(f"{where}: {_explain(reply, detail, job_id)}")
     error.status = reply.status
     return error
 
@@ -124,22 +124,22 @@ def _refusal_class(status: int, detail: str, job_id: str | None) -> type[Service
     return _REFUSALS.get(status, ServiceRefusal)
 
 
-def _explained(reply: Reply, detail: str, job_id: str | None) -> str:
-    said = f"{reply.status} {detail}"
+def _explain(reply: Reply, detail: str, job_id: str | None) -> str:
+    answer = f"{reply.status} {detail}"
     if reply.status in (401, 403):
-        return f"the job service does not accept the API key ({said}); {KEY_ADVICE}"
+        return f"the job service does not accept the API key ({answer}); {KEY_ADVICE}"
     if reply.status == 404 and job_id is not None and "endpoint" not in detail.lower():
-        return f"no job {job_id} there, or its retention is over ({said})"
+        return f"no job {job_id}, or its retention has ended ({answer})"
     if reply.status == 404:
-        return f"no such endpoint ({said}); check the endpoint id and runpod_worker.endpoint_url_base"
+        return f"no such endpoint ({answer}); check the endpoint id and runpod_worker.endpoint_url_base"
     if 300 <= reply.status < 400:
         target = reply.headers.get("location", "elsewhere")
         return f"redirected to {target} ({reply.status}); check runpod_worker.endpoint_url_base"
-    return f"the job service refuses ({said})"
+    return f"the job service refuses ({answer})"
 
 
 def _detail(reply: Reply) -> str:
-    """The service's own words: `detail` or `error` of the envelope (protocol A.1), or the start of the body."""
+    """The `detail` or `error` of the envelope (protocol A.1), or the start of the body."""
     try:
         body = msgspec.json.decode(reply.body)
     except msgspec.DecodeError:
@@ -157,14 +157,14 @@ def _excerpt(reply: Reply) -> str:
 
 
 def retry_after(reply: Reply) -> float:
-    """Seconds the service asks to wait before the next try; 0 when it does not say."""
-    asked = reply.headers.get("retry-after", "").strip()
+    """Seconds to wait before the next try, from `Retry-After`; 0 without that header."""
+    header = reply.headers.get("retry-after", "").strip()
     try:
-        return max(0.0, float(asked))
+        return max(0.0, float(header))
     except ValueError:
         pass
-    try:  # a date: measured against the service's own clock
-        until, at = parsedate_to_datetime(asked), parsedate_to_datetime(reply.headers.get("date", ""))
+    try:  # a date, compared with the service's clock
+        until, at = parsedate_to_datetime(header), parsedate_to_datetime(reply.headers.get("date", ""))
         return max(0.0, (until - at).total_seconds())
     except (ValueError, TypeError):
         return 0.0

@@ -1,4 +1,4 @@
-"""What `run(x)` sends: the rule that tells a whole request from a bare input."""
+"""What `run(value)` sends: whether `value` is a whole request or only an input."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from runpod_worker.core.errors import BadRequest
 from .exchange import Json
 
 REQUEST_KEYS = frozenset({"input", "policy", "s3Config", "webhook", "webhookV2"})
-"""What a request may hold beside its input (protocol A.3)."""
+"""The keys of a request (protocol A.3)."""
 
 
 def whole_request(value: Json) -> Json:
-    """Return the request that `value` stands for.
+    """Return `value` as a request.
 
-    A mapping that has `input` and beside it nothing but `webhook`, `webhookV2`, `policy` and `s3Config` is a whole
-    request and is sent as it is, whatever its input is: `{"input": {}}` is a job with an empty input. Anything else
-    is an input: `{"prompt": "..."}`, `{"input": "...", "voice": "..."}`, a list, a string.
+    A mapping with `input`, and no keys but `webhook`, `webhookV2`, `policy` and `s3Config` beside it, is a whole
+    request and is sent unchanged: `{"input": {}}` is a job with an empty input. Any other value is an input:
+    `{"prompt": "..."}`, `{"input": "...", "voice": "..."}`, a list, a string.
     """
     if isinstance(value, Mapping) and "input" in value and REQUEST_KEYS.issuperset(value):
         return value
@@ -29,25 +29,25 @@ def whole_request(value: Json) -> Json:
 def encoded(value: Json) -> bytes:
     """Return `value` as JSON.
 
-    Beside JSON's own types: bytes become base64, NaN becomes null, dates, dataclasses and enums as msgspec has them.
+    Bytes become base64, NaN becomes null; dates, dataclasses and enums are encoded as msgspec does.
 
     Raises:
-        BadRequest: something in it has no JSON form; the message says where.
+        BadRequest: a part of `value` has no JSON form; the message has its path.
     """
     try:
         return msgspec.json.encode(value)
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
-        where, culprit = _culprit("", value)
-        raise BadRequest(f"{where or 'request'}: {type(culprit).__name__} cannot be sent as JSON: {error}") from error
+        where, part = _first_unserialisable("", value)
+        raise BadRequest(f"{where or 'request'}: {type(part).__name__} cannot be sent as JSON: {error}") from error
 
 
-def _culprit(path: str, value: Json) -> tuple[str, Json]:
-    """The deepest part of `value` that still cannot be encoded."""
+def _first_unserialisable(path: str, value: Json) -> tuple[str, Json]:
+    """The path and value of the deepest part of `value` that cannot be encoded."""
     for inner, part in _parts(path, value):
         try:
             msgspec.json.encode(part)
         except (TypeError, ValueError, OverflowError):
-            return _culprit(inner, part)
+            return _first_unserialisable(inner, part)
         except RecursionError:
             return path, value
     return path, value

@@ -1,4 +1,4 @@
-"""The blocking client, where RunPod's SDK has it."""
+"""The blocking client, at the path of RunPod's SDK."""
 
 from runpod_worker.client.blocking import Endpoint, Job, RunPodClient
 

@@ -1,4 +1,4 @@
-"""A job service that says what a test tells it to, over real HTTP, and both faces of the client to call it with."""
+"""A scripted job service over real HTTP, and both clients to call it."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ WAIT_S = 20.0
 
 @dataclass(slots=True, kw_only=True)
 class Answer:
-    """One scripted reply. With `gate` it is held until the event is set; with `drop` the connection is cut instead."""
+    """A scripted reply. It waits for the event `release`; with `drop` it closes the connection instead."""
 
     status: int = 200
     json: Any = None
     body: bytes | None = None
     headers: dict[str, str] = field(default_factory=dict)
-    gate: threading.Event | None = None
+    release: threading.Event | None = None
     drop: bool = False
 
 
@@ -48,7 +48,7 @@ class Seen:
 
 
 class ScriptedService:
-    """Answers each route with its scripted replies in turn; the last one is repeated."""
+    """Answers each route with its scripted replies in turn, and repeats the last."""
 
     answer = Answer
 
@@ -61,10 +61,10 @@ class ScriptedService:
     def on(self, route: str, *answers: Answer | dict[str, Any] | list[Any]) -> None:
         method, path = route.split(" ")
         script = self._scripts[method, f"/v2/{path}"]
-        script.extend(one if isinstance(one, Answer) else Answer(json=one) for one in answers)
+        script.extend(answer if isinstance(answer, Answer) else Answer(json=answer) for answer in answers)
 
     def paths(self) -> list[str]:
-        return [f"{one.method} {one.path.removeprefix('/v2/')}" for one in self.seen]
+        return [f"{seen.method} {seen.path.removeprefix('/v2/')}" for seen in self.seen]
 
     def await_requests(self, count: int) -> None:
         with self._arrived:
@@ -79,8 +79,8 @@ class ScriptedService:
         if not script:
             return web.json_response({"status": 404, "title": "Not Found", "detail": "no such route"}, status=404)
         answer = script.popleft() if len(script) > 1 else script[0]
-        if answer.gate is not None:
-            await asyncio.to_thread(answer.gate.wait, WAIT_S)
+        if answer.release is not None:
+            await asyncio.to_thread(answer.release.wait, WAIT_S)
         if answer.drop:
             assert request.transport is not None
             request.transport.close()
@@ -124,22 +124,22 @@ def no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def base_url(service: ScriptedService, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The scripted service is where endpoints live, as a program says it: by assigning the module's names."""
+    """Point the client to the scripted service by assigning the names of the module, as programs do."""
     monkeypatch.setitem(vars(runpod_worker), "endpoint_url_base", service.url)
     monkeypatch.setitem(vars(runpod_worker), "api_key", "secret-key")
     return service.url
 
 
 class Awaited:
-    """The asyncio face called from a test without await: coroutines are run, streams and jobs wrapped."""
+    """Calls the asyncio client without await: runs its coroutines, and wraps its streams and jobs."""
 
     def __init__(self, target: Any, runner: asyncio.Runner) -> None:
         self.target = target
         self._runner = runner
 
     def __getattr__(self, name: str) -> Any:
-        found = getattr(self.target, name)
-        return (lambda *given, **named: self._settled(found(*given, **named))) if callable(found) else found
+        value = getattr(self.target, name)
+        return (lambda *given, **named: self._settled(value(*given, **named))) if callable(value) else value
 
     def _settled(self, result: Any) -> Any:
         if inspect.iscoroutine(result):
@@ -165,7 +165,7 @@ MakeEndpoint = Callable[..., Any]
 
 @pytest.fixture(params=["blocking", "asyncio"])
 def make_endpoint(request: pytest.FixtureRequest, base_url: str) -> Iterator[MakeEndpoint]:
-    """Make an endpoint of either face; both are called the same way."""
+    """Make an endpoint of either client; both are called the same way."""
     if request.param == "blocking":
         made: list[Endpoint] = []
 
@@ -185,8 +185,8 @@ def make_endpoint(request: pytest.FixtureRequest, base_url: str) -> Iterator[Mak
             return awaited[-1]
 
         yield make_awaited
-        for one in awaited:
-            one.close()
+        for endpoint in awaited:
+            endpoint.close()
 
 
 @pytest.fixture
@@ -194,8 +194,8 @@ def endpoint(make_endpoint: MakeEndpoint) -> Any:
     return make_endpoint()
 
 
-class Desk:
-    """Carries the client's steps out without I/O: a clock that only moves when told, and replies set out beforehand."""
+class FakeTransport:
+    """Performs the client's steps without I/O, with a manual clock and prepared replies."""
 
     def __init__(self) -> None:
         self.time = 1000.0
@@ -213,7 +213,7 @@ class Desk:
         self._replies.append((after, error))
 
     def forget(self) -> None:
-        """Drop the oldest reply that is left; the last one would be given for ever."""
+        """Drop the oldest reply; the last reply repeats without end."""
         self._replies.popleft()
 
     def perform(self, flow: Flow[Any]) -> Any:
@@ -226,7 +226,7 @@ class Desk:
             result = self._paused(step) if isinstance(step, Pause) else self._replied(step)
 
     def paths(self) -> list[str]:
-        return [f"{one.method} {one.path.partition('?')[0]}" for one in self.requests]
+        return [f"{request.method} {request.path.partition('?')[0]}" for request in self.requests]
 
     def _paused(self, step: Pause) -> None:
         self.pauses.append(step.seconds)
@@ -240,5 +240,5 @@ class Desk:
 
 
 @pytest.fixture
-def desk() -> Desk:
-    return Desk()
+def transport() -> FakeTransport:
+    return FakeTransport()

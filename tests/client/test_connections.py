@@ -1,4 +1,4 @@
-"""The blocking face's connections: kept open, shared by threads, never used half."""
+"""The blocking client's connections: persistent, shared by threads, never reused after half an exchange."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import pytest
 
 import runpod_worker
 from runpod_worker.client.access import proxy_for
-from runpod_worker.client.connections import KEEP_S, Connections
+from runpod_worker.client.connections import MAX_IDLE_S, Connections
 from runpod_worker.client.exchange import NoReply, NotSent, Request
 from runpod_worker.core.errors import LinkDown
 
@@ -101,8 +101,8 @@ def connect(peer: Peer) -> Iterator[Callable[..., Connections]]:
         return made[-1]
 
     yield make
-    for one in made:
-        one.close()
+    for connections in made:
+        connections.close()
 
 
 def test_one_connection_serves_many_requests(peer: Peer, connect: Any) -> None:
@@ -130,7 +130,7 @@ def test_a_connection_that_was_idle_for_long_is_not_used_again(peer: Peer, conne
     time = [0.0]
     connections = connect(now=lambda: time[0])
     connections.exchange(GET)
-    time[0] += KEEP_S
+    time[0] += MAX_IDLE_S
 
     connections.exchange(GET)
 
@@ -138,15 +138,15 @@ def test_a_connection_that_was_idle_for_long_is_not_used_again(peer: Peer, conne
 
 
 def test_threads_use_a_connection_each(service: Any, base_url: str) -> None:
-    gate = threading.Event()
-    service.on("GET ep/health", service.answer(json={}, gate=gate))
+    release = threading.Event()
+    service.on("GET ep/health", service.answer(json={}, release=release))
     connections = Connections(base_url, {})
 
     with ThreadPoolExecutor(8) as pool:
         replies = [pool.submit(connections.exchange, GET) for _ in range(8)]
         service.await_requests(8)
-        gate.set()
-        assert [one.result(20).status for one in replies] == [200] * 8
+        release.set()
+        assert [reply.result(20).status for reply in replies] == [200] * 8
 
     assert len(connections._idle) == 8
     connections.close()
@@ -190,7 +190,7 @@ def test_a_dripping_reply_is_cut_at_the_time_out(peer: Peer, connect: Any) -> No
     over.set()
 
 
-def test_a_refusal_before_the_body_was_read_is_heard(peer: Peer, connect: Any) -> None:
+def test_a_refusal_before_the_end_of_the_body_is_read(peer: Peer, connect: Any) -> None:
     def refuse(client: socket.socket) -> None:
         client.recv(1024)
         client.sendall(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}")
@@ -212,7 +212,7 @@ def test_a_body_that_could_not_leave_counts_as_not_sent(peer: Peer, connect: Any
         connect().exchange(big)
 
 
-def test_connection_close_is_obeyed(peer: Peer, connect: Any) -> None:
+def test_connection_close_closes_the_connection(peer: Peer, connect: Any) -> None:
     closing = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}"
     peer.expect(answers(closing), answers(OK))
     connections = connect()
@@ -233,7 +233,7 @@ def test_a_dropped_client_closes_its_connections(peer: Peer) -> None:
     assert peer.closed.acquire(timeout=20)
 
 
-def test_a_forked_child_uses_connections_of_its_own(peer: Peer, connect: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_forked_child_uses_its_own_connections(peer: Peer, connect: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     peer.expect(answers(OK, OK), answers(OK))
     connections = connect()
     connections.exchange(GET)
@@ -256,7 +256,7 @@ def serve_tls(peer: Peer) -> str:
     return peer.url.replace("http://127.0.0.1", "https://localhost")
 
 
-def test_https_is_spoken_to_a_trusted_service(peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_https_works_with_a_trusted_service(peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(CERTIFICATE))
     connections = Connections(serve_tls(peer), {})
 
@@ -271,7 +271,7 @@ def test_a_certificate_that_cannot_be_trusted_is_final(peer: Peer) -> None:
         Connections(serve_tls(peer), {}).exchange(GET)
 
 
-async def test_the_asyncio_face_trusts_no_more(peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_asyncio_client_trusts_no_more(peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(vars(runpod_worker), "endpoint_url_base", serve_tls(peer))
 
     async with runpod_worker.AsyncioEndpoint("ep", api_key="k") as endpoint:
@@ -280,11 +280,11 @@ async def test_the_asyncio_face_trusts_no_more(peer: Peer, monkeypatch: pytest.M
 
 
 def proxied(peer: Peer, monkeypatch: pytest.MonkeyPatch, base_url: str, reply: bytes) -> list[bytes]:
-    """Name the peer as the system's proxy; returns what it is asked."""
-    asked: list[bytes] = []
+    """Name the peer as the system's proxy; return the requests that it gets."""
+    requests: list[bytes] = []
 
     def talk(client: socket.socket) -> None:
-        asked.append(read_request(client))
+        requests.append(read_request(client))
         client.sendall(reply)
 
     for name in ("HTTP_PROXY", "HTTPS_PROXY"):
@@ -293,17 +293,17 @@ def proxied(peer: Peer, monkeypatch: pytest.MonkeyPatch, base_url: str, reply: b
     monkeypatch.setenv("no_proxy", "")
     monkeypatch.setitem(vars(runpod_worker), "endpoint_url_base", base_url)
     peer.expect(talk)
-    return asked
+    return requests
 
 
 CREDENTIALS = b"Proxy-Authorization: Basic bWU6cEBzcw=="
 
 
-@pytest.mark.parametrize("face", ["blocking", "asyncio"])
-async def test_the_systems_proxy_is_used(peer: Peer, monkeypatch: pytest.MonkeyPatch, face: str) -> None:
-    asked = proxied(peer, monkeypatch, "http://jobs.example/v2", OK)
+@pytest.mark.parametrize("client", ["blocking", "asyncio"])
+async def test_the_systems_proxy_is_used(peer: Peer, monkeypatch: pytest.MonkeyPatch, client: str) -> None:
+    requests = proxied(peer, monkeypatch, "http://jobs.example/v2", OK)
 
-    if face == "blocking":
+    if client == "blocking":
         endpoint = runpod_worker.Endpoint("ep", api_key="k")
         assert await asyncio.to_thread(endpoint.health) == {}
         endpoint.rp_client.close()
@@ -311,24 +311,24 @@ async def test_the_systems_proxy_is_used(peer: Peer, monkeypatch: pytest.MonkeyP
         async with runpod_worker.AsyncioEndpoint("ep", api_key="k") as awaited:
             assert await awaited.health() == {}
 
-    assert asked[0].startswith(b"GET http://jobs.example/v2/ep/health HTTP/1.1")
-    assert CREDENTIALS in asked[0]
+    assert requests[0].startswith(b"GET http://jobs.example/v2/ep/health HTTP/1.1")
+    assert CREDENTIALS in requests[0]
 
 
 def test_https_goes_through_a_tunnel_of_the_proxy(peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
     url = "https://jobs.example/v2"
-    asked = proxied(peer, monkeypatch, url, b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n")
+    requests = proxied(peer, monkeypatch, url, b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n")
     connections = Connections(url, {"Authorization": "Bearer k"}, proxy_for(url))
 
     with pytest.raises(NotSent, match="407 Proxy Authentication Required"):
         connections.exchange(GET)
 
-    assert asked[0].startswith(b"CONNECT jobs.example:443")
-    assert CREDENTIALS in asked[0]
-    assert b"Bearer" not in asked[0]
+    assert requests[0].startswith(b"CONNECT jobs.example:443")
+    assert CREDENTIALS in requests[0]
+    assert b"Bearer" not in requests[0]
 
 
-def test_nobody_listening_is_not_sent() -> None:
+def test_a_refused_connection_is_not_sent() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
 

@@ -1,4 +1,4 @@
-"""What the service's replies mean."""
+"""Replies of the service as views and errors."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_each_refusal_has_its_error(status: int, detail: str, job_id: str | None
         (b"[1]", "'[1]'"),
     ],
 )
-def test_refusal_repeats_what_the_service_said(body: Any, words: str) -> None:
+def test_refusal_repeats_the_services_detail(body: Any, words: str) -> None:
     assert words in str(refusal(reply(500, body), "GET x", None))
 
 
@@ -108,7 +108,7 @@ def test_error_of_a_worker_is_read_as_one_line(error: Any, words: str) -> None:
     assert str(job_error({"id": JOB, "status": "FAILED", "error": error})).endswith(words)
 
 
-def test_failure_without_words_is_still_a_sentence() -> None:
+def test_failure_without_an_error_is_still_a_sentence() -> None:
     assert str(job_error({"id": JOB, "status": "FAILED"})) == "job job-1 failed"
 
 

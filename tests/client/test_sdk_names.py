@@ -64,7 +64,7 @@ async def test_asyncio_endpoint_leaves_the_callers_session_open(service: Any, ba
         assert not session.closed
 
 
-async def test_a_session_that_raises_by_itself_changes_no_error(service: Any, base_url: str) -> None:
+async def test_a_session_that_raises_for_status_changes_no_error(service: Any, base_url: str) -> None:
     service.on("GET ep/health", service.answer(status=401, json={"detail": "invalid api key"}))
 
     async with aiohttp.ClientSession(raise_for_status=True) as session:
@@ -74,7 +74,7 @@ async def test_a_session_that_raises_by_itself_changes_no_error(service: Any, ba
 
 async def test_a_cancelled_wait_leaves_the_endpoint_usable(service: Any, base_url: str) -> None:
     never = threading.Event()
-    service.on("GET ep/status-sync/job-1", service.answer(json=DONE, gate=never))
+    service.on("GET ep/status-sync/job-1", service.answer(json=DONE, release=never))
     service.on("GET ep/health", {"jobs": {}})
 
     async with runpod.AsyncioEndpoint("ep") as endpoint:
@@ -154,7 +154,7 @@ def test_a_malformed_key_is_refused_without_showing_it(base_url: str, key: Any) 
         ("http://api.runpod.ai/v2", "", None),
     ],
 )
-def test_proxy_is_the_systems(
+def test_the_systems_proxy_is_chosen(
     monkeypatch: pytest.MonkeyPatch, base_url: str, no_proxy: str, expected: str | None
 ) -> None:
     for name in ("http_proxy", "https_proxy", "all_proxy"):
@@ -184,7 +184,7 @@ def test_an_endpoint_needs_an_id(base_url: str, endpoint_id: Any) -> None:
         runpod.Endpoint(endpoint_id)
 
 
-def test_blocking_client_does_without_aiohttp() -> None:
+def test_blocking_client_does_not_load_aiohttp() -> None:
     code = "import sys, runpod_worker; runpod_worker.Endpoint('ep', api_key='k'); print('aiohttp' in sys.modules)"
 
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env={**os.environ})

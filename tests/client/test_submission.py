@@ -1,4 +1,4 @@
-"""What `run(x)` sends."""
+"""Whole requests and bare inputs."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_dataclasses_can_be_inputs() -> None:
     assert encoded({"input": Prompt("a cat")}) == b'{"input":{"text":"a cat"}}'
 
 
-def test_what_is_not_json_is_named_by_its_place() -> None:
+def test_a_value_that_is_not_json_is_named_by_its_path() -> None:
     with pytest.raises(BadRequest, match=r"^input\.pictures\[1\]: object cannot be sent as JSON"):
         encoded({"input": {"pictures": ["a", object()]}})
 

@@ -1,4 +1,4 @@
-"""What both faces of the client do, against a real HTTP server."""
+"""Both clients, against a real HTTP server."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_run_submits_the_input_and_returns_a_job(service: Any, endpoint: Any) ->
     assert service.seen[0].headers["Content-Type"] == "application/json"
 
 
-def test_a_whole_request_is_sent_as_it_is(service: Any, endpoint: Any) -> None:
+def test_a_whole_request_is_sent_unchanged(service: Any, endpoint: Any) -> None:
     service.on("POST ep/run", QUEUED)
     request = {"input": {}, "webhook": "https://example.com/done", "policy": {"executionTimeout": 5000}}
 
@@ -49,7 +49,7 @@ def test_run_sync_returns_the_output(service: Any, endpoint: Any) -> None:
     assert service.seen[0].query == {"wait": "90000"}
 
 
-def test_status_asks_until_the_job_is_final(service: Any, endpoint: Any) -> None:
+def test_status_sends_requests_until_the_job_is_final(service: Any, endpoint: Any) -> None:
     service.on("GET ep/status/job-1", QUEUED, RUNNING, DONE, FAILED)
     job = endpoint.job("job-1")
 
@@ -59,7 +59,7 @@ def test_status_asks_until_the_job_is_final(service: Any, endpoint: Any) -> None
     assert len(service.seen) == 3
 
 
-def test_view_is_all_the_service_says(service: Any, endpoint: Any) -> None:
+def test_view_is_the_whole_reply(service: Any, endpoint: Any) -> None:
     service.on("GET ep/status/job-1", DONE)
 
     assert endpoint.job("job-1").view() == DONE
@@ -75,7 +75,7 @@ def test_output_without_time_out_does_not_wait(service: Any, endpoint: Any) -> N
 @pytest.mark.parametrize("timeout", [30, None])
 def test_output_waits_for_the_end(service: Any, endpoint: Any, timeout: float | None) -> None:
     ended = threading.Event()
-    service.on("GET ep/status-sync/job-1", service.answer(json=DONE, gate=ended))
+    service.on("GET ep/status-sync/job-1", service.answer(json=DONE, release=ended))
     once_asked = threading.Thread(target=lambda: (service.await_requests(1), ended.set()))
     once_asked.start()
 
@@ -85,10 +85,10 @@ def test_output_waits_for_the_end(service: Any, endpoint: Any, timeout: float | 
 
 def test_output_that_is_late_raises_a_time_out_error(service: Any, endpoint: Any) -> None:
     never = threading.Event()
-    service.on("GET ep/status-sync/job-1", service.answer(json=RUNNING, gate=never))
+    service.on("GET ep/status-sync/job-1", service.answer(json=RUNNING, release=never))
     started = time.monotonic()
 
-    with pytest.raises(TimeoutError, match=r"has not ended within 0\.2 s; it goes on"):
+    with pytest.raises(TimeoutError, match=r"has not ended within 0\.2 s; it continues"):
         endpoint.job("job-1").output(0.2)
 
     assert time.monotonic() - started < 10
@@ -118,12 +118,12 @@ def test_a_job_that_did_not_complete_raises_its_view(service: Any, endpoint: Any
     assert endpoint.job("job-1").status() == status
 
 
-def test_stream_yields_each_chunk_as_it_comes(service: Any, endpoint: Any) -> None:
+def test_stream_yields_each_chunk_as_it_arrives(service: Any, endpoint: Any) -> None:
     more = threading.Event()
     service.on(
         "GET ep/stream/job-1",
         RUNNING | {"stream": [{"output": 1}, {"output": {"x": 2}}]},
-        service.answer(json={"status": "COMPLETED", "stream": [{"output": None}]}, gate=more),
+        service.answer(json={"status": "COMPLETED", "stream": [{"output": None}]}, release=more),
         {"status": "COMPLETED", "stream": []},
     )
     stream = endpoint.job("job-1").stream()
@@ -134,7 +134,7 @@ def test_stream_yields_each_chunk_as_it_comes(service: Any, endpoint: Any) -> No
     assert list(stream) == [None]
 
 
-def test_stream_of_a_failing_job_yields_what_there_was_and_raises(service: Any, endpoint: Any) -> None:
+def test_stream_of_a_failing_job_yields_its_chunks_and_raises(service: Any, endpoint: Any) -> None:
     service.on(
         "GET ep/stream/job-1", {"status": "FAILED", "stream": [{"output": 1}]}, {"status": "FAILED", "stream": []}
     )
@@ -146,7 +146,7 @@ def test_stream_of_a_failing_job_yields_what_there_was_and_raises(service: Any, 
         next(stream)
 
 
-def test_cancel_health_and_purge_return_the_services_words(service: Any, endpoint: Any) -> None:
+def test_cancel_health_and_purge_return_the_reply(service: Any, endpoint: Any) -> None:
     service.on("POST ep/cancel/job-1", {"id": "job-1", "status": "CANCELLED"})
     service.on("GET ep/health", {"jobs": {"inQueue": 0}, "workers": {}})
     service.on("POST ep/purge-queue", {"removed": 2, "status": "completed"})
@@ -168,7 +168,7 @@ def test_a_retried_job_is_followed_again(service: Any, endpoint: Any) -> None:
     assert job.output() == {"sum": 3}
 
 
-def test_a_busy_service_is_asked_again(service: Any, endpoint: Any) -> None:
+def test_a_request_to_a_busy_service_is_repeated(service: Any, endpoint: Any) -> None:
     service.on("POST ep/run", service.answer(status=429, headers={"Retry-After": "0.01"}), QUEUED)
 
     endpoint.run({})
@@ -191,7 +191,7 @@ def test_a_submission_is_not_repeated_when_the_connection_is_cut(service: Any, e
     assert service.paths() == ["POST ep/run"]
 
 
-def test_nobody_listening_is_a_link_error_that_names_the_address(
+def test_a_refused_connection_is_a_link_error_that_names_the_address(
     make_endpoint: Any, monkeypatch: pytest.MonkeyPatch, unused_tcp_port: int
 ) -> None:
     monkeypatch.setitem(vars(runpod_worker), "endpoint_url_base", f"http://127.0.0.1:{unused_tcp_port}/v2")
@@ -200,7 +200,7 @@ def test_nobody_listening_is_a_link_error_that_names_the_address(
         make_endpoint().health(timeout=0.3)
 
 
-def test_a_refused_key_is_said_without_showing_it(service: Any, endpoint: Any) -> None:
+def test_a_refused_key_is_not_shown_in_the_error(service: Any, endpoint: Any) -> None:
     service.on("GET ep/health", service.answer(status=401, json={"detail": "invalid api key"}))
 
     with pytest.raises(errors.Unauthorized, match="does not accept the API key") as caught:
@@ -209,7 +209,7 @@ def test_a_refused_key_is_said_without_showing_it(service: Any, endpoint: Any) -
     assert "secret-key" not in str(caught.value)
 
 
-def test_unknown_job_and_unknown_endpoint_are_told_apart(service: Any, endpoint: Any) -> None:
+def test_unknown_job_and_unknown_endpoint_have_different_errors(service: Any, endpoint: Any) -> None:
     service.on("GET ep/status/job-1", service.answer(status=404, json={"detail": "job not found"}))
     service.on("POST ep/run", service.answer(status=404, json={"detail": "endpoint not found"}))
 
@@ -235,16 +235,16 @@ def test_compressed_and_large_outputs_arrive_whole(service: Any, endpoint: Any) 
     assert endpoint.run_sync({}) == "small"
 
 
-def test_a_hanging_service_is_left_in_time(service: Any, endpoint: Any) -> None:
+def test_a_hanging_service_raises_in_time(service: Any, endpoint: Any) -> None:
     never = threading.Event()
-    service.on("GET ep/health", service.answer(gate=never))
+    service.on("GET ep/health", service.answer(release=never))
 
     with pytest.raises(TimeoutError, match=r"GET ep/health: no reply within 0\.2 s"):
         endpoint.health(timeout=0.2)
     never.set()
 
 
-def test_the_own_key_goes_before_the_modules(service: Any, make_endpoint: Any) -> None:
+def test_the_argument_wins_over_the_modules_key(service: Any, make_endpoint: Any) -> None:
     service.on("GET ep/health", {})
 
     make_endpoint(api_key="own-key").health()
@@ -253,15 +253,20 @@ def test_the_own_key_goes_before_the_modules(service: Any, make_endpoint: Any) -
 
 
 @pytest.mark.parametrize(("blocking", "awaited"), [(Endpoint, AsyncioEndpoint), (Job, AsyncioJob)])
-def test_both_faces_have_the_same_methods_and_arguments(blocking: type, awaited: type) -> None:
-    def methods(face: type) -> dict[str, list[tuple[str, Any]]]:
-        found = {name: member for name, member in vars(face).items() if inspect.isfunction(member) and name[0] != "_"}
+def test_both_clients_have_the_same_methods_and_arguments(blocking: type, awaited: type) -> None:
+    def methods(client: type) -> dict[str, list[tuple[str, Any]]]:
+        functions = {
+            name: member for name, member in vars(client).items() if inspect.isfunction(member) and name[0] != "_"
+        }
         return {
             name: [
-                (one.name.replace("endpoint_input", "request_input"), one.default)  # the SDK's names differ here
-                for one in inspect.signature(member).parameters.values()
+                (
+                    parameter.name.replace("endpoint_input", "request_input"),
+                    parameter.default,
+                )  # the SDK's names differ here
+                for parameter in inspect.signature(member).parameters.values()
             ]
-            for name, member in found.items()
+            for name, member in functions.items()
         }
 
     others = methods(awaited)
