@@ -54,7 +54,7 @@ bench-outage: $(STAMP) ## ten minutes without a job service, under load; writes 
 	$(BIN)/python -m benchmarks.outage --write docs
 
 bench-hostage: $(STAMP) ## is a job that is taken ahead kept from a free worker? writes docs/benchmarks.md
-	$(BIN)/python -m benchmarks.hostage --write docs
+	$(BIN)/python -m benchmarks.prefetch --write docs
 
 clean:           ## remove what make made
 	rm -rf $(VENV) .venv-compat .node-compat demo-output .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.hostage [--seconds 40] [--write docs]`: is a job that is taken ahead kept from a free worker?
+"""`python -m benchmarks.prefetch [--seconds 40] [--write docs]`: is a job that is taken ahead kept from a free worker?
 
 Four workers with one slot each, 50 ms jobs among 10 s ones, random arrivals; how long a job waits from when it is added
 until its handler starts, with and without taking ahead: in a simulation of hours, and in a real run.
