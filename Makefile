@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: compat-table help demo test check format docs image bench bench-outage bench-hostage compat clean
+.PHONY: compat-table help demo test check format docs image bench bench-outage bench-prefetch bench-compare compat clean
 
 help:            ## this list
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 15
@@ -53,7 +53,10 @@ bench: $(STAMP)  ## our worker and the reference SDK through the same scenarios;
 bench-outage: $(STAMP) ## ten minutes without a job service, under load; writes docs/benchmarks.md
 	$(BIN)/python -m benchmarks.outage --write docs
 
-bench-hostage: $(STAMP) ## is a job that is taken ahead kept from a free worker? writes docs/benchmarks.md
+bench-compare: $(STAMP) ## this checkout against another, in alternating runs: make bench-compare BASE=PATH
+	$(BIN)/python -m benchmarks.compare --base $(BASE)
+
+bench-prefetch: $(STAMP) ## does a prefetched job wait behind a long one? writes docs/benchmarks.md
 	$(BIN)/python -m benchmarks.prefetch --write docs
 
 clean:           ## remove what make made

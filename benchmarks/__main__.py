@@ -18,15 +18,18 @@ FLOORS = {"pipelined": PIPELINED, "sequential": SEQUENTIAL}
 
 
 async def measure(scenario: Scenario, contenders: list[Contender], runs: int) -> dict[str, Figures]:
-    """Run the contenders in alternation and return each one's medians."""
-    seen: dict[str, dict[str, list[float]]] = {one.name: defaultdict(list) for one in contenders}
+    """Run the contenders in alternation and return the medians of each."""
+    samples: dict[str, dict[str, list[float]]] = {contender.name: defaultdict(list) for contender in contenders}
     for run in range(runs):
         for contender in contenders:
-            if contender is RUNPOD and run:
-                continue  # its figures are seconds apart from ours; once is enough
+            if contender.is_reference and run:
+                continue  # one run is enough: its figures differ from ours by seconds
             for name, value in (await scenario.run(contender)).items():
-                seen[contender.name][name].append(value)
-    return {who: {name: statistics.median(all_) for name, all_ in figures.items()} for who, figures in seen.items()}
+                samples[contender.name][name].append(value)
+    return {
+        contender: {name: statistics.median(values) for name, values in figures.items()}
+        for contender, figures in samples.items()
+    }
 
 
 async def main(args: argparse.Namespace) -> list[report.Result]:
@@ -55,6 +58,6 @@ if __name__ == "__main__":
     options = parser.parse_args()
     if not options.no_reference and not options.ours:
         install_reference()
-    found = uvloop.run(main(options))
+    all_results = uvloop.run(main(options))
     if options.write:
-        report.write(found, options.write, options.runs)
+        report.write(all_results, options.write, options.runs)

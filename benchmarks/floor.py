@@ -1,7 +1,7 @@
-"""The floor: a worker with no features, one aiohttp session, no second process. What the protocol itself costs.
+"""The floor: the cost of the protocol itself. A worker without features: one aiohttp session, one process.
 
-`python floor.py sequential|pipelined HANDLER CONCURRENCY`: take, run, done one after the other; or taking one whole job
-ahead and posting behind.
+`python floor.py sequential|pipelined HANDLER CONCURRENCY`. sequential: take, run, report, one after the other.
+pipelined: prefetch one job, and report in the background.
 """
 
 import asyncio

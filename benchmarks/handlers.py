@@ -1,4 +1,4 @@
-"""The handlers under test, the same code for both workers. `python handlers.py ours|runpod HANDLER CONCURRENCY`."""
+"""The handlers under test, the same for every worker. `python handlers.py ours|runpod HANDLER CONCURRENCY`."""
 
 import asyncio
 import sys

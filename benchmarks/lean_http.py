@@ -1,7 +1,7 @@
-"""An HTTP/1.1 server with nothing to it, so that what is measured is the worker and not the service it talks to.
+"""A minimal HTTP/1.1 server, so that a benchmark measures the worker and not the service.
 
-aiohttp's server needs 60 us for a request of a worker, this one 15; on 2 cores the difference would come off the
-worker's share. What it leaves out: pipelining, chunked requests, everything a worker does not send.
+aiohttp's server needs 60 us for a worker's request, this one 15; on two cores the difference would be charged to the
+worker. It supports only the requests that workers send: no pipelining, no chunked bodies.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ SCRATCH = 256 * 1024
 
 
 class Request(NamedTuple):
-    """`body` is only good until the handler returns: the next request is read into the same memory."""
+    """`body` is valid until the handler returns: the next request is read into the same memory."""
 
     path: str
     query: str
@@ -23,7 +23,7 @@ class Request(NamedTuple):
     body: memoryview
 
     def header(self, name: bytes) -> str:
-        """The value of the header of this name (in lower case), empty when there is none."""
+        """The value of the header with this lower-case name, or an empty text."""
         return self.head.partition(b"\r\n" + name + b":")[2].partition(b"\r\n")[0].strip().decode()
 
 
@@ -36,7 +36,7 @@ Handler = Callable[[Request], Response | Awaitable[Response]]
 
 
 class Server:
-    """Answers each request with what `handle` returns, `delay` seconds later, with `headers` added to all."""
+    """Answers each request with the response of `handle`, `delay` seconds later, and adds `headers` to all."""
 
     def __init__(self, handle: Handler, *, delay: float = 0.0, headers: str = "") -> None:
         self._handle = handle
@@ -46,21 +46,21 @@ class Server:
         self.connections: set[_Connection] = set()
 
     async def start(self, port: int = 0) -> int:
-        """Listen on this port, by default on any that is free, and return it."""
+        """Listen on this port, by default on a free one, and return it."""
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(lambda: _Connection(self), "127.0.0.1", port)
         listening: int = self._server.sockets[0].getsockname()[1]
         return listening
 
     async def close(self) -> None:
-        """Close the door and all connections."""
+        """Refuse new connections and close all open ones."""
         if self._server is not None:
             self._server.close()
         for connection in list(self.connections):
             connection.transport.abort()
 
     def answer(self, connection: _Connection, request: Request) -> None:
-        """Let the request be handled and answered."""
+        """Handle the request and send its response."""
         response = self._handle(request)
         if isinstance(response, Response):
             self._reply(connection, response)
@@ -76,7 +76,7 @@ class Server:
             self._write(connection, response)
 
     def _write(self, connection: _Connection, response: Response) -> None:
-        if connection.transport.is_closing():  # the worker was ended meanwhile
+        if connection.transport.is_closing():  # the worker has exited
             return
         status, body = response
         fields = f"Content-Type: application/json\r\n{self._headers}Content-Length: {len(body)}\r\n"
@@ -88,7 +88,7 @@ class Server:
 
 
 class _Connection(asyncio.BufferedProtocol):
-    """One request at a time, its body received where it stays."""
+    """One request at a time; its body is received into its final place."""
 
     transport: asyncio.Transport
 

@@ -1,4 +1,4 @@
-"""The scenarios in the order of the table, with what we want of each figure."""
+"""The scenarios in the order of the table, with the targets of their figures."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PLAN = [
     Scenario(
         "one 3 s job among 0.1 s jobs, 8 slots", s.one_long_among_short, {"busy %": (">=", 99)}, floor="pipelined"
     ),
-    Scenario("idle worker, one job", s.wake_up, {"enqueued->starts p50 ms": ("<=", 1.2)}, floor="sequential"),
+    Scenario("idle worker, one job", s.wake_up(), {"enqueued->starts p50 ms": ("<=", 1.2)}, floor="sequential"),
     Scenario(
         "stream, one post per chunk",
         s.stream(),

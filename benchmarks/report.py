@@ -1,25 +1,26 @@
-"""What came out: lines for the terminal, a table and a picture for the docs."""
+"""Reports results: lines for the terminal, a table and a picture for docs/benchmarks.md."""
 
 from __future__ import annotations
 
-import datetime
 import math
-import os
-import platform
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks import blocks
 from benchmarks.scenarios import Figures, Scenario
 
 
 @dataclass(frozen=True)
 class Result:
+    """The figures of one scenario, by contender."""
+
     scenario: Scenario
     figures: dict[str, Figures]
 
 
 def number(value: float | None) -> str:
+    """Format a figure with about three digits."""
     if value is None or math.isnan(value):
         return "-"
     if math.isinf(value):
@@ -28,59 +29,54 @@ def number(value: float | None) -> str:
 
 
 def rows(result: Result) -> Iterator[list[str]]:
-    """scenario, figure, ours, floor, reference, ours against the reference, target, met"""
+    """The columns: scenario, figure, ours, floor, reference, ours against the reference, target, met."""
     ours = result.figures["ours"]
-    floor = next((figures for who, figures in result.figures.items() if who.startswith("floor")), {})
-    peer = result.figures.get("runpod", {})
+    floor = next((figures for name, figures in result.figures.items() if name.startswith("floor")), {})
+    reference = result.figures.get("runpod", {})
     for name, value in ours.items():
-        sign, wanted = result.scenario.target.get(name, ("", float("nan")))
-        met = "" if not sign else "yes" if (value >= wanted if sign == ">=" else value <= wanted) else "**no**"
+        sign, target = result.scenario.target.get(name, ("", float("nan")))
+        met = "" if not sign else "yes" if (value >= target if sign == ">=" else value <= target) else "**no**"
         yield [
             result.scenario.name,
             name,
             number(value),
             number(floor.get(name)),
-            number(peer.get(name)),
-            ratio(name, value, peer.get(name)),
-            f"{sign} {number(wanted)}" if sign else "",
+            number(reference.get(name)),
+            ratio(name, value, reference.get(name)),
+            f"{sign} {number(target)}" if sign else "",
             met,
         ]
 
 
-def cheaper(name: str) -> bool:
-    """Whether less of it is better."""
-    return name.endswith((" ms", " us/job"))
+def is_less_better(name: str) -> bool:
+    """Whether a smaller figure is a better one."""
+    return name.endswith((" ms", " us/job", " MiB"))
 
 
-def ratio(name: str, ours: float, peer: float | None) -> str:
-    if not peer or not ours or math.isnan(peer) or math.isinf(peer):
+def ratio(name: str, ours: float, reference: float | None) -> str:
+    """How many times better ours is than the reference."""
+    if not reference or not ours or math.isnan(reference) or math.isinf(reference):
         return ""
-    better = peer / ours if cheaper(name) else ours / peer
+    better = reference / ours if is_less_better(name) else ours / reference
     return f"{number(better)} x"
 
 
 def lines(result: Result) -> list[str]:
+    """The result as lines for the terminal."""
     return [" | ".join(row) for row in rows(result)]
 
 
 def write(results: list[Result], folder: Path, runs: int) -> None:
+    """Rewrite the table of benchmarks.md and the picture beside it."""
     head = ["scenario", "figure", "ours", "floor", "runpod 1.12.0", "better by", "target", "met"]
-    table = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    table += ["| " + " | ".join(row) + " |" for result in results for row in rows(result)]
-    text = (folder / "benchmarks.md").read_text("utf-8") if (folder / "benchmarks.md").exists() else "# Benchmarks\n"
-    begin, end = "<!-- table -->", "<!-- end of table -->"
-    before, _, rest = text.partition(begin)
-    after = rest.partition(end)[2]
-    machine = f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}, Python {platform.python_version()}"
-    when = datetime.datetime.now(tz=datetime.UTC).date()
-    note = f"{when}, {machine}; medians of {runs} runs in alternation (the reference SDK once)."
-    block = f"{begin}\n\n{note}\n\n" + "\n".join(table) + f"\n\n{end}"
-    (folder / "benchmarks.md").write_text(before + block + after, "utf-8")
+    note = f"Medians of {runs} alternating runs; one run of the reference SDK."
+    body = [note, "", *blocks.table(head, [row for result in results for row in rows(result)])]
+    blocks.rewrite(folder, "table", "Scenarios", body)
     picture(results, folder / "benchmarks.png")
 
 
 def picture(results: list[Result], path: Path) -> None:
-    """One bar a figure: how many times better than the reference, on a logarithmic scale."""
+    """Draw one bar for each figure: how many times better than the reference, on a logarithmic scale."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -88,11 +84,11 @@ def picture(results: list[Result], path: Path) -> None:
 
     bars = []
     for result in results:
-        ours, peer = result.figures["ours"], result.figures.get("runpod", {})
+        ours, reference = result.figures["ours"], result.figures.get("runpod", {})
         for name, value in ours.items():
-            other = peer.get(name)
+            other = reference.get(name)
             if other and value and not math.isnan(other) and not math.isinf(other):
-                better = other / value if cheaper(name) else value / other
+                better = other / value if is_less_better(name) else value / other
                 bars.append((f"{result.scenario.name}: {name}", better))
     figure, axes = plt.subplots(figsize=(10, 0.42 * len(bars) + 1.2))
     names, values = zip(*reversed(bars), strict=True)
