@@ -22,20 +22,20 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.
 
 
 class Slow:
-    """A file of which only the first byte is sent until it is released."""
+    """A file whose server sends only the first byte until `release`."""
 
     def __init__(self, content: bytes) -> None:
         self.content = content
-        self.asked = threading.Event()
+        self.requested = threading.Event()
         self.left = threading.Event()
-        """The client has closed the connection before it had everything."""
+        """The client closed the connection before it got the whole file."""
         self._ours, self._theirs = socket.socketpair()
 
     def release(self) -> None:
         self._ours.send(b"x")
 
     def wait(self, client: socket.socket) -> bool:
-        """Whether it was released, and not the client gone."""
+        """Whether the file was released before the client disconnected."""
         readable, _, _ = select.select([client, self._theirs], [], [])
         return self._theirs in readable
 
@@ -45,11 +45,11 @@ class Slow:
 
 
 class FileServer:
-    """Files by path: bytes (with a size that is not theirs), a status, a redirect, a Slow one, or a list."""
+    """Serves files by path: bytes (or with a false size), a status, a redirect, a Slow file, or a list of these."""
 
     def __init__(self) -> None:
         self.files: dict[str, Any] = {}
-        self.asked: list[str] = []
+        self.requested: list[str] = []
         self._server = _Server(self)
         self._thread = threading.Thread(target=self._server.serve_forever)
         self._thread.start()
@@ -62,9 +62,9 @@ class FileServer:
         return self.files[path]
 
     def answer(self, path: str) -> Any:
-        self.asked.append(path)
-        found = self.files[path.partition("?")[0]]
-        return found.pop(0) if isinstance(found, list) else found
+        self.requested.append(path)
+        file = self.files[path.partition("?")[0]]
+        return file.pop(0) if isinstance(file, list) else file
 
     def close(self) -> None:
         slow = [file for file in self.files.values() if isinstance(file, Slow)]
@@ -95,7 +95,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _slow(self, slow: Slow) -> None:
         self._content(len(slow.content), slow.content[:1])
-        slow.asked.set()
+        slow.requested.set()
         if slow.wait(self.connection):
             with contextlib.suppress(OSError):
                 self.wfile.write(slow.content[1:])

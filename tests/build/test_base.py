@@ -57,10 +57,10 @@ def test_its_torch_is_the_one_the_project_is_tried_with() -> None:
 def test_the_build_sees_all_that_the_wheel_is_made_of_and_no_more() -> None:
     seen = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    told = project["project"]
+    printed = project["project"]
     folders = project["tool"]["hatch"]["build"]["targets"]["wheel"]["only-include"]
 
-    assert seen == {"pyproject.toml", told["readme"], *told["license-files"], *folders}
+    assert seen == {"pyproject.toml", printed["readme"], *printed["license-files"], *folders}
 
 
 @pytest.mark.parametrize("path", BUILT_ON_IT, ids=lambda path: path.parent.name)

@@ -22,9 +22,9 @@ def service(tmp_path: Path) -> Iterator[str]:
     command = [sys.executable, "-u", "-m", "runpod_worker", "serve", "--port", "0", "--data", str(tmp_path)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout
-    found = re.search(r"http://\S+:\d+", process.stdout.readline())
-    assert found
-    yield found.group()
+    match = re.search(r"http://\S+:\d+", process.stdout.readline())
+    assert match
+    yield match.group()
     process.send_signal(signal.SIGTERM)
     assert process.wait(20) == 0
     process.stdout.close()

@@ -38,9 +38,9 @@ def test_so_are_other_commands_and_files_that_are_not_there(handler: str) -> Non
 
 
 def test_it_knows_every_option_of_the_command() -> None:
-    said = set(run.run.__annotations__) - {"handler", "return"}
+    parameters = set(run.run.__annotations__) - {"handler", "return"}
 
-    assert {f"--{name.replace('_', '-')}" for name in said} == {*quick.OPTIONS, "--as-runpod"}
+    assert {f"--{name.replace('_', '-')}" for name in parameters} == {*quick.OPTIONS, "--as-runpod"}
 
 
 def test_the_quick_way_imports_no_command_line() -> None:

@@ -32,10 +32,10 @@ FINAL = ("COMPLETED", "FAILED", "CANCELLED", "TIMED_OUT")
 def until(condition: Callable[[], Any], what: str) -> Any:
     """Ask again and again, from outside the processes under test, until the answer is true."""
     deadline = time.monotonic() + PATIENCE_S
-    while not (found := condition()):
+    while not (answer := condition()):
         assert time.monotonic() < deadline, f"never happened: {what}"
         time.sleep(0.02)
-    return found
+    return answer
 
 
 def environment(folder: Path, *packages: str) -> Path:
@@ -203,7 +203,7 @@ class Site:
         deadline = time.monotonic() + PATIENCE_S
         while time.monotonic() < deadline:
             view = self.get(f"stream/{job_id}")
-            chunks += [one["output"] for one in view["stream"]]
+            chunks += [chunk["output"] for chunk in view["stream"]]
             if view["status"] in FINAL:
                 return view["status"], chunks
         raise AssertionError(f"the stream of {job_id} does not end; it gave {chunks}")
@@ -256,16 +256,19 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     versions: set[str] = set()
     for outcome, mark in (("passed", "ok"), ("failed", "FAIL"), ("error", "FAIL")):
         for report in terminalreporter.stats.get(outcome, []):
-            found = re.search(r"test_sdk_workers.py::test_(\w+)\[(?:(\w+)-)?([\d.]+)(?:-(\w+))?\]", report.nodeid)
-            if found and (outcome != "passed" or report.when == "call"):
-                promise = " ".join(filter(None, (found[1].replace("_", " "), found[2] or found[4])))
-                seen.setdefault(promise, {})[found[3]] = mark
-                versions.add(found[3])
+            match = re.search(r"test_sdk_workers.py::test_(\w+)\[(?:(\w+)-)?([\d.]+)(?:-(\w+))?\]", report.nodeid)
+            if match and (outcome != "passed" or report.when == "call"):
+                promise = " ".join(filter(None, (match[1].replace("_", " "), match[2] or match[4])))
+                seen.setdefault(promise, {})[match[3]] = mark
+                versions.add(match[3])
     if not seen:
         return
     columns = sorted(versions, key=lambda version: [int(n) for n in version.split(".")])
     terminalreporter.section("the reference SDK as the worker of our service")
-    rows = [("", *columns), *((promise, *(row.get(one, "-") for one in columns)) for promise, row in seen.items())]
+    rows = [
+        ("", *columns),
+        *((promise, *(row.get(version, "-") for version in columns)) for promise, row in seen.items()),
+    ]
     width = max(len(row[0]) for row in rows)
     for first, *others in rows:
-        terminalreporter.write_line(f"{first:<{width}}" + "".join(f"{one:>8}" for one in others))
+        terminalreporter.write_line(f"{first:<{width}}" + "".join(f"{cell:>8}" for cell in others))

@@ -1,7 +1,7 @@
-"""What a job's input says, done by a handler for the reference SDK of any version since 1.2.6.
+"""A handler for the reference SDK, since version 1.2.6, that does what the input of a job asks for.
 
-$KIND is the kind of the handler, $SLOTS how many jobs it runs at once. Files named by the input tell the test where it
-is (`mark`) and the handler when to go on (`until`).
+$KIND is the kind of the handler, $SLOTS the number of concurrent jobs. The input names files that show the test
+where the handler is (`mark`), and the handler when to continue (`until`).
 """
 
 import asyncio
@@ -16,57 +16,57 @@ SLOTS = int(os.environ.get("SLOTS", "1"))
 
 
 def begin(job):
-    asked = job["input"]
-    for value in asked.get("progress", []):
+    request = job["input"]
+    for value in request.get("progress", []):
         runpod.serverless.progress_update(job, value)
-    if "mark" in asked:
-        Path(asked["mark"]).touch()
-    if "exit" in asked:
-        os._exit(asked["exit"])
-    return asked
+    if "mark" in request:
+        Path(request["mark"]).touch()
+    if "exit" in request:
+        os._exit(request["exit"])
+    return request
 
 
-def waiting(asked):
-    return "until" in asked and not Path(asked["until"]).exists()
+def waiting(request):
+    return "until" in request and not Path(request["until"]).exists()
 
 
-def end(asked):
-    if "raise" in asked:
-        raise ValueError(asked["raise"])
-    if "odd" in asked:
-        return {"object": {1, 2}, "nan": {"value": float("nan")}}[asked["odd"]]
-    return asked.get("return", {"echo": asked})
+def end(request):
+    if "raise" in request:
+        raise ValueError(request["raise"])
+    if "odd" in request:
+        return {"object": {1, 2}, "nan": {"value": float("nan")}}[request["odd"]]
+    return request.get("return", {"echo": request})
 
 
 def function(job):
-    asked = begin(job)
-    while waiting(asked):
+    request = begin(job)
+    while waiting(request):
         time.sleep(0.02)
-    return end(asked)
+    return end(request)
 
 
 async def coroutine(job):
-    asked = begin(job)
-    while waiting(asked):
+    request = begin(job)
+    while waiting(request):
         await asyncio.sleep(0.02)
-    return end(asked)
+    return end(request)
 
 
 def generator(job):
-    asked = begin(job)
-    yield from asked.get("yield", [])
-    if "raise" in asked:
-        end(asked)
+    request = begin(job)
+    yield from request.get("yield", [])
+    if "raise" in request:
+        end(request)
 
 
 async def async_generator(job):
-    asked = begin(job)
-    for value in asked.get("yield", []):
+    request = begin(job)
+    for value in request.get("yield", []):
         yield value
-    while waiting(asked):
+    while waiting(request):
         await asyncio.sleep(0.02)
-    if "raise" in asked:
-        end(asked)
+    if "raise" in request:
+        end(request)
 
 
 config = {

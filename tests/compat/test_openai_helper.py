@@ -33,7 +33,7 @@ def collect(handler: Any, job: Job[Any], *model: Any) -> list[Any]:
     if inspect.isasyncgen(given):
 
         async def all_of_it() -> list[Any]:
-            return [one async for one in given]
+            return [piece async for piece in given]
 
         return asyncio.run(all_of_it())
     return list(given)
@@ -68,14 +68,14 @@ async def async_generator(request: openai.ChatRequest) -> Any:
 def test_every_kind_of_handler_answers_in_one_body_or_as_a_stream(answer: Any) -> None:
     message = {"role": "assistant", "content": "Hello!"}
     [whole] = ask(chat(answer), HELLO)
-    said = events(ask(chat(answer), HELLO | {"stream": True}))
+    streamed = events(ask(chat(answer), HELLO | {"stream": True}))
 
     choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}
     assert whole == CHUNK | {"object": "chat.completion", "choices": [choice]}
-    assert all(one.items() >= CHUNK.items() for one in said)
-    assert said[0]["choices"][0]["delta"] == {"role": "assistant", "content": ""}
-    assert "".join(one["choices"][0]["delta"].get("content", "") for one in said) == "Hello!"
-    assert [one["choices"][0]["finish_reason"] for one in said][-2:] == [None, "stop"]
+    assert all(event.items() >= CHUNK.items() for event in streamed)
+    assert streamed[0]["choices"][0]["delta"] == {"role": "assistant", "content": ""}
+    assert "".join(event["choices"][0]["delta"].get("content", "") for event in streamed) == "Hello!"
+    assert [event["choices"][0]["finish_reason"] for event in streamed][-2:] == [None, "stop"]
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_it_takes_the_model_when_the_function_does() -> None:
 def test_models_are_listed() -> None:
     [listed] = ask(chat(function), None, route="/v1/models")
 
-    assert [one["id"] for one in listed["data"]] == ["tiny", "small"]
+    assert [model["id"] for model in listed["data"]] == ["tiny", "small"]
     assert listed["data"][0] == {"id": "tiny", "object": "model", "created": 7, "owned_by": "runpod-worker"}
 
 
@@ -117,8 +117,8 @@ def test_the_request_gives_what_the_caller_sent() -> None:
     seen = []
 
     def answer(request: openai.ChatRequest) -> str:
-        told = request.get("temperature", 0.5), request.get("top_p", 0.9), request.get("seed")
-        seen.append((request.messages, request.model, request.stream, request.job.id, told))
+        sampling = request.get("temperature", 0.5), request.get("top_p", 0.9), request.get("seed")
+        seen.append((request.messages, request.model, request.stream, request.job.id, sampling))
         return ""
 
     ask(chat(answer), HELLO | {"temperature": 0, "top_p": None})
@@ -133,11 +133,11 @@ def test_usage_and_finish_reason_are_told_when_the_handler_tells_them() -> None:
 
     usage = {"prompt_tokens": 2, "completion_tokens": 1, "total_tokens": 3}
     [whole] = ask(chat(answer), HELLO)
-    said = events(ask(chat(answer), HELLO | {"stream": True, "stream_options": {"include_usage": True}}))
+    streamed = events(ask(chat(answer), HELLO | {"stream": True, "stream_options": {"include_usage": True}}))
     quiet = events(ask(chat(answer), HELLO | {"stream": True}))
 
     assert (whole["usage"], whole["choices"][0]["finish_reason"]) == (usage, "length")
-    assert (said[-1]["choices"], said[-1]["usage"]) == ([], usage)
+    assert (streamed[-1]["choices"], streamed[-1]["usage"]) == ([], usage)
     assert quiet[-1]["choices"][0]["finish_reason"] == "length"
 
 
@@ -149,10 +149,10 @@ def test_dicts_are_deltas() -> None:
         request.finish("tool_calls")
 
     [whole] = ask(chat(answer), HELLO)
-    said = events(ask(chat(answer), HELLO | {"stream": True}))
+    streamed = events(ask(chat(answer), HELLO | {"stream": True}))
 
     assert whole["choices"][0]["message"] == {"role": "assistant", "content": None} | call
-    assert said[1]["choices"][0]["delta"] == call
+    assert streamed[1]["choices"][0]["delta"] == call
 
 
 @pytest.mark.parametrize(

@@ -45,10 +45,10 @@ def start(site: Any, version: str, sdk: Callable[[str], Path]) -> Start:
     """Start a worker of this version: `start(KIND="generator")`."""
     python = sdk(version)
 
-    def one(**env: str) -> Any:
+    def start_worker(**env: str) -> Any:
         return site.worker(str(python), "-u", HANDLER, **env)
 
-    return one
+    return start_worker
 
 
 def is_old(version: str, than: str) -> bool:
@@ -57,7 +57,7 @@ def is_old(version: str, than: str) -> bool:
 
 @MOST
 def test_all_that_a_function_does(site: Any, start: Start, version: str, tmp_path: Path) -> None:
-    """One worker for many promises: starting one of these takes seconds."""
+    """Checks many promises with one worker, because it takes seconds to start."""
     site.serve("--lease", "2")
     start()
 
@@ -77,11 +77,11 @@ def test_all_that_a_function_does(site: Any, start: Start, version: str, tmp_pat
     view = site.ended(site.run({"odd": "nan"}))  # NaN is no JSON, and is not passed on
     assert (view["status"], view["output"]) == ("COMPLETED", {"value": None})
 
-    gate = tmp_path / "gate"  # longer than the lease: pings keep it, and progress is seen
-    job = site.run({"progress": [{"percent": 50}], "until": str(gate), "return": "end"})
+    release = tmp_path / "gate"  # longer than the lease: pings keep it, and progress is seen
+    job = site.run({"progress": [{"percent": 50}], "until": str(release), "return": "end"})
     site.until(lambda: site.status(job).get("output") == {"percent": 50}, "progress is seen")
     assert site.get(f"status-sync/{job}?wait=3500")["status"] == "IN_PROGRESS"
-    gate.touch()
+    release.touch()
     view = site.ended(job)
     assert (view["status"], view["output"], view.get("retries", 0)) == ("COMPLETED", "end", 0)
 
@@ -126,12 +126,12 @@ def test_several_jobs_at_once(site: Any, start: Start, version: str, tmp_path: P
     for n in range(3):  # concurrency is raised with the first jobs
         assert site.ended(site.run({"return": n}))["output"] == n
     marks = [tmp_path / f"mark{n}" for n in range(3)]
-    gate = tmp_path / "gate"
+    release = tmp_path / "gate"
 
-    jobs = [site.run({"mark": str(mark), "until": str(gate), "return": mark.name}) for mark in marks]
+    jobs = [site.run({"mark": str(mark), "until": str(release), "return": mark.name}) for mark in marks]
     if not is_old(version, STARTS_BESIDE):
         site.until(lambda: all(mark.exists() for mark in marks), "three jobs run at once")
-    gate.touch()
+    release.touch()
 
     assert [site.ended(job)["output"] for job in jobs] == [mark.name for mark in marks]
 
@@ -140,13 +140,13 @@ def test_several_jobs_at_once(site: Any, start: Start, version: str, tmp_path: P
 def test_cancelling_a_running_job(site: Any, start: Start, version: str, tmp_path: Path) -> None:
     site.serve("--lease", "5")
     start(KIND="coroutine")
-    mark, gate = tmp_path / "mark", tmp_path / "gate"
-    job = site.run({"mark": str(mark), "until": str(gate), "return": "too late"})
+    mark, release = tmp_path / "mark", tmp_path / "gate"
+    job = site.run({"mark": str(mark), "until": str(release), "return": "too late"})
     site.until(mark.exists, "the handler runs")
 
     assert site.post(f"cancel/{job}")["status"] == "CANCELLED"
     if is_old(version, STOPS):  # nobody told it: the handler goes on, and its result is dropped
-        gate.touch()
+        release.touch()
     following = site.run({"return": "next"})
 
     assert site.ended(following)["output"] == "next"
@@ -158,12 +158,12 @@ def test_cancelling_a_running_job(site: Any, start: Start, version: str, tmp_pat
 def test_a_stop_that_a_function_cannot_hear_does_no_harm(site: Any, start: Start, tmp_path: Path) -> None:
     site.serve()
     start(KIND="function")
-    mark, gate = tmp_path / "mark", tmp_path / "gate"
-    job = site.run({"mark": str(mark), "until": str(gate), "return": "too late"})
+    mark, release = tmp_path / "mark", tmp_path / "gate"
+    job = site.run({"mark": str(mark), "until": str(release), "return": "too late"})
     site.until(mark.exists, "the handler runs")
 
     site.post(f"cancel/{job}")
-    gate.touch()
+    release.touch()
 
     assert site.ended(site.run({"return": "next"}))["output"] == "next"
     assert site.status(job)["status"] == "CANCELLED"
@@ -185,14 +185,14 @@ def test_output_that_is_never_sent_fails_when_its_lease_is_over(site: Any, start
 def test_a_crashed_worker_loses_its_job_to_another(site: Any, start: Start, tmp_path: Path) -> None:
     site.serve("--lease", "2")
     first = start()
-    mark, gate = tmp_path / "mark", tmp_path / "gate"
-    job = site.run({"mark": str(mark), "until": str(gate), "return": "second time"})
+    mark, release = tmp_path / "mark", tmp_path / "gate"
+    job = site.run({"mark": str(mark), "until": str(release), "return": "second time"})
     site.until(mark.exists, "the handler runs")
 
     os.kill(first.process.pid, signal.SIGKILL)  # not its ping process: in some versions that goes on as an orphan
     first.process.wait(20)
     orphan = _has_orphan(first)
-    gate.touch()
+    release.touch()
     start()
     if orphan:
         first.kill_all()  # as the platform does with the whole container
@@ -250,12 +250,12 @@ def test_a_worker_that_asks_to_be_replaced_gets_no_more_jobs(site: Any, start: S
 def test_sigterm_loses_no_job(site: Any, start: Start, version: str, tmp_path: Path) -> None:
     site.serve("--lease", "2")
     worker = start(KIND="coroutine")
-    mark, gate = tmp_path / "mark", tmp_path / "gate"
-    job = site.run({"mark": str(mark), "until": str(gate), "return": "finished"})
+    mark, release = tmp_path / "mark", tmp_path / "gate"
+    job = site.run({"mark": str(mark), "until": str(release), "return": "finished"})
     site.until(mark.exists, "the handler runs")
 
     worker.signal(signal.SIGTERM)
-    gate.touch()
+    release.touch()
     if is_old(version, KNOWS_SIGTERM):
         worker.process.wait(20)
         start()

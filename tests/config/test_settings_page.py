@@ -20,8 +20,8 @@ def test_the_committed_page_is_the_codes() -> None:
 
 def test_every_setting_every_variable_and_every_key_is_on_the_page() -> None:
     page = PAGE.read_text(encoding="utf-8")
-    settings = [one for cls in GROUPS.values() for one in rows(cls)]
-    names = [one.name for cls in GROUPS.values() for one in dataclasses.fields(cls)]
+    settings = [row for cls in GROUPS.values() for row in rows(cls)]
+    names = [field.name for cls in GROUPS.values() for field in dataclasses.fields(cls)]
     variables = [variable for row in settings for variable in row[1].split(", ") if variable]
 
     missing = [name for name in (*names, *variables, *WorkerFile.__struct_fields__) if f"`{name}`" not in page]

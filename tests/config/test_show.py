@@ -30,8 +30,8 @@ def folder(tmp_path: Path) -> Path:
 def shown(folder: Path, *options: str) -> dict[str, Any]:
     result = CliRunner().invoke(app, ["show", str(folder), "--json", *options])
     assert result.exit_code == 0, result.output
-    found: dict[str, Any] = json.loads(result.output)
-    return found
+    printed: dict[str, Any] = json.loads(result.output)
+    return printed
 
 
 def test_command_line_beats_environment_beats_file_beats_default(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -125,8 +125,8 @@ def test_null_can_be_expected() -> None:
 
 
 @pytest.mark.parametrize(
-    ("one", "other", "equal"),
+    ("value", "other", "equal"),
     [(1, 1.0, True), (True, 1, False), ([1, {"a": 0}], [1, {"a": False}], False), ({"a": 1}, {"a": 1, "b": 2}, False)],
 )
-def test_values_are_compared_as_json(one: Any, other: Any, equal: bool) -> None:
-    assert same(one, other) is equal
+def test_values_are_compared_as_json(value: Any, other: Any, equal: bool) -> None:
+    assert same(value, other) is equal

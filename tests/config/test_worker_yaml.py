@@ -55,14 +55,14 @@ def worker_yaml(folder: Path, text: str) -> Path:
 
 
 def test_every_key_is_read(tmp_path: Path) -> None:
-    found = read(worker_yaml(tmp_path, EVERYTHING))
+    file = read(worker_yaml(tmp_path, EVERYTHING))
 
-    assert found.endpoint == "sdxl"
-    assert found.requirements == ("torch>=2.6", "pillow")
-    assert found.models == (Model(id="org/name", revision="v1", files=("*.safetensors",), bake=True),)
-    assert found.timeouts == Timeouts(load=60.0, grace=10.5)
-    assert found.tests[0] == Case(name="capital", input={"country": "France"}, output="Paris", timeout=5)
-    assert found.tests[1] == Case(input=None)
+    assert file.endpoint == "sdxl"
+    assert file.requirements == ("torch>=2.6", "pillow")
+    assert file.models == (Model(id="org/name", revision="v1", files=("*.safetensors",), bake=True),)
+    assert file.timeouts == Timeouts(load=60.0, grace=10.5)
+    assert file.tests[0] == Case(name="capital", input={"country": "France"}, output="Paris", timeout=5)
+    assert file.tests[1] == Case(input=None)
 
 
 def test_a_version_is_text_even_where_yaml_sees_a_number(tmp_path: Path) -> None:
@@ -143,11 +143,11 @@ def test_any_yaml_is_read_or_refused_with_its_place(tmp_path: Path, value: Any) 
     path = worker_yaml(tmp_path, yaml.safe_dump(value))
 
     try:
-        said = str(read(path))
+        answer = str(read(path))
     except SettingsError as error:
-        said = str(error)
+        answer = str(error)
 
-    assert said.startswith(("WorkerFile(", f"{path}:"))
+    assert answer.startswith(("WorkerFile(", f"{path}:"))
 
 
 def test_the_committed_schema_is_the_codes() -> None:

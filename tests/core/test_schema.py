@@ -50,7 +50,7 @@ def test_a_typed_dict_stays_a_dict():
 
 
 @pytest.mark.parametrize(
-    ("value", "said"),
+    ("value", "message"),
     [
         ({"prompt": "a", "steps": 0}, "input.steps: expected int >= 1, got 0 (int)"),
         ({"prompt": "a", "steps": "9"}, "input.steps: expected int, got '9' (str)"),
@@ -64,11 +64,11 @@ def test_a_typed_dict_stays_a_dict():
         ({"prompt": [1] * 100}, "input.prompt: expected str, got [" + "1, " * 19 + "1,... (list)"),
     ],
 )
-def test_an_error_names_the_place_what_was_expected_and_what_came(value, said):
+def test_an_error_names_the_place_what_was_expected_and_what_came(value, message):
     with pytest.raises(InputError) as caught:
         validate(value, Struct)
 
-    assert str(caught.value) == said
+    assert str(caught.value) == message
 
 
 def test_errors_of_pydantic_read_the_same_and_are_all_named():

@@ -24,10 +24,10 @@ PATIENCE_S = 60.0
 def until(condition: Callable[[], Any], what: str) -> Any:
     """Ask again and again, from outside the processes under test, until the answer is true."""
     deadline = time.monotonic() + PATIENCE_S
-    while not (found := condition()):
+    while not (answer := condition()):
         assert time.monotonic() < deadline, f"never happened: {what}"
         time.sleep(0.01)
-    return found
+    return answer
 
 
 @dataclass
@@ -89,8 +89,8 @@ class Fleet:
             view = self.get(f"status-sync/{job_id}?wait=5000")
             return view if view and view["status"] not in ("IN_QUEUE", "IN_PROGRESS") else None
 
-        found: dict[str, Any] = until(final, f"job {job_id} ends")
-        return found
+        view_at_end: dict[str, Any] = until(final, f"job {job_id} ends")
+        return view_at_end
 
     def close(self) -> None:
         for process in self.processes:

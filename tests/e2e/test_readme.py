@@ -29,9 +29,9 @@ def hello() -> Iterator[str]:
     command = [sys.executable, "-u", "-m", "runpod_worker", "dev", handler, "--port", "0"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
     assert process.stdout
-    found = re.search(r"http://([^/]+)/v2/dev", process.stdout.readline())
-    assert found
-    yield found.group(1)
+    match = re.search(r"http://([^/]+)/v2/dev", process.stdout.readline())
+    assert match
+    yield match.group(1)
     process.terminate()
     assert process.wait(30) == 0
     process.stdout.close()
@@ -51,12 +51,12 @@ def test_the_handler_declares_a_worker_with_a_model() -> None:
 def test_the_client_lines_get_their_answer(hello: str, monkeypatch: pytest.MonkeyPatch) -> None:
     [_, client, *_] = blocks("python")
     monkeypatch.setitem(vars(runpod_worker), "endpoint_url_base", "")  # what the block assigns is gone afterwards
-    said = io.StringIO()
+    printed = io.StringIO()
 
-    with contextlib.redirect_stdout(said):
+    with contextlib.redirect_stdout(printed):
         exec(compile(client.replace("127.0.0.1:8000", hello), "README.md", "exec"), {})
 
-    assert said.getvalue() == "{'greeting': 'Hello, World!'}\n"
+    assert printed.getvalue() == "{'greeting': 'Hello, World!'}\n"
 
 
 def test_the_shell_lines_get_their_answer(hello: str) -> None:
@@ -68,7 +68,7 @@ def test_the_shell_lines_get_their_answer(hello: str) -> None:
 
 
 def test_every_page_and_picture_it_names_is_there() -> None:
-    named = [one for one in re.findall(r"\]\(([^)#]+)\)", README) if "://" not in one]
+    named = [target for target in re.findall(r"\]\(([^)#]+)\)", README) if "://" not in target]
 
     assert named
-    assert [one for one in named if not (ROOT / one).exists()] == []
+    assert [target for target in named if not (ROOT / target).exists()] == []

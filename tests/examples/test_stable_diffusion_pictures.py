@@ -52,16 +52,16 @@ def test_pictures_show_what_the_prompt_says(studio: Any) -> None:
     import judge
     import shapes
 
-    asked = random.Random(48).sample(shapes.SCENES, 48)
+    scenes = random.Random(48).sample(shapes.SCENES, 48)
 
-    seen = [judge.look(studio.draw(scene.prompt(), steps=15, seed=number)[0]) for number, scene in enumerate(asked)]
+    seen = [judge.look(studio.draw(scene.prompt(), steps=15, seed=number)[0]) for number, scene in enumerate(scenes)]
 
     wrong = {
-        scene.prompt(): found
-        for scene, found in zip(asked, seen, strict=True)
-        if found != (scene.colour, scene.shape, scene.ground)
+        scene.prompt(): names
+        for scene, names in zip(scenes, seen, strict=True)
+        if names != (scene.colour, scene.shape, scene.ground)
     }
-    assert len(wrong) <= 0.05 * len(asked), wrong
+    assert len(wrong) <= 0.05 * len(scenes), wrong
 
 
 def test_same_seed_draws_the_same_picture(studio: Any) -> None:

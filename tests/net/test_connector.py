@@ -19,7 +19,7 @@ class Names(AbstractResolver):
         self.answers = list(answers)
 
     async def resolve(self, host, port=0, family=socket.AF_INET):
-        found = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        addresses = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         return [
             {
                 "hostname": host,
@@ -29,7 +29,7 @@ class Names(AbstractResolver):
                 "proto": 0,
                 "flags": 0,
             }
-            for address in found
+            for address in addresses
         ]
 
     async def close(self) -> None:

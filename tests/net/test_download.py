@@ -36,7 +36,7 @@ def test_a_file_is_downloaded(get, file_server):
     file_server.files["/a b/ä.txt"] = file_server.files["/a%20b/%C3%A4.txt"] = b"content"
 
     assert get(file_server.url("/a b/ä.txt?key=1")) == b"content"
-    assert file_server.asked == ["/a%20b/%C3%A4.txt?key=1"]
+    assert file_server.requested == ["/a%20b/%C3%A4.txt?key=1"]
 
 
 def test_redirects_are_followed_but_not_for_ever(get, file_server):
@@ -54,7 +54,7 @@ def test_private_addresses_are_refused(get, file_server, url):
     with pytest.raises(DownloadRefused, match=r"127\.0\.0\.1 is not a public address|::1 is not"):
         get(url.format(port=port), check=guard(private=False))
 
-    assert file_server.asked == []
+    assert file_server.requested == []
 
 
 def test_each_redirect_is_checked_anew(get, file_server):
@@ -67,7 +67,7 @@ def test_each_redirect_is_checked_anew(get, file_server):
     with pytest.raises(DownloadRefused, match=r"127\.0\.0\.2 is not a public address"):
         get(file_server.url("/a"), check=check)
 
-    assert file_server.asked == ["/a"]
+    assert file_server.requested == ["/a"]
 
 
 @pytest.mark.parametrize("url", ["file:///etc/passwd", "ftp://host/a", "http:///a", "http://host:0/", "http://[1/"])
@@ -90,7 +90,7 @@ def test_what_will_not_pass_is_not_tried_again(get, file_server):
     with pytest.raises(DownloadFailed, match="the server answers 404 Not Found"):
         get(file_server.url("/a"))
 
-    assert file_server.asked == ["/a"]
+    assert file_server.requested == ["/a"]
 
 
 def test_a_file_that_ends_too_early_is_no_file(get, file_server):
@@ -126,7 +126,7 @@ def test_a_cut_line_ends_a_download_that_waits(get, file_server):
 
     thread = threading.Thread(target=work)
     thread.start()
-    assert slow.asked.wait(PATIENCE_S)
+    assert slow.requested.wait(PATIENCE_S)
 
     line.cut("nobody wants it")
 
@@ -142,7 +142,7 @@ def test_a_cut_line_lets_nothing_begin(get, file_server):
     with pytest.raises(DownloadFailed, match="nobody wants it"):
         get(file_server.url("/a"), line=line)
 
-    assert file_server.asked == []
+    assert file_server.requested == []
 
 
 def test_a_download_that_takes_too_long_ends(get, file_server):

@@ -385,7 +385,7 @@ def test_errors_are_logged_unless_they_are_wanted(cached, folder, caplog):
     (folder / "volume/.cache/ep/small.tar").write_bytes(b"garbage")
     emptied(folder)
 
-    calm = VolumeCache(folder / "models", namespace="ep", volume_path=folder / "volume")
-    assert calm.hydrate() == 0
+    lenient = VolumeCache(folder / "models", namespace="ep", volume_path=folder / "volume")
+    assert lenient.hydrate() == 0
     with pytest.raises(Exception, match="could not be opened"):
         cached().hydrate()

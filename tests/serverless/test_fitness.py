@@ -31,11 +31,11 @@ async def test_a_failed_check_is_told_to_the_service_and_ends_the_worker(recorde
 
     assert await worker.ended() == 1
     assert seen.jobs == {"a": []}
-    told = parse_qs(seen.unhealthy[0].query)
-    assert told["status"] == ["unhealthy"]
-    assert told["check"] == ["weights"]
-    assert told["reason"][0].startswith("RuntimeError: no weights xxx")
-    assert len(told["reason"][0]) == 256
+    query = parse_qs(seen.unhealthy[0].query)
+    assert query["status"] == ["unhealthy"]
+    assert query["check"] == ["weights"]
+    assert query["reason"][0].startswith("RuntimeError: no weights xxx")
+    assert len(query["reason"][0]) == 256
 
 
 async def test_checks_run_once_in_their_order_before_the_first_job(work):

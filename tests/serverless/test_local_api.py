@@ -62,7 +62,7 @@ async def test_jobs_run_by_themselves_and_are_answered_on_the_sdks_paths(start, 
     assert waited["status"] == "COMPLETED"
     assert view == again
     assert view["output"] == ["a", "b", "c"]
-    assert [one["output"] for one in stream["stream"]] == ["a", "b", "c"]
+    assert [chunk["output"] for chunk in stream["stream"]] == ["a", "b", "c"]
     assert (unknown, nowhere) == (404, 404)
     assert health["jobs"]["completed"] == 2
     assert await worker.stop() == 0

@@ -22,9 +22,9 @@ async def test_updates_are_in_order_and_none_follows_the_result(work):
     seen, worker = await work(IMPORT + textwrap.dedent(code), {"id": "a", "input": 1})
     await worker.stop()
 
-    *progress, result = [said.body for said in seen.jobs["a"]]
-    steps = [one["output"] for one in progress]
-    assert all(one["status"] == "IN_PROGRESS" for one in progress)
+    *progress, result = [request.body for request in seen.jobs["a"]]
+    steps = [update["output"] for update in progress]
+    assert all(update["status"] == "IN_PROGRESS" for update in progress)
     assert steps == sorted(steps)
     assert result == {"output": "done"}
 
@@ -42,7 +42,7 @@ async def test_the_id_is_enough_and_so_is_a_copy(work):
     """
     seen, _ = await work(IMPORT + textwrap.dedent(code), {"id": "a", "input": 1})
 
-    assert [said.body["output"] for said in seen.jobs["a"]] == ["by id", "by copy", "done"]
+    assert [request.body["output"] for request in seen.jobs["a"]] == ["by id", "by copy", "done"]
 
 
 def test_an_unknown_job_and_an_unsendable_value_are_logged_not_raised(caplog):

@@ -172,24 +172,24 @@ def test_parts_of_a_handler_are_timed(job):
 
     output = get_debugger_output()
 
-    assert [one["name"] for one in output["timestamps"]] == ["lines", "lines#2", "len"]
-    for one in output["timestamps"]:
-        assert one["duration_ms"] >= 0
-        assert one["start_utc"].endswith("Z")
-        assert "+00:00" not in one["start_utc"]
+    assert [timing["name"] for timing in output["timestamps"]] == ["lines", "lines#2", "len"]
+    for timing in output["timestamps"]:
+        assert timing["duration_ms"] >= 0
+        assert timing["start_utc"].endswith("Z")
+        assert "+00:00" not in timing["start_utc"]
     assert set(output["system_info"]) == {"os", "processor", "python_version", "runpod"}
     assert get_debugger_output()["timestamps"] == []
 
 
 def test_two_jobs_at_once_do_not_meet_and_a_timer_made_at_import_serves_both(job):
     timer = LineTimer("shared")
-    found = {}
+    timestamps = {}
 
     def handle(name):
         job_id.set(name)
         with timer:
             Checkpoints().add("once")
-        found[name] = get_debugger_output()["timestamps"]
+        timestamps[name] = get_debugger_output()["timestamps"]
 
     threads = [threading.Thread(target=handle, args=(name,)) for name in "ab"]
     for thread in threads:
@@ -197,7 +197,9 @@ def test_two_jobs_at_once_do_not_meet_and_a_timer_made_at_import_serves_both(job
     for thread in threads:
         thread.join()
 
-    assert [one["name"] for one in found["a"]] == [one["name"] for one in found["b"]] == ["shared"]
+    assert (
+        [timing["name"] for timing in timestamps["a"]] == [timing["name"] for timing in timestamps["b"]] == ["shared"]
+    )
 
 
 def test_names_that_are_used_or_unknown_are_told(job):
@@ -227,7 +229,7 @@ async def test_with_the_flag_outputs_that_are_objects_carry_the_report(work):
 
     output = seen.jobs["a"][-1].body["output"]
     assert output["x"] == 1
-    assert [one["name"] for one in output["rp_debugger"]["timestamps"]] == ["work"]
+    assert [timing["name"] for timing in output["rp_debugger"]["timestamps"]] == ["work"]
     assert output["rp_debugger"]["ready_delay_ms"] >= 0
     assert seen.jobs["b"][-1].body == {"output": "text"}
 

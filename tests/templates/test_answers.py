@@ -142,8 +142,8 @@ def test_image_to_image_paints_the_cat_and_keeps_its_size(served: Serve) -> None
 def test_image_to_image_goes_as_far_as_it_is_asked_to_and_knows_several_styles(served: Serve) -> None:
     cat = picture(base64.b64decode(served("image-to-image").test_input["image"]))
     little, much, other = (
-        fetched(served("image-to-image").answer(**asked)["image"])
-        for asked in ({"strength": 0.2}, {"strength": 1}, {"strength": 1, "style": 7})
+        fetched(served("image-to-image").answer(**options)["image"])
+        for options in ({"strength": 0.2}, {"strength": 1}, {"strength": 1, "style": 7})
     )
 
     assert 0 < np.abs(little - cat).mean() < np.abs(much - cat).mean() / 3

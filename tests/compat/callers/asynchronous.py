@@ -20,7 +20,7 @@ async def main():
         seen["output"] = await job.output(timeout=60)
         seen["status"] = await job.status()
         streamed = await endpoint.run({"yield": [1, "two", {"three": 3}]})
-        seen["stream"] = [one async for one in streamed.stream()]
+        seen["stream"] = [chunk async for chunk in streamed.stream()]
         busy = await endpoint.run({"wait": True})
         while await busy.status() != "IN_PROGRESS":
             await asyncio.sleep(0.05)

@@ -12,9 +12,9 @@ hello = [{"role": "user", "content": "hello"}]
 seen = {}
 
 
-def error(**asked):
+def error(**options):
     try:
-        client.chat.completions.create(**{"model": "tiny", "messages": hello, **asked})
+        client.chat.completions.create(**{"model": "tiny", "messages": hello, **options})
     except openai.APIError as exc:
         status = getattr(exc, "status_code", None)
         return [type(exc).__name__, status, exc.code, exc.param, str(exc.body["message"]) if exc.body else ""]

@@ -205,7 +205,7 @@ def test_a_job_may_name_local_files_and_others(run, file_server):
         job = json.dumps({"input": {"audio": source}})
         done = run("--test_input", job, "--test_output", json.dumps(expected), code=FILES, **env)
         assert done.returncode == 0, done.stdout + done.stderr
-    assert file_server.asked == ["/b.txt"]
+    assert file_server.requested == ["/b.txt"]
     assert list((run.folder / "temporary").iterdir()) == []
 
 

@@ -122,7 +122,7 @@ async def test_a_download_overlaps_the_job_that_runs(start, file_server, tmp_pat
     await executor.until(Started, "a")
 
     executor.run("b", {"audio": file_server.url("/my%20song.mp3?key=1")})
-    assert await happened(slow.asked)  # while a runs
+    assert await happened(slow.requested)  # while a runs
     slow.release()
     (tmp_path / "fifo").write_text("go on")
 
@@ -215,7 +215,7 @@ async def test_private_addresses_are_refused(start, file_server):
 
     assert "input.audio: " in error
     assert "127.0.0.1 is not a public address" in error
-    assert file_server.asked == []
+    assert file_server.requested == []
 
 
 @pytest.mark.parametrize("order", [Stop("a", "cancelled"), Revoke("a")])
@@ -223,7 +223,7 @@ async def test_a_job_that_is_given_up_gives_up_its_download(start, file_server, 
     executor = await start(READS)
     slow = file_server.slow("/a")
     executor.run("a", {"audio": file_server.url("/a")})
-    assert await happened(slow.asked)
+    assert await happened(slow.requested)
 
     executor.channel.send(order)
 
@@ -238,7 +238,7 @@ async def test_an_agent_that_goes_away_ends_downloads(start, file_server):
     executor = await start(READS)
     slow = file_server.slow("/a")
     executor.run("a", {"audio": file_server.url("/a")})
-    assert await happened(slow.asked)
+    assert await happened(slow.requested)
 
     await executor.end()
 
@@ -301,7 +301,7 @@ async def test_a_handler_fetches_a_file_once_and_finds_it_gone_in_the_next_job(s
 
     path = await executor.output("a", {"before": None, "url": file_server.url("/a.txt")})
 
-    assert file_server.asked == ["/a.txt", "/a.txt?other"]
+    assert file_server.requested == ["/a.txt", "/a.txt?other"]
     await executor.end()
     assert not Path(path).exists()
 
@@ -360,7 +360,7 @@ async def test_a_stop_ends_a_fetch_of_a_running_handler(start, file_server, hand
     executor = await start(f"def fetched(job):\n    return job.fetch(job['input']).name\n{handler}")
     slow = file_server.slow("/a")
     executor.run("a", file_server.url("/a"))
-    assert await happened(slow.asked)
+    assert await happened(slow.requested)
 
     executor.channel.send(Stop("a", "cancelled"))
 
@@ -392,7 +392,7 @@ async def test_a_drain_ends_the_download_of_a_job_that_has_not_begun(agreed, sta
     )
     slow = file_server.slow("/a")
     await agreed.add({"id": "a", "input": {"audio": file_server.url("/a")}})
-    assert await happened(slow.asked)
+    assert await happened(slow.requested)
 
     assert await worker.terminate() == 0
 
@@ -409,7 +409,7 @@ async def test_a_service_that_stops_a_job_ends_its_download(agreed, start_worker
     )
     slow = file_server.slow("/a")
     await agreed.add({"id": "a", "input": {"audio": file_server.url("/a")}})
-    assert await happened(slow.asked)
+    assert await happened(slow.requested)
 
     await agreed.stop("a")
 
