@@ -16,7 +16,7 @@ from runpod_worker.config.groups import (
     sdk_settings,
 )
 from runpod_worker.config.loading import Loaded, Old, file_keys, load, resolve, rows, setting
-from runpod_worker.config.worker import SPOOL_DIR, WorkerSettings, default_worker_id, worker_settings
+from runpod_worker.config.worker import SPOOL_DIR, WorkerSettings, default_worker_id, executor_settings, worker_settings
 
 __all__ = [
     "SPOOL_DIR",
@@ -31,6 +31,7 @@ __all__ = [
     "default_worker_id",
     "download_settings",
     "environment",
+    "executor_settings",
     "file_keys",
     "fill_environment",
     "load",

@@ -10,8 +10,13 @@ from dataclasses import MISSING, dataclass, replace
 from pathlib import Path
 from urllib.parse import quote, quote_plus, urlsplit
 
+import msgspec
+
+from runpod_worker.config.env import channel_fd, environment
 from runpod_worker.config.loading import Old, load, setting
 from runpod_worker.core.errors import SettingsError
+
+EXECUTOR_SETTINGS = "RUNPOD_WORKER_SETTINGS"
 
 SPOOL_DIR = Path("~/.cache/runpod_worker/spool").expanduser()
 
@@ -111,11 +116,23 @@ def worker_settings(
     env: Mapping[str, str] | None = None,
     file: Mapping[str, object] | None = None,
 ) -> WorkerSettings:
-    """Return the worker's settings; `url`, when it is given, provides the URL templates."""
+    """Return the worker's settings; `url`, when it is given, provides the URL templates.
+
+    An executor has the settings of the agent that started it; what its own code gives wins over them.
+    """
+    env = environment() if env is None else env
+    if channel_fd(env) is not None and env.get(EXECUTOR_SETTINGS):
+        own = {name: value for name, value in (given or {}).items() if value is not None}
+        given = msgspec.json.decode(env[EXECUTOR_SETTINGS], type=dict[str, object]) | own
     settings = load(WorkerSettings, given, env=env, file=file)
     if settings.url is None:
         return settings
     return _with_urls(settings, settings.url, given or {})
+
+
+def executor_settings(settings: WorkerSettings) -> dict[str, str]:
+    """Return the variable that brings an agent's settings to its executor, without the key."""
+    return {EXECUTOR_SETTINGS: msgspec.json.encode(replace(settings, api_key=None), enc_hook=str).decode()}
 
 
 def _with_urls(settings: WorkerSettings, url: str, given: Mapping[str, object]) -> WorkerSettings:

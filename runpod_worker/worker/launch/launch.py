@@ -1,7 +1,7 @@
-"""The two ways in: an agent that starts executors, and a user's process that is the executor and starts its agent.
+"""Two ways to start: an agent that starts executors, and a user's process that is the executor and starts its agent.
 
-`runpod-worker run handler.py` comes by `run_handler`, `python handler.py` by `run_with_agent`. Nothing is forked after
-an import, ever; what is needed to talk to the service is imported while the handler's own imports run.
+`runpod-worker run handler.py` comes by `run_handler`, `python handler.py` by `run_with_agent`. Nothing forks after an
+import; the agent imports what talks to the service while the handler's own imports run.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
 import runpod_worker
-from runpod_worker.config import WorkerSettings, environment
+from runpod_worker.config import WorkerSettings, environment, executor_settings
 from runpod_worker.log import log, setup
 from runpod_worker.system import require_worker_support
 from runpod_worker.worker.handler.declaration import Declaration
@@ -29,19 +30,23 @@ if TYPE_CHECKING:
 
 
 def run_handler(path: Path, settings: WorkerSettings) -> int:
-    """Take jobs and run them with the handler in this file, replacing its process when it dies; the exit code."""
+    """Take jobs and run them with the handler in this file, in a process that is replaced when it dies.
+
+    Returns:
+        The exit code.
+    """
     started_at = time.monotonic()
     require_worker_support("run")
-    signal.signal(signal.SIGTERM, _leave_early)  # until the loop listens
+    signal.signal(signal.SIGTERM, _exit_early)  # until the loop listens
     from runpod_worker.worker.agent.process import Spawned
 
-    executor = Spawned([sys.executable, str(path)], {**ENVIRONMENT, **environment(), **_told(settings)})
+    executor = Spawned([sys.executable, str(path)], {**ENVIRONMENT, **environment(), **executor_env(settings)})
     executor.launch()
     return _run_agent(settings, lambda: executor, started_at)
 
 
 def run_with_agent(declare: Callable[[], Declaration], settings: WorkerSettings) -> int:
-    """Run the worker's jobs in this process, with an agent beside it; the exit code."""
+    """Run the declared worker's jobs in this process, with an agent beside it; return the exit code."""
     started_at = time.monotonic()
     require_worker_support("a worker")
     from runpod_worker.worker.executor.main import serve
@@ -50,7 +55,7 @@ def run_with_agent(declare: Callable[[], Declaration], settings: WorkerSettings)
     tune_malloc()
     ours, theirs = channel.pair()
     with theirs:
-        order = _Order(settings=settings, fd=theirs.fileno(), pid=os.getpid(), started_at=started_at)
+        config = AgentConfig(settings=settings, fd=theirs.fileno(), pid=os.getpid(), started_at=started_at)
         agent = subprocess.Popen(  # noqa: S603 - this very interpreter, with our own module
             [sys.executable, "-P", "-m", __name__],
             env=with_package(environment()),
@@ -58,16 +63,16 @@ def run_with_agent(declare: Callable[[], Declaration], settings: WorkerSettings)
             pass_fds=[theirs.fileno()],
             process_group=0,  # a Ctrl-C at the terminal is for this process, which passes it on
         )
-    assert agent.stdin is not None  # noqa: S101 - it is a pipe
-    with agent.stdin as pipe:
-        pipe.write(msgspec.json.encode(order, enc_hook=str))
+    if agent.stdin is not None:  # it is a pipe
+        with agent.stdin as pipe:
+            pipe.write(msgspec.json.encode(config, enc_hook=str))
     code = serve(declare, ours.detach(), settings=settings, terminate=lambda: agent.send_signal(signal.SIGTERM))
-    theirs_code = agent.wait()  # it still has things to say to the service
-    return code or (theirs_code if theirs_code >= 0 else 1)
+    agent_code = agent.wait()  # it still reports to the service
+    return code or (agent_code if agent_code >= 0 else 1)
 
 
-class _Order(msgspec.Struct, kw_only=True):
-    """What an agent that is started by its executor must know. By its standard input: there is a key in it."""
+class AgentConfig(msgspec.Struct, kw_only=True):
+    """What an executor tells the agent that it starts: by standard input, because there is a key in it."""
 
     settings: WorkerSettings
     fd: int
@@ -81,9 +86,9 @@ def _agent_main() -> int:
     from runpod_worker.worker.agent.process import Parent
 
     data = sys.stdin.buffer.read()
-    order = msgspec.json.decode(data, type=_Order, dec_hook=lambda kind, value: kind(value))
-    setup(order.settings.log_level, as_json=order.settings.endpoint_id is not None)
-    return _run_agent(order.settings, lambda: Parent(socket.socket(fileno=order.fd), order.pid), order.started_at)
+    config = msgspec.json.decode(data, type=AgentConfig, dec_hook=lambda kind, value: kind(value))
+    setup(config.settings.log_level, as_json=config.settings.endpoint_id is not None)
+    return _run_agent(config.settings, lambda: Parent(socket.socket(fileno=config.fd), config.pid), config.started_at)
 
 
 def _run_agent(settings: WorkerSettings, process: Callable[[], Process], started_at: float) -> int:
@@ -103,33 +108,29 @@ def _run_agent(settings: WorkerSettings, process: Callable[[], Process], started
 
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
         code = runner.run(main())
-    log.info("worker.left", extra={"code": code})
+    log.info("worker.exited", extra={"code": code})
     return code
 
 
-def _leave_early(number: int, frame: object) -> None:
+def _exit_early(number: int, frame: object) -> None:
     sys.exit(0)
 
 
-def _told(settings: WorkerSettings) -> dict[str, str]:
-    """What the command line said that the executor reads from its environment."""
-    told = {
+def executor_env(settings: WorkerSettings) -> dict[str, str]:
+    """Return the variables an agent adds to its executor's environment: its settings, and what handlers read there."""
+    env = {
         "PYTHONUNBUFFERED": environment().get("PYTHONUNBUFFERED", "1"),
         "RUNPOD_POD_ID": settings.worker_id,
         "RUNPOD_LOG_LEVEL": settings.log_level,
-        "RUNPOD_WORKER_DEVICE": settings.device,
-        "RUNPOD_WORKER_GRACE": str(settings.grace_s),
-        "RUNPOD_WORKER_STOP_GRACE": str(settings.stop_grace_s),
     }
-    if settings.concurrency is not None:
-        told["RUNPOD_WORKER_CONCURRENCY"] = str(settings.concurrency)
     if settings.device.startswith("cuda:"):  # before its interpreter starts: the process sees no other device
-        told |= {"CUDA_VISIBLE_DEVICES": settings.device.removeprefix("cuda:"), "RUNPOD_WORKER_DEVICE": "cuda"}
-    return told
+        env["CUDA_VISIBLE_DEVICES"] = settings.device.removeprefix("cuda:")
+        settings = replace(settings, device="cuda")
+    return env | executor_settings(settings)
 
 
 def with_package(env: Mapping[str, str]) -> dict[str, str]:
-    """The environment, with this very package importable."""
+    """Return the environment with this very package importable."""
     root = str(Path(runpod_worker.__file__).parents[1])
     return {**env, "PYTHONPATH": os.pathsep.join(filter(None, [root, env.get("PYTHONPATH")]))}
 

@@ -2,6 +2,12 @@
 
 import subprocess
 import sys
+from pathlib import Path
+
+import pytest
+
+from runpod_worker.config import worker_settings
+from runpod_worker.worker.launch.launch import executor_env
 
 
 def run(source: str) -> str:
@@ -36,3 +42,44 @@ def test_the_agents_imports_take_less_than_350_ms_of_a_processor() -> None:
     seconds = run(AGENT + "runpod_worker.worker.link.transport, asyncio, time\nprint(time.process_time())")
 
     assert float(seconds) < 0.35
+
+
+IN_EXECUTOR = {"RUNPOD_WORKER_CHANNEL_FD": "5"}
+
+
+def test_an_executor_has_its_agents_settings_but_for_the_key() -> None:
+    given = {"url": "http://h/v2/e", "api_key": "secret", "grace_s": 7, "concurrency": 3, "spool_dir": Path("/s")}
+    settings = worker_settings(given, env={})
+
+    env = executor_env(settings)
+
+    assert "secret" not in str(env)
+    assert worker_settings(env=env | IN_EXECUTOR | {"RUNPOD_WORKER_GRACE": "1"}) == worker_settings(
+        {**given, "api_key": None, "worker_id": settings.worker_id}, env={}
+    )
+
+
+def test_what_the_handlers_code_gives_wins_over_the_agents_settings() -> None:
+    env = executor_env(worker_settings({"grace_s": 7, "stop_grace_s": 8}, env={})) | IN_EXECUTOR
+
+    settings = worker_settings({"grace_s": 1, "stop_grace_s": None}, env=env)
+
+    assert (settings.grace_s, settings.stop_grace_s) == (1, 8)
+
+
+def test_a_process_that_inherits_the_variable_without_a_channel_is_no_executor() -> None:
+    assert worker_settings(env=executor_env(worker_settings({"grace_s": 7}, env={}))).grace_s == 30
+
+
+@pytest.mark.parametrize(("device", "visible"), [("cuda:1", "1"), ("cuda", None), ("cpu", None)])
+def test_an_executor_sees_the_one_device_of_its_worker_as_the_first(device: str, visible: str | None) -> None:
+    env = executor_env(worker_settings({"device": device}, env={}))
+
+    assert env.get("CUDA_VISIBLE_DEVICES") == visible
+    assert worker_settings(env=env | IN_EXECUTOR).device == device.partition(":")[0]
+
+
+def test_handlers_read_the_workers_id_and_level_where_runpod_has_them() -> None:
+    env = executor_env(worker_settings({"worker_id": "w1", "log_level": "WARN"}, env={}))
+
+    assert (env["RUNPOD_POD_ID"], env["RUNPOD_LOG_LEVEL"], env["PYTHONUNBUFFERED"]) == ("w1", "WARN", "1")
