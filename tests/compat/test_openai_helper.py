@@ -158,12 +158,17 @@ def test_dicts_are_deltas() -> None:
 @pytest.mark.parametrize(
     ("body", "route", "status", "words"),
     [
-        (HELLO | {"model": "huge"}, "/v1/chat/completions", 404, "'huge' does not exist here; there is tiny, small"),
+        (
+            HELLO | {"model": "huge"},
+            "/v1/chat/completions",
+            404,
+            "'huge' does not exist here; expected one of tiny, small",
+        ),
         ({"messages": []}, "/v1/chat/completions", 400, "messages: expected a list of at least one message"),
         ({"messages": "hi"}, "/v1/chat/completions", 400, "messages: expected"),
         ([1], "/v1/chat/completions", 400, "body: expected a JSON object with messages, got list"),
         (None, "/v1/chat/completions", 400, "body: expected"),
-        (HELLO | {"n": 2}, "/v1/chat/completions", 400, "n: only one choice"),
+        (HELLO | {"n": 2}, "/v1/chat/completions", 400, "n: expected 1, got 2"),
         ({"input": "x"}, "/v1/embeddings", 404, "/v1/chat/completions and /v1/models, not /v1/embeddings"),
     ],
 )
@@ -186,7 +191,7 @@ def test_an_error_of_the_handler_keeps_its_fields() -> None:
     assert only == {"error": fields}
 
 
-def test_other_exceptions_are_the_workers_to_tell() -> None:
+def test_other_exceptions_pass_to_the_worker() -> None:
     def answer(request: openai.ChatRequest) -> str:
         raise RuntimeError("broke")
 
@@ -195,7 +200,7 @@ def test_other_exceptions_are_the_workers_to_tell() -> None:
 
 
 def test_a_value_that_is_no_text_is_refused() -> None:
-    with pytest.raises(TypeError, match="str, or dict for a delta; got int"):
+    with pytest.raises(TypeError, match="str, or dict for a delta, got int"):
         ask(chat(lambda request: 5), HELLO)
 
 

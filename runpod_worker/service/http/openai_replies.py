@@ -1,10 +1,10 @@
-"""What OpenAI requests become as jobs, and what the jobs' outputs and errors become as replies (protocol D.6).
+"""Turns OpenAI requests into jobs, and the outputs and errors of these jobs into replies (protocol D.6).
 
-1. A job's input is `{"openai_route": "/v1/...", "openai_input": <the request's body>}`; without a body the route alone.
-2. Strings that the handler yields are the reply's bytes, put together verbatim. Other values are JSON: one is a whole
-   body, or in a stream one event.
-3. An error is `{"error": {"message", "type", "param", "code"}}` with a fitting HTTP status. What the handler says of it
-   is kept; a traceback never leaves the service.
+1. The input of the job is `{"openai_route": "/v1/...", "openai_input": <body>}`, without a body only the route.
+2. Strings that the handler yields are concatenated to the bytes of the reply. Another value is JSON: the whole body, or
+   in a stream an event.
+3. An error is `{"error": {"message", "type", "param", "code"}}` with the right HTTP status. It keeps the
+   values of the handler, without any traceback.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ JSON = "application/json"
 SSE = "text/event-stream"
 TEXT = "text/plain; charset=utf-8"
 
-LITERAL_LIMIT = 64 * 1024
-"""An error of the reference SDK is Python's repr of a dict; longer ones are not read, only shown."""
+MAX_LITERAL_CHARS = 64 * 1024
+"""RunPod's SDK sends an error as Python's repr of a dict. Longer ones are not parsed, and become the message."""
 
 _STATUS_OF_TYPE = {
     "authentication_error": 401,
@@ -48,30 +48,30 @@ _TYPE_OF_STATUS = {
 _ENCODE = msgspec.json.Encoder().encode
 
 
-class _Asked(msgspec.Struct):
+class _Options(msgspec.Struct):
     stream: Any = None
 
 
-_asked = msgspec.json.Decoder(_Asked)
+_options = msgspec.json.Decoder(_Options)
 
 
 def job_body(route: str, body: bytes) -> tuple[bytes, bool]:
-    """The body of a /run with this request in it, and whether the request asks for a stream.
+    """The body of a /run for this request, and whether the request wants a stream.
 
     Raises:
-        BadRequest: the request's body is no JSON object.
+        BadRequest: the body is not a JSON object.
     """
     if not body.strip():
         return b'{"input":{"openai_route":%s}}' % _ENCODE(route), False
     try:
-        stream = _asked.decode(body).stream is True
+        stream = _options.decode(body).stream is True
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
         raise BadRequest(f"body: expected a JSON object: {exc}") from exc
     return b'{"input":{"openai_route":%s,"openai_input":%s}}' % (_ENCODE(route), body), stream
 
 
 def event(chunk: bytes) -> bytes:
-    """A chunk (JSON) as bytes of an event stream: a string as it is, anything else as an event of its own."""
+    """A JSON chunk as bytes of an event stream: a string unchanged, another value as an event."""
     if not chunk.startswith(b'"'):
         return b"data: " + chunk + b"\n\n"
     try:
@@ -82,21 +82,21 @@ def event(chunk: bytes) -> bytes:
 
 
 def pieces(output: bytes | None) -> list[bytes]:
-    """What a job without chunks would have yielded: the items of its output, or the output itself."""
+    """The chunks of a job that did not stream: the items of its output, or the output."""
     if output is None:
         return []
     if output.startswith(b"["):
-        return [bytes(one) for one in msgspec.json.decode(output, type=list[msgspec.Raw])]
+        return [bytes(item) for item in msgspec.json.decode(output, type=list[msgspec.Raw])]
     return [output]
 
 
 def whole(chunks: list[bytes]) -> tuple[int, str, bytes]:
-    """Status, content type and body of a reply that is no stream, from all that the handler gave."""
+    """Status, content type and body of a whole reply, from all chunks."""
     if not chunks:
         return failure("the job has no output")
     if not chunks[0].startswith(b'"'):
         return _status_within(chunks[0]), JSON, chunks[0]
-    text = b"".join([event(one) for one in chunks if one.startswith(b'"')])
+    text = b"".join([event(chunk) for chunk in chunks if chunk.startswith(b'"')])
     try:
         value = msgspec.json.decode(text)
     except (msgspec.DecodeError, UnicodeDecodeError):
@@ -105,7 +105,7 @@ def whole(chunks: list[bytes]) -> tuple[int, str, bytes]:
 
 
 def _status_within(body: bytes) -> int:
-    """The status of a body that a handler gave as its output, although it is an error."""
+    """The status for an output: that of its error, if it contains one, else 200."""
     try:
         value = msgspec.json.decode(body)
     except msgspec.DecodeError:
@@ -118,43 +118,45 @@ def _status_within(body: bytes) -> int:
 
 
 def ended_badly(job: Job) -> tuple[int, str, bytes]:
-    """Status, content type and body for a job that has ended and is not COMPLETED."""
+    """Status, content type and body for a job that ended but did not complete."""
     if job.status is Status.CANCELLED:
         return failure("the job was cancelled", status=410, kind="cancelled")
-    error = job.error or "the job's time to live is over"
+    error = job.error or "the ttl of the job has passed"
     if job.status is Status.TIMED_OUT or job.failure is FailureKind.EXECUTION_TIMEOUT:
         return failure(error, status=504, kind="timeout_error")
     if job.failure is FailureKind.WORKER_LOST:
         return failure(f"the worker was lost: {error}", status=502, kind="worker_error")
-    told = _told(error)
-    return _failure(told, _status(told))
+    described = _describe(error)
+    return _failure(described, _status(described))
 
 
 def refused(exc: ServiceRefusal) -> tuple[int, str, bytes]:
-    """Status, content type and body for a request that the service refuses."""
+    """Status, content type and body for a refused request."""
     kind = _TYPE_OF_STATUS.get(exc.status, "server_error")
     code = "invalid_api_key" if exc.status == 401 else None
     return _failure({"message": str(exc), "type": kind, "code": code}, exc.status)
 
 
 def failure(message: str, *, status: int = 500, kind: str = "server_error") -> tuple[int, str, bytes]:
-    """Status, content type and body of an error of our own."""
+    """Status, content type and body of an error of the service."""
     return _failure({"message": message, "type": kind}, status)
 
 
-def _failure(told: dict[str, Any], status: int) -> tuple[int, str, bytes]:
+def _failure(described: dict[str, Any], status: int) -> tuple[int, str, bytes]:
     error = {
-        "message": str(told.get("message") or "the job failed"),
-        "type": str(told.get("type") or "worker_error"),
-        "param": told.get("param"),
-        "code": told.get("code"),
+        "message": str(described.get("message") or "the job failed"),
+        "type": str(described.get("type") or "worker_error"),
+        "param": described.get("param"),
+        "code": described.get("code"),
     }
     return status, JSON, _ENCODE({"error": error})
 
 
-def _told(error: str) -> dict[str, Any]:
-    """What a job's error says, whoever wrote it: our worker and good handlers JSON, the reference SDK a Python repr,
-    for exceptions JSON of its own or a text with a traceback (protocol B.6, E.21)."""
+def _describe(error: str) -> dict[str, Any]:
+    """Parse a job's error: JSON from our worker, or from RunPod's SDK a Python repr, JSON or a text with a traceback.
+
+    The forms are in protocol B.6 and E.21.
+    """
     value = _dict_of(error)
     if value is None:
         message = error.removeprefix("handler: ").partition(" \ntraceback: ")[0]
@@ -180,7 +182,7 @@ def _dict_of(error: str) -> dict[str, Any] | None:
 
 
 def _literal(text: str) -> Any:
-    if len(text) > LITERAL_LIMIT:
+    if len(text) > MAX_LITERAL_CHARS:
         return None
     try:
         return ast.literal_eval(text)
@@ -188,14 +190,14 @@ def _literal(text: str) -> Any:
         return None
 
 
-def _status(told: dict[str, Any]) -> int:
-    """The HTTP status that an error itself names, or that suits its type."""
+def _status(described: dict[str, Any]) -> int:
+    """The HTTP status that the error names, or the status of its type."""
     for key in ("status", "status_code", "code"):
-        value = told.get(key)
+        value = described.get(key)
         number = int(value) if isinstance(value, str) and value.isdigit() and len(value) == 3 else value
         if isinstance(number, int) and number in _KNOWN:
             return number
-    return _STATUS_OF_TYPE.get(str(told.get("type", "")).lower(), 500)
+    return _STATUS_OF_TYPE.get(str(described.get("type", "")).lower(), 500)
 
 
 _KNOWN = frozenset({400, 401, 402, 403, 404, 405, 408, 409, 410, 413, 415, 422, 429, 500, 501, 502, 503, 504})

@@ -1,4 +1,4 @@
-"""Answer OpenAI clients: a handler yields text, this makes chat completions of it, in one body or as a stream.
+"""Answers OpenAI clients: turns the text that a handler yields into chat completions, whole or streamed.
 
     from runpod_worker import Worker, openai
 
@@ -6,12 +6,12 @@
 
     @worker.handler
     @openai.chat(models=["my-model"])
-    def handler(request, model):                    # handler(request) alone works too
+    def handler(request, model):                    # handler(request) works too
         for word in model.answer(request.messages):
-            yield word                              # or return the whole text
+            yield word                              # or return the text
 
-It answers `/v1/chat/completions` and `/v1/models`, and a plain job whose input is the body of a chat completion.
-Functions, coroutines, generators and async generators; `worker.handler(concurrency=8)` as always.
+The handler answers `/v1/chat/completions`, `/v1/models`, and plain jobs whose input is the body of a chat completion.
+It may be a function, coroutine, generator or async generator, and `worker.handler` takes its usual options.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ DONE = "data: [DONE]\n\n"
 
 
 class Error(HandlerError):
-    """An error in OpenAI's shape; the caller's library raises the exception that belongs to `status`.
+    """An error in OpenAI's form. The client library raises its exception for `status`.
 
     Args:
-        message: what went wrong, for the caller.
+        message: the explanation for the caller.
         status: the HTTP status, 400 to 599.
         kind: OpenAI's `type`.
-        code: OpenAI's `code`, by which programs tell errors apart.
-        param: the field of the request that is wrong.
+        code: OpenAI's `code`, for programs.
+        param: the wrong field of the request.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Error(HandlerError):
 
 
 class ChatRequest:
-    """One request for a chat completion. `body` is all that the caller sent, `job` the job it came with."""
+    """A request for a chat completion. `body` is the whole request, `job` its job."""
 
     def __init__(self, body: dict[str, Any], job: Job[Any], model: str) -> None:
         self.body = body
@@ -74,14 +74,14 @@ class ChatRequest:
         self.usage: dict[str, int] | None = None
 
     def get(self, name: str, default: Any = None) -> Any:
-        """A field of the body, such as `temperature`; `default` when it is missing or null."""
+        """A field of the body, such as `temperature`; `default` if the field is missing or null."""
         value = self.body.get(name)
         return default if value is None else value
 
     def finish(
         self, reason: str = "stop", *, prompt_tokens: int | None = None, completion_tokens: int | None = None
     ) -> None:
-        """Say why the text ends ("stop", "length", ...), and how many tokens it took if you count them."""
+        """Set the finish reason ("stop", "length", ...), and the usage if you count tokens."""
         self.finish_reason = reason
         if prompt_tokens is not None or completion_tokens is not None:
             prompt, completion = prompt_tokens or 0, completion_tokens or 0
@@ -89,18 +89,18 @@ class ChatRequest:
             self.usage = {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": total}
 
 
-def chat(*, models: Sequence[str], now: Clock = time.time) -> Callable[[F], F]:  # noqa: TID251 - shown to callers only
-    """Make a handler for `@worker.handler` of a function that answers one `ChatRequest`.
+def chat(*, models: Sequence[str], now: Clock = time.time) -> Callable[[F], F]:  # noqa: TID251 - only shown to callers
+    """Turn a function that answers a `ChatRequest` into a handler for `@worker.handler`.
 
-    It returns or yields text; or dicts, which are OpenAI's `delta` (`{"tool_calls": [...]}`). It raises `openai.Error`
-    for what the caller did wrong.
+    The function returns or yields text, or dicts, which become OpenAI's `delta` (`{"tool_calls": [...]}`). For a
+    mistake of the caller it raises `openai.Error`.
 
     Args:
-        models: the names callers may ask for; the first is taken for those who name none.
-        now: the clock that `created` is read from.
+        models: the model names that callers may use; the first is the default.
+        now: the clock for `created`.
 
     Raises:
-        DeclarationError: there is no model name, or what is decorated is no function.
+        DeclarationError: `models` is empty, or the decorated object is not a function.
     """
     names = list(models)
     if isinstance(models, str) or not names or not all(names):
@@ -110,28 +110,28 @@ def chat(*, models: Sequence[str], now: Clock = time.time) -> Callable[[F], F]: 
         if not callable(function):
             raise DeclarationError(f"expected a function chat(request), got {function!r} ({type(function).__name__})")
         wrap = _on_loop if kind_of(function).on_loop else _in_thread
-        return wrap(function, _Desk(names, now))  # type: ignore[return-value]
+        return wrap(function, _Requests(names, now))  # type: ignore[return-value]
 
     return decorate
 
 
-def _in_thread(function: Callable[..., Any], desk: _Desk) -> Callable[..., Any]:
+def _in_thread(function: Callable[..., Any], requests: _Requests) -> Callable[..., Any]:
     @functools.wraps(function)
     def handler(job: Job[Any], *model: Any) -> Iterator[Any]:
         try:
-            request = desk.read(job)
+            request = requests.read(job)
             if request is None:
-                yield desk.models()
+                yield requests.models()
                 return
-            answer = _Answer(request, desk.created())
-            given = function(request, *model)
-            if not isinstance(given, Iterator):
-                given = iter((given,))
+            answer = _Answer(request, requests.created())
+            output = function(request, *model)
+            if not isinstance(output, Iterator):
+                output = iter((output,))
             try:
-                for piece in given:
-                    yield from answer.take(piece)
+                for piece in output:
+                    yield from answer.add(piece)
             finally:
-                getattr(given, "close", _nothing)()
+                getattr(output, "close", _do_nothing)()
             yield from answer.end()
         except Error as error:
             yield {"error": error.body}
@@ -139,29 +139,29 @@ def _in_thread(function: Callable[..., Any], desk: _Desk) -> Callable[..., Any]:
     return handler
 
 
-def _nothing() -> None:
-    """An iterator that need not be closed."""
+def _do_nothing() -> None:
+    """Replaces the `close` of an iterator that has none."""
 
 
-def _on_loop(function: Callable[..., Any], desk: _Desk) -> Callable[..., Any]:
+def _on_loop(function: Callable[..., Any], requests: _Requests) -> Callable[..., Any]:
     is_stream = kind_of(function) is Kind.ASYNC_GENERATOR
 
     @functools.wraps(function)
     async def handler(job: Job[Any], *model: Any) -> AsyncIterator[Any]:
         try:
-            request = desk.read(job)
+            request = requests.read(job)
             if request is None:
-                yield desk.models()
+                yield requests.models()
                 return
-            answer = _Answer(request, desk.created())
-            given = function(request, *model)
+            answer = _Answer(request, requests.created())
+            output = function(request, *model)
             if is_stream:
-                async with contextlib.aclosing(given) as pieces:
+                async with contextlib.aclosing(output) as pieces:
                     async for piece in pieces:
-                        for chunk in answer.take(piece):
+                        for chunk in answer.add(piece):
                             yield chunk
             else:
-                for chunk in answer.take(await given):
+                for chunk in answer.add(await output):
                     yield chunk
             for chunk in answer.end():
                 yield chunk
@@ -171,8 +171,8 @@ def _on_loop(function: Callable[..., Any], desk: _Desk) -> Callable[..., Any]:
     return handler
 
 
-class _Desk:
-    """Where requests come in: which route, which model, and whether they can be answered."""
+class _Requests:
+    """Reads requests: their route, their model, and whether they are valid."""
 
     def __init__(self, names: list[str], now: Clock) -> None:
         self._names = names
@@ -189,35 +189,39 @@ class _Desk:
         return {"object": "list", "data": listed}
 
     def read(self, job: Job[Any]) -> ChatRequest | None:
-        """The request for a chat completion; None when the models are asked for."""
-        asked = job["input"]
-        route, body = CHAT, asked
-        if isinstance(asked, dict) and "openai_route" in asked:
-            route, body = asked["openai_route"], asked.get("openai_input")
+        """The request for a chat completion; None for a request for the models.
+
+        Raises:
+            Error: the route is unknown, or the body is invalid.
+        """
+        received = job["input"]
+        route, body = CHAT, received
+        if isinstance(received, dict) and "openai_route" in received:
+            route, body = received["openai_route"], received.get("openai_input")
         if route == MODELS:
             return None
         if route != CHAT:
             raise Error(f"this endpoint answers {CHAT} and {MODELS}, not {route}", status=404, kind="not_found_error")
-        return self._checked(body, job)
+        return self._validate(body, job)
 
-    def _checked(self, body: Any, job: Job[Any]) -> ChatRequest:
+    def _validate(self, body: Any, job: Job[Any]) -> ChatRequest:
         if not isinstance(body, dict):
             raise Error(f"body: expected a JSON object with messages, got {type(body).__name__}")
         messages = body.get("messages")
-        if not isinstance(messages, list) or not messages or not all(isinstance(one, dict) for one in messages):
+        if not isinstance(messages, list) or not messages or not all(isinstance(message, dict) for message in messages):
             raise Error("messages: expected a list of at least one message", param="messages")
         if body.get("n") not in (None, 1):
-            raise Error(f"n: only one choice is made, got {body['n']!r}", param="n")
+            raise Error(f"n: expected 1, got {body['n']!r}", param="n")
         model = body.get("model") or self._names[0]
         if model not in self._names:
             known = ", ".join(self._names)
-            message = f"the model {model!r} does not exist here; there is {known}"
-            raise Error(message, status=404, kind="not_found_error", code="model_not_found", param="model")
+            text = f"the model {model!r} does not exist here; expected one of {known}"
+            raise Error(text, status=404, kind="not_found_error", code="model_not_found", param="model")
         return ChatRequest(body, job, model)
 
 
 class _Answer:
-    """Makes chunks of what the function gives: events when a stream was asked for, else one body at the end."""
+    """Turns the output of the function into chunks: events for a stream, or a body at the end."""
 
     def __init__(self, request: ChatRequest, created: int) -> None:
         self._request = request
@@ -225,13 +229,13 @@ class _Answer:
         self._message: dict[str, Any] = {"role": "assistant", "content": None}
         self._begun = False
 
-    def take(self, piece: Any) -> Iterator[str]:
-        """Events for a piece of the answer, none when all goes into one body."""
+    def add(self, piece: Any) -> Iterator[str]:
+        """Add a piece of the answer, and yield its events; a whole answer has none."""
         if inspect.isawaitable(piece) or not isinstance(piece, str | dict):
-            raise TypeError(f"a chat answers with str, or dict for a delta; got {type(piece).__name__}")
+            raise TypeError(f"a chat answer: expected str, or dict for a delta, got {type(piece).__name__}")
         delta = {"content": piece} if isinstance(piece, str) else piece
         if not self._request.stream:
-            self._add(delta)
+            self._merge(delta)
             return
         if not self._begun:
             self._begun = True
@@ -240,7 +244,7 @@ class _Answer:
             yield self._event(delta)
 
     def end(self) -> Iterator[Any]:
-        """The last chunks; without a stream the only one."""
+        """Yield the last chunks of a stream, or the body of a whole answer."""
         request = self._request
         if not request.stream:
             choice = {"index": 0, "message": self._message, "logprobs": None, "finish_reason": request.finish_reason}
@@ -255,15 +259,15 @@ class _Answer:
             yield self._line([], {"usage": request.usage})
         yield DONE
 
-    def _add(self, delta: dict[str, Any]) -> None:
+    def _merge(self, delta: dict[str, Any]) -> None:
         for name, value in delta.items():
-            held = self._message.get(name)
-            together = held is not None and name != "role" and isinstance(value, str | list)
-            self._message[name] = held + value if together else value
+            before = self._message.get(name)
+            joined = before is not None and name != "role" and isinstance(value, str | list)
+            self._message[name] = before + value if joined else value
 
     def _event(self, delta: dict[str, Any], finish_reason: str | None = None) -> str:
         return self._line([{"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}], {})
 
     def _line(self, choices: list[Any], more: dict[str, Any]) -> str:
-        told = {**self._head, "object": "chat.completion.chunk", "choices": choices, **more}
-        return f"data: {msgspec.json.encode(told).decode()}\n\n"
+        chunk = {**self._head, "object": "chat.completion.chunk", "choices": choices, **more}
+        return f"data: {msgspec.json.encode(chunk).decode()}\n\n"

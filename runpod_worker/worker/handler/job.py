@@ -1,4 +1,4 @@
-"""The job as a handler sees it: the mapping that was received, with what it may do on top."""
+"""The job that a handler gets: the received mapping, with methods for progress, files and more."""
 
 from __future__ import annotations
 
@@ -14,52 +14,52 @@ Input = TypeVar("Input")
 if TYPE_CHECKING:
     _Path = Path
 else:
-    _Path = type(Path())  # before Python 3.12 only the path of a system can be inherited from
+    _Path = type(Path())  # before Python 3.12 only the system's own path class has subclasses
 
 
 class File(_Path):
-    """A file that a job names, as a field of its input: `audio: File`. In the handler it is the path of that file.
+    """A file that the caller names, as a field of the input type: `audio: File`. The handler gets its path.
 
-    Callers give a URL, a data URL or base64. The file is downloaded while the device works on the jobs before, and
-    removed when the job has ended.
+    Callers send a URL, a data URL or base64. The worker downloads the file while the device runs the jobs before, and
+    removes it after the job.
     """
 
     __slots__ = ()
 
 
 class JobBackend(Protocol):
-    """What stands behind a job that runs: the attempt. Every method may be called from any thread of the handler."""
+    """Implements the methods of a running job. Any thread of the handler may call them."""
 
     @property
     def cancelled(self) -> bool:
-        """Whether the job was told to stop."""
+        """Whether a stop was requested."""
 
     @property
     def deadline(self) -> float | None:
-        """When the job is out of time, by `time.monotonic()`."""
+        """When the timeout of the job ends, by `time.monotonic()`; None without a timeout."""
 
     @property
     def input(self) -> Any:
         """The validated input."""
 
     def progress(self, value: Any) -> None:
-        """Make `value` the job's latest progress."""
+        """Set the progress of the job."""
 
     def save(self, content: Any, name: str) -> str:
-        """Keep a file, return its URL."""
+        """Store a file and return its URL."""
 
     def fetch(self, source: str, limit: int | None) -> Path:
-        """Download a file, return its path."""
+        """Download a file and return its path."""
 
     def metric(self, name: str, value: float) -> None:
-        """Note a number about this job."""
+        """Record a number about the job."""
 
 
 class Job(dict[str, Any], Generic[Input]):
-    """The job as received: `job["id"]`, `job["input"]` and whatever else the service sent; a dict, yours to change.
+    """The job as received: a dict with `id`, `input` and any other key that the service sent. You may change it.
 
-    `Job[MyInput]` as the annotation of a handler's first argument has the input checked before the handler is called;
-    `job.input` is then a `MyInput`.
+    If the handler's first argument is annotated `Job[MyInput]`, the worker validates the input before it calls the
+    handler, and `job.input` is a `MyInput`.
     """
 
     __slots__ = ("_backend",)
@@ -76,7 +76,7 @@ class Job(dict[str, Any], Generic[Input]):
     def __deepcopy__(self, memo: dict[int, Any]) -> Job[Input]:
         return Job(copy.deepcopy(dict(self), memo), self._backend)
 
-    def __reduce__(self) -> tuple[Any, ...]:  # another process has nothing behind it
+    def __reduce__(self) -> tuple[Any, ...]:  # another process cannot use the backend
         return Job, (dict(self),)
 
     @property
@@ -86,13 +86,13 @@ class Job(dict[str, Any], Generic[Input]):
 
     @property
     def input(self) -> Input:
-        """The input: of the type the handler asked for, else as received."""
+        """The input, as the type that the handler declares, or as received."""
         return cast(Input, self["input"] if self._backend is None else self._backend.input)
 
     def progress(self, value: Any) -> None:
-        """Tell callers how far the job is: any JSON value, seen as `output` while the job is IN_PROGRESS.
+        """Set the progress, any JSON value. Callers see it as `output` while the job is IN_PROGRESS.
 
-        Costs a few microseconds: values are sent in order behind the handler's back, and only the latest one counts.
+        Takes a few microseconds: the worker sends values in the background, in order, and skips outdated ones.
 
         Raises:
             OutputError: the value is not JSON.
@@ -101,52 +101,51 @@ class Job(dict[str, Any], Generic[Input]):
             self._backend.progress(value)
 
     def save(self, content: Any, name: str) -> str:
-        """Store a file and return its URL, to be put into the output.
+        """Store a file and return its URL, for the output of the job.
 
-        Pictures are encoded and everything is uploaded after this call; the result waits for it. Where there is no
-        file store the URL is a `data:` URL, in local test mode it is a path under ./output.
+        The worker encodes pictures and uploads files in the background, and sends the result after them. Without a
+        file store the URL is a `data:` URL; in a local test it is a path under ./output.
 
         Args:
-            content: bytes, the path of a file (str or Path; it is read at once), a PIL image (it is copied, go on
-                drawing), or anything with `.save(file, format=...)` (encoded at once).
-            name: a plain file name; its suffix decides the format and the content type.
+            content: bytes, a path (str or Path; read immediately), a PIL image (copied, so you may change it
+                afterwards), or any object with `.save(file, format=...)` (encoded immediately).
+            name: a plain file name; its suffix sets the format and the content type.
         """
         if self._backend is None:
             raise RuntimeError("job.save works inside a handler that a worker runs")
         return self._backend.save(content, name)
 
     def fetch(self, url: str, *, limit: int | None = None) -> Path:
-        """Download a file and return its path, which ends with the name the URL ends with.
+        """Download a file and return its path, whose name is the last part of the URL.
 
-        The same URL is downloaded once per job. The file is removed when the job has ended. A `File` in the input's
-        type is better where it can be used: it is downloaded before the job runs. In a coroutine:
-        `await asyncio.to_thread(job.fetch, url)`.
+        Each URL is downloaded once per job, and the file is removed after the job. Prefer a `File` field in the input
+        type: the worker downloads it before the job runs. In a coroutine, `await asyncio.to_thread(job.fetch, url)`.
 
         Args:
-            url: http, https or a data URL; base64 works too.
-            limit: most bytes, when fewer than RUNPOD_MAX_DOWNLOAD_BYTES.
+            url: an http, https or data URL, or base64.
+            limit: maximum size in bytes, if it is below RUNPOD_MAX_DOWNLOAD_BYTES.
 
         Raises:
-            InputError: it cannot be downloaded, is too large, or is at an address that is not public
-                (RUNPOD_ALLOW_PRIVATE_DOWNLOAD_URLS=true allows those).
+            InputError: the download failed, the file is too large, or its address is not public
+                (RUNPOD_ALLOW_PRIVATE_DOWNLOAD_URLS=true allows private addresses).
         """
         if self._backend is None:
             raise RuntimeError("job.fetch works inside a handler that a worker runs")
         return self._backend.fetch(url, limit)
 
     def metric(self, name: str, value: float) -> None:
-        """Note a number about this job; it goes into the line the log gets when the job ends."""
+        """Record a number about this job. The log event at the end of the job contains it."""
         if self._backend is not None:
             self._backend.metric(name, value)
 
     @property
     def cancelled(self) -> bool:
-        """Whether the job was told to stop; a handler that looks can leave in its own order."""
+        """Whether a stop was requested. A handler that checks this can clean up before it returns."""
         return self._backend is not None and self._backend.cancelled
 
     @property
     def deadline(self) -> float | None:
-        """When the job is out of time, by `time.monotonic()`; None when it may run on."""
+        """When the timeout of the job ends, by `time.monotonic()`; None without a timeout."""
         return None if self._backend is None else self._backend.deadline
 
     @property

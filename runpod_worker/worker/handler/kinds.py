@@ -1,7 +1,7 @@
-"""The user's handler: of which kind it is, how it wants to be called, and with which options.
+"""The user's handler: its kind, its arguments and its options.
 
-The kind is looked for behind partials, callable objects and decorators; it decides where the handler runs (main thread,
-threads, event loop). What a call returned decides how it is treated: a plain function may hand back a generator.
+The kind is detected through partials, callable objects and decorators. It decides where the handler runs: main thread,
+threads or event loop. The result of a call decides how that result is treated, since a function may return a generator.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Kind(StrEnum):
 
     @property
     def on_loop(self) -> bool:
-        """Whether such handlers run as tasks of one event loop."""
+        """Whether these handlers run as tasks of an event loop."""
         return self in (Kind.COROUTINE, Kind.ASYNC_GENERATOR)
 
 
@@ -40,8 +40,8 @@ class Kind(StrEnum):
 class Handler:
     """A handler as declared.
 
-    `input_type` None: the input is taken as it comes. `takes_model`: it is called with the job and the model.
-    `modifier`: makes the next number of slots from the one before, which is `concurrency` at first.
+    `input_type` None: the input is not validated. `takes_model`: the arguments are the job and the model. `modifier`
+    returns the next number of slots for the current number; the first is `concurrency`.
     """
 
     function: Function
@@ -64,10 +64,10 @@ def declared(
     aggregate: bool = False,
     refresh: bool = False,
 ) -> Handler:
-    """Look at a function and its options.
+    """Return the handler for a function and its options.
 
     Raises:
-        DeclarationError: it cannot be called with a job, or an option makes no sense.
+        DeclarationError: the function cannot be called with a job, or an option is invalid.
     """
     if not callable(function):
         raise DeclarationError(f"a handler must be a function, got {function!r} ({type(function).__name__})")
@@ -95,37 +95,37 @@ def _check(name: str, value: Any, kind: Any, least: float) -> None:
 
 
 def kind_of(function: Function) -> Kind:
-    """The kind of a handler, seen through partials, `__call__` and `functools.wraps`."""
-    seen: Any = function
-    while seen is not None:
-        seen = _bare(seen)
-        if inspect.isasyncgenfunction(seen):
+    """The kind of a handler, detected through partials, `__call__` and `functools.wraps`."""
+    inner: Any = function
+    while inner is not None:
+        inner = _unwrap_call(inner)
+        if inspect.isasyncgenfunction(inner):
             return Kind.ASYNC_GENERATOR
-        if inspect.iscoroutinefunction(seen):
+        if inspect.iscoroutinefunction(inner):
             return Kind.COROUTINE
-        if inspect.isgeneratorfunction(seen):
+        if inspect.isgeneratorfunction(inner):
             return Kind.GENERATOR
-        seen = getattr(seen, "__wrapped__", None)
+        inner = getattr(inner, "__wrapped__", None)
     return Kind.FUNCTION
 
 
-def _bare(function: Any) -> Any:
+def _unwrap_call(function: Any) -> Any:
     while isinstance(function, functools.partial):
         function = function.func
     if inspect.isroutine(function) or inspect.isclass(function):
         return function
-    return getattr(function, "__call__", function)  # noqa: B004 - the bound method, to look at it
+    return getattr(function, "__call__", function)  # noqa: B004 - the bound method, to inspect it
 
 
 def arguments(function: Function, least: int, most: int, wanted: str) -> int:
-    """How many positional arguments to call it with: as many as it takes, from `least` to `most`.
+    """The number of positional arguments to call the function with, from `least` to `most`.
 
     Raises:
-        DeclarationError: it takes fewer or needs more.
+        DeclarationError: the function takes fewer arguments or needs more.
     """
     try:
         signature = inspect.signature(function)
-    except (TypeError, ValueError):  # some C functions do not tell
+    except (TypeError, ValueError):  # some C functions have no signature
         return least
     for count in range(most, least - 1, -1):
         if _binds(signature, count) and count <= max(least, _declared_positional(signature)):
@@ -143,13 +143,15 @@ def _binds(signature: inspect.Signature, count: int) -> bool:
 
 
 def _declared_positional(signature: inspect.Signature) -> int:
-    """Positional arguments by name without a default; `*args` of a decorator stands for the job alone."""
+    """The number of named positional arguments without a default. A decorator's `*args` counts as the job only."""
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    return sum(one.kind in kinds and one.default is one.empty for one in signature.parameters.values())
+    return sum(
+        argument.kind in kinds and argument.default is argument.empty for argument in signature.parameters.values()
+    )
 
 
 def _annotations(function: types.FunctionType) -> dict[str, Any]:
-    """The annotations as far as they can be read: some may name what exists for type checkers alone."""
+    """The annotations that can be read; some may exist only for type checkers."""
     if sys.version_info >= (3, 14):
         import annotationlib
 
@@ -158,8 +160,8 @@ def _annotations(function: types.FunctionType) -> dict[str, Any]:
 
 
 def _annotated_input(function: Function) -> Any:
-    """`MyInput` of a first argument annotated `Job[MyInput]`, else None."""
-    bare = inspect.unwrap(_bare(function))
+    """`MyInput` if the first argument is annotated `Job[MyInput]`, else None."""
+    bare = inspect.unwrap(_unwrap_call(function))
     bare = getattr(bare, "__func__", bare)
     if not isinstance(bare, types.FunctionType):
         return None
