@@ -37,14 +37,7 @@ CIRCLES = [{"runpod_worker.worker.agent.executors", "runpod_worker.worker.agent.
 ROOMS_WITHOUT_A_MAP = {
     "runpod_worker",
     "runpod_worker/cli",
-    "runpod_worker/client",
     "runpod_worker/core",
-    "runpod_worker/endpoint",
-    "runpod_worker/endpoint/asyncio",
-    "runpod_worker/serverless",
-    "runpod_worker/serverless/as_runpod",
-    "runpod_worker/serverless/modules",
-    "runpod_worker/serverless/utils",
     "runpod_worker/service",
 }
 TESTS_WITHOUT_AN_ASSERTION = {

@@ -30,12 +30,12 @@ def access(api_key: str | None = None) -> Access:
     Raises:
         SettingsError: the key or URL is malformed, or the key is missing for a service on another machine.
     """
-    base_url = checked_url(runpod_worker.endpoint_url_base)
+    base_url = require_url(runpod_worker.endpoint_url_base)
     headers = {"Content-Type": "application/json", "User-Agent": "runpod-worker"}
     key = api_key if api_key is not None else runpod_worker.api_key
     if key:
-        headers["Authorization"] = f"Bearer {_checked_key(key)}"
-    elif not _loopback(base_url):  # our service needs no keys on loopback
+        headers["Authorization"] = f"Bearer {_require_key(key)}"
+    elif not _is_loopback(base_url):  # our service needs no keys on loopback
         raise SettingsError(KEY_MISSING)
     return Access(base_url, headers, proxy_for(base_url))
 
@@ -47,7 +47,7 @@ def proxy_for(base_url: str) -> str | None:
         SettingsError: the proxy is not an HTTP URL.
     """
     parts = urlsplit(base_url)
-    proxy = None if _loopback(base_url) else getproxies().get(parts.scheme)
+    proxy = None if _is_loopback(base_url) else getproxies().get(parts.scheme)
     if not proxy or proxy_bypass(parts.hostname or ""):
         return None
     proxy = proxy if "://" in proxy else f"http://{proxy}"
@@ -56,7 +56,7 @@ def proxy_for(base_url: str) -> str | None:
     return proxy
 
 
-def checked_url(url: object) -> str:
+def require_url(url: object) -> str:
     """Return the base URL without a slash at its end."""
     parts = urlsplit(url) if isinstance(url, str) else None
     if parts is None or parts.scheme not in ("http", "https") or not parts.hostname:
@@ -64,14 +64,14 @@ def checked_url(url: object) -> str:
     return parts.geturl().rstrip("/")
 
 
-def checked_id(value: object, what: str) -> str:
+def require_id(value: object, what: str) -> str:
     """Return an endpoint's or job's id."""
     if not isinstance(value, str) or not value:
         raise SettingsError(f"{what}: expected a non-empty string, got {value!r} ({type(value).__name__})")
     return value
 
 
-def _checked_key(key: object) -> str:
+def _require_key(key: object) -> str:
     if not isinstance(key, str):
         raise SettingsError(f"api_key: expected a string, got {type(key).__name__}")
     key = key.strip()
@@ -80,7 +80,7 @@ def _checked_key(key: object) -> str:
     return key
 
 
-def _loopback(base_url: str) -> bool:
+def _is_loopback(base_url: str) -> bool:
     host = urlsplit(base_url).hostname or ""
     try:
         return ip_address(host).is_loopback

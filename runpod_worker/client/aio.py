@@ -14,7 +14,7 @@ from yarl import URL
 import runpod_worker
 from runpod_worker.core.errors import LinkDown
 
-from .access import access, checked_id, checked_url, proxy_for
+from .access import access, proxy_for, require_id, require_url
 from .calls import Calls, View
 from .exchange import Flow, Json, NoReply, NotSent, Pause, Reply, Request, Step
 from .handles import JobHandle
@@ -117,7 +117,7 @@ class AsyncioJob(JobHandle):
     ) -> None:
         if client is None:
             own_headers = access().headers if headers is None else headers
-            client = AsyncioClient(checked_url(runpod_worker.endpoint_url_base), own_headers, session)
+            client = AsyncioClient(require_url(runpod_worker.endpoint_url_base), own_headers, session)
         super().__init__(endpoint_id, job_id, client.calls)
         self._client = client
 
@@ -165,7 +165,7 @@ class AsyncioEndpoint:
     def __init__(
         self, endpoint_id: str, session: aiohttp.ClientSession | None = None, api_key: str | None = None
     ) -> None:
-        self.endpoint_id = checked_id(endpoint_id, "endpoint_id")
+        self.endpoint_id = require_id(endpoint_id, "endpoint_id")
         service = access(api_key)
         self.session = session
         self.headers = service.headers

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from typing import TypeVar
 
-from .access import access, checked_id
+from .access import access, require_id
 from .calls import Calls, View
 from .connections import Connections
 from .exchange import Flow, Json, NoReply, NotSent, Pause, Reply, Step
@@ -119,7 +119,7 @@ class Endpoint:
     """
 
     def __init__(self, endpoint_id: str, api_key: str | None = None) -> None:
-        self.endpoint_id = checked_id(endpoint_id, "endpoint_id")
+        self.endpoint_id = require_id(endpoint_id, "endpoint_id")
         self.rp_client = RunPodClient(api_key)
 
     def run(self, request_input: Json) -> Job:

@@ -16,9 +16,9 @@ from runpod_worker.core.backoff import Backoff
 from runpod_worker.core.errors import LinkDown, ServiceRefusal, WaitTimedOut
 
 from .exchange import Flow, Json, Request
-from .replies import decoded, final, job_error, view_in
+from .replies import decode_json, final, job_error, parse_view
 from .sending import Sender, pause
-from .submission import encoded, whole_request
+from .submission import as_request, encode_json
 
 MAX_POLL_S = 90.0
 """Longest long poll; a longer wait takes several. RunPod's edge cuts silent connections after 100 s (protocol A.1)."""
@@ -59,16 +59,16 @@ class Calls:
         job_id: str | None = None,
     ) -> Flow[Json]:
         """Return the JSON of the reply; `path` is below the base URL."""
-        body = None if data is None else encoded(data)
+        body = None if data is None else encode_json(data)
         request = Request(method=method, path=path, body=body, timeout_s=timeout)
         until = self.now() + timeout
         reply = yield from self._sender.send(request, until, repeatable=repeatable, job_id=job_id)
-        return decoded(reply, f"{method} {path}")
+        return decode_json(reply, f"{method} {path}")
 
     def submit(self, endpoint_id: str, request_input: Json) -> Flow[str]:
         """Submit a job and return its id."""
         path = endpoint_path(endpoint_id, "run")
-        view = yield from self.call("POST", path, whole_request(request_input))
+        view = yield from self.call("POST", path, as_request(request_input))
         return _job_id(view, path)
 
     def run_sync(self, endpoint_id: str, request_input: Json, timeout: float | None) -> Flow[Json]:
@@ -76,20 +76,20 @@ class Calls:
         deadline = self.now() + limit(timeout)
         poll_s = _poll_s(limit(timeout))
         path = endpoint_path(endpoint_id, "runsync", poll_s)
-        body = encoded(whole_request(request_input))
+        body = encode_json(as_request(request_input))
         request = Request(method="POST", path=path, body=body, timeout_s=poll_s + CALL_TIMEOUT_S)
         reply = yield from self._sender.send(request, deadline, repeatable=False)
-        view = view_in(reply, path)
+        view = parse_view(reply, path)
         if not final(view):
             view = yield from self.wait(endpoint_id, _job_id(view, path), deadline - self.now())
-        return completed(view)
+        return output_of(view)
 
     def view(self, endpoint_id: str, job_id: str, timeout: float = CALL_TIMEOUT_S) -> Flow[View]:
         """Return the view of a job."""
         path = job_path(endpoint_id, "status", job_id)
         request = Request(method="GET", path=path, timeout_s=timeout)
         reply = yield from self._sender.send(request, self.now() + timeout, repeatable=True, job_id=job_id)
-        return view_in(reply, path)
+        return parse_view(reply, path)
 
     def wait(self, endpoint_id: str, job_id: str, timeout: float) -> Flow[View]:
         """Wait for the end of a job and return its view.
@@ -131,7 +131,7 @@ class Calls:
             view = yield from self.view(endpoint_id, job_id, _until(deadline - self.now()))
             self._has_status_sync = False
             return view
-        return view_in(reply, path)
+        return parse_view(reply, path)
 
     def _count_early(self, early: int, sent_at: float, poll_s: float) -> int:
         """The number of early replies in a row. It sets the pause before the next request."""
@@ -148,7 +148,7 @@ class Calls:
         while True:
             sent_at = self.now()
             reply = yield from self._sender.send(request, math.inf, repeatable=True, job_id=job_id)
-            view = view_in(reply, path)
+            view = parse_view(reply, path)
             if view.get("stream"):
                 return [_output(piece, path) for piece in view["stream"]], 0
             if final(view):
@@ -165,7 +165,7 @@ class Calls:
             view = yield from self.view(endpoint_id, job_id)
         except ServiceRefusal as error:
             raise job_error({"id": job_id} | view) or error from error
-        completed(view)
+        output_of(view)
 
     def cancel(self, endpoint_id: str, job_id: str, timeout: float) -> Flow[View]:
         """Cancel a job, and return the reply."""
@@ -195,7 +195,7 @@ def limit(timeout: float | None) -> float:
     return math.inf if timeout is None else timeout
 
 
-def completed(view: View) -> Json:
+def output_of(view: View) -> Json:
     """Return the output in a view.
 
     Raises:

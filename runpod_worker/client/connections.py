@@ -94,7 +94,7 @@ class Connections:
                 idle = self._idle.pop()
             except IndexError:
                 return None
-            if self._now() - idle.since < MAX_IDLE_S and not _readable(idle.connection):
+            if self._now() - idle.since < MAX_IDLE_S and not _has_data(idle.connection):
                 return idle.connection
             idle.connection.close()
 
@@ -190,7 +190,7 @@ def _tls_context() -> ssl.SSLContext:
     return context
 
 
-def _readable(connection: HTTPConnection) -> bool:
+def _has_data(connection: HTTPConnection) -> bool:
     """Whether an idle connection has data. That means that the service closed or broke it."""
     with selectors.DefaultSelector() as selector:
         selector.register(connection.sock, selectors.EVENT_READ)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from .access import checked_id
-from .calls import Calls, View, completed, limit
+from .access import require_id
+from .calls import Calls, View, limit, output_of
 from .exchange import Flow, Json
 from .replies import final
 
@@ -12,8 +12,8 @@ class JobHandle:
     """A job's id, and its final view once a call has returned it."""
 
     def __init__(self, endpoint_id: str, job_id: str, calls: Calls) -> None:
-        self.endpoint_id = checked_id(endpoint_id, "endpoint_id")
-        self.job_id = checked_id(job_id, "job_id")
+        self.endpoint_id = require_id(endpoint_id, "endpoint_id")
+        self.job_id = require_id(job_id, "job_id")
         self._calls = calls
         self._last: View | None = None
 
@@ -47,9 +47,9 @@ class JobHandle:
 
     def _output(self, timeout: float | None) -> Flow[Json]:
         if timeout == 0 or self._last is not None:
-            return completed((yield from self._view()))
+            return output_of((yield from self._view()))
         view = yield from self._calls.wait(self.endpoint_id, self.job_id, limit(timeout))
-        return completed(self._remember(view))
+        return output_of(self._remember(view))
 
     def _chunks(self, early: int) -> Flow[tuple[list[Json], int]]:
         return self._calls.chunks(self.endpoint_id, self.job_id, early)

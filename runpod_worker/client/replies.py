@@ -51,7 +51,7 @@ _JOB_ERRORS: dict[str, type[JobError]] = {
 }
 
 
-def decoded(reply: Reply, where: str) -> Json:
+def decode_json(reply: Reply, where: str) -> Json:
     """Return the JSON of a reply.
 
     Raises:
@@ -67,13 +67,13 @@ def decoded(reply: Reply, where: str) -> Json:
         raise LinkDown(f"{where}: expected JSON from the job service, got {_excerpt(reply)}") from error
 
 
-def view_in(reply: Reply, where: str) -> dict[str, Json]:
+def parse_view(reply: Reply, where: str) -> dict[str, Json]:
     """Return the view in a reply.
 
     Raises:
         LinkDown: the body is not a view.
     """
-    view = decoded(reply, where)
+    view = decode_json(reply, where)
     if not isinstance(view, dict) or not isinstance(view.get("status"), str):
         raise LinkDown(f"{where}: expected a job with a status from the job service, got {_excerpt(reply)}")
     return view

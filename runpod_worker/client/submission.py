@@ -14,7 +14,7 @@ REQUEST_KEYS = frozenset({"input", "policy", "s3Config", "webhook", "webhookV2"}
 """The keys of a request (protocol A.3)."""
 
 
-def whole_request(value: Json) -> Json:
+def as_request(value: Json) -> Json:
     """Return `value` as a request.
 
     A mapping with `input`, and no keys but `webhook`, `webhookV2`, `policy` and `s3Config` beside it, is a whole
@@ -26,7 +26,7 @@ def whole_request(value: Json) -> Json:
     return {"input": value}
 
 
-def encoded(value: Json) -> bytes:
+def encode_json(value: Json) -> bytes:
     """Return `value` as JSON.
 
     Bytes become base64, NaN becomes null; dates, dataclasses and enums are encoded as msgspec does.

@@ -1,9 +1,12 @@
 """The interface of RunPod's SDK: `runpod.serverless.start({"handler": handler})` and its helpers.
 
 Code for the SDK needs only `import runpod_worker as runpod`; docs/compatibility.md lists the differences.
-starting: start(config). fitness: checks before the first job. progress: progress_update. local_api: `--rp_serve_api`.
-modules, utils: the SDK's module paths. as_runpod: lets `import runpod` find this package.
-"""
+
+starting           start(config)
+fitness, progress  checks before the first job; progress_update
+local_api          `--rp_serve_api`
+modules, utils     the SDK's module paths
+as_runpod          lets `import runpod` find this package"""
 
 from __future__ import annotations
 

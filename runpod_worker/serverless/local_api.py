@@ -1,7 +1,7 @@
-"""`--rp_serve_api`: the handler behind a job API on this machine, a real service and a real worker (protocol C.5).
+"""`--rp_serve_api`: serve the handler on this machine, through a real service and a real worker (protocol C.5).
 
-The service runs in a child process, this process runs the handler. Paths are answered as `/v2/ENDPOINT/run` and, as
-the SDK has them, as `/run`.
+The service runs in a child process; this process runs the handler. The service answers `/v2/ENDPOINT/run` and also the
+SDK's path, `/run`. This is the only module that brings service and worker together.
 """
 
 from __future__ import annotations
@@ -27,14 +27,16 @@ DAY_MS = 24 * 3600 * 1000
 
 
 class Listen(NamedTuple):
-    """Where the API is, and how many jobs run at once; 1: as many as the handler says."""
+    """The address of the API, and how many jobs run at the same time. At 1 the handler's own number applies."""
 
     host: str
     port: int
     concurrency: int = 1
 
 
-class _Order(msgspec.Struct):
+class _ServiceConfig(msgspec.Struct):
+    """What the service's process reads from its standard input."""
+
     host: str
     port: int
     endpoint: str
@@ -43,88 +45,89 @@ class _Order(msgspec.Struct):
 
 
 def serve_api(worker: Worker, settings: WorkerSettings, listen: Listen) -> int:
-    """Serve until told to stop; the exit code."""
+    """Serve until this process is asked to stop; return the exit code."""
     setup(settings.log_level, as_json=settings.endpoint_id is not None)
     worker.declaration()
     endpoint = settings.endpoint_id or ENDPOINT
     service = _start(
-        _Order(listen.host, listen.port, endpoint, settings.log_level, as_json=settings.endpoint_id is not None)
+        _ServiceConfig(listen.host, listen.port, endpoint, settings.log_level, as_json=settings.endpoint_id is not None)
     )
-    assert service.stdin is not None  # noqa: S101 - both are pipes
-    assert service.stdout is not None  # noqa: S101
-    url = service.stdout.readline().decode().strip()
+    url = service.stdout.readline().decode().strip() if service.stdout else ""
     if not url:
         return service.wait() or 1
     try:
         return run_with_agent(worker.declaration, _settings(settings, f"{url}/v2/{endpoint}", listen.concurrency))
     finally:
-        service.stdin.close()  # upon which it ends
+        if service.stdin:
+            service.stdin.close()  # the service then ends
         service.wait()
 
 
-def _start(order: _Order) -> subprocess.Popen[bytes]:
+def _start(config: _ServiceConfig) -> subprocess.Popen[bytes]:
     service = subprocess.Popen(  # noqa: S603 - this very interpreter, with our own module
         [sys.executable, "-P", "-m", __name__],
         env=with_package(environment()),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        process_group=0,  # a Ctrl-C at the terminal is for this process
+        process_group=0,  # Ctrl-C goes to this process only
     )
-    assert service.stdin is not None  # noqa: S101 - it is a pipe
-    service.stdin.write(msgspec.json.encode(order) + b"\n")
-    service.stdin.flush()
+    if service.stdin:
+        service.stdin.write(msgspec.json.encode(config) + b"\n")
+        service.stdin.flush()
     return service
 
 
 def _settings(settings: WorkerSettings, url: str, concurrency: int) -> WorkerSettings:
-    """The settings, with this service instead of any other."""
-    kept = {one.name: getattr(settings, one.name) for one in dataclasses.fields(settings)}
+    """The settings, with this service in place of the configured one."""
+    values = {field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)}
     for derived in ("take_url", "done_url", "stream_url", "ping_url", "api_key"):
-        del kept[derived]
+        del values[derived]
     if concurrency > 1:
-        kept["concurrency"] = concurrency
-    return worker_settings({**kept, "url": url}, env={})
+        values["concurrency"] = concurrency
+    return worker_settings({**values, "url": url}, env={})
 
 
 # ------------------------------------------------------------------ the service's process
 
 
 def _service_main() -> int:
-    order = msgspec.json.decode(sys.stdin.buffer.readline(), type=_Order)
-    setup(order.log_level, as_json=order.as_json)
+    config = msgspec.json.decode(sys.stdin.buffer.readline(), type=_ServiceConfig)
+    setup(config.log_level, as_json=config.as_json)
     try:
-        asyncio.run(_serve(order))
+        asyncio.run(_serve(config))
     except SettingsError as error:
         sys.stderr.write(f"error: {error}\n")
         return 1
     return 0
 
 
-async def _serve(order: _Order) -> None:
+async def _serve(config: _ServiceConfig) -> None:
     from runpod_worker.service.server import Server, is_loopback, open_stores
     from runpod_worker.service.settings import ServiceSettings, WebhookSettings
 
     settings = ServiceSettings(
-        host=order.host,
-        port=order.port,
+        host=config.host,
+        port=config.port,
         data=None,
         runsync_poll_timeout_s=DAY_MS / 1000,
         execution_timeout_ms=DAY_MS,
         webhooks=WebhookSettings(private=True),
     )
-    server = Server(settings, open_stores(settings), open_to_all=True, root_endpoint=order.endpoint)
-    if not is_loopback(order.host):
-        log.warning("local_api.open", extra={"host": order.host, "means": "everybody who reaches it may use it"})
-    gone = asyncio.Event()
+    server = Server(settings, open_stores(settings), open_to_all=True, root_endpoint=config.endpoint)
+    if not is_loopback(config.host):
+        log.warning(
+            "local_api.open", extra={"host": config.host, "means": "every program that can reach it may use it"}
+        )
+    stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
-    on_termination(gone.set)
-    loop.add_reader(sys.stdin.fileno(), gone.set)  # its end: whoever started us is gone, or wants us to end
+    on_termination(stopped.set)
+    loop.add_reader(sys.stdin.fileno(), stopped.set)  # end of file: our parent has exited, or asks us to
     try:
         await server.start()
         sys.stdout.write(server.url + "\n")
         sys.stdout.flush()
         os.set_blocking(sys.stdin.fileno(), False)
-        await gone.wait()
+        await stopped.wait()
     finally:
         await server.close()
 

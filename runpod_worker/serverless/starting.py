@@ -45,7 +45,7 @@ def start(config: Config) -> None:
         RunPodLogger().set_level(options.rp_log_level)
     settings = worker_settings({"log_level": options.rp_log_level})
     code = _run(config, options, settings)
-    if code or _once(options, settings):
+    if code or _runs_once(options, settings):
         sys.exit(code)
 
 
@@ -64,10 +64,10 @@ def _run(config: Config, options: flags.Flags, settings: WorkerSettings) -> int:
         return serve_api(_worker(config, deployed=False), settings, local if options.rp_serve_api else realtime)
     from runpod_worker.worker.launch import modes
 
-    return modes.run(_worker(config, deployed=not _once(options, settings)).declaration, options, settings)
+    return modes.run(_worker(config, deployed=not _runs_once(options, settings)).declaration, options, settings)
 
 
-def _once(options: flags.Flags, settings: WorkerSettings) -> bool:
+def _runs_once(options: flags.Flags, settings: WorkerSettings) -> bool:
     """Whether the handler runs once, on a test input."""
     if channel_fd() is not None or options.rp_serve_api or sdk_settings().realtime_port:
         return False

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from runpod_worker.client.exchange import Reply
-from runpod_worker.client.replies import decoded, job_error, refusal, retry_after, view_in
+from runpod_worker.client.replies import decode_json, job_error, parse_view, refusal, retry_after
 from runpod_worker.core import errors
 
 JOB = "job-1"
@@ -113,13 +113,13 @@ def test_failure_without_an_error_is_still_a_sentence() -> None:
 
 
 def test_nan_from_an_old_worker_is_read() -> None:
-    assert str(decoded(reply(200, b'{"output": NaN}'), "GET x")["output"]) == "nan"
+    assert str(decode_json(reply(200, b'{"output": NaN}'), "GET x")["output"]) == "nan"
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b"{}", b'{"status": 7}', b"\xff"])
 def test_garbage_instead_of_a_job_is_a_link_error(body: bytes) -> None:
     with pytest.raises(errors.LinkDown, match="expected"):
-        view_in(reply(200, body), "GET x")
+        parse_view(reply(200, body), "GET x")
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from runpod_worker.client.submission import encoded, whole_request
+from runpod_worker.client.submission import as_request, encode_json
 from runpod_worker.core.errors import BadRequest
 
 
@@ -22,7 +22,7 @@ from runpod_worker.core.errors import BadRequest
     ],
 )
 def test_input_with_known_keys_only_is_a_whole_request(value: Any) -> None:
-    assert whole_request(value) is value
+    assert as_request(value) is value
 
 
 @pytest.mark.parametrize(
@@ -40,11 +40,13 @@ def test_input_with_known_keys_only_is_a_whole_request(value: Any) -> None:
     ],
 )
 def test_anything_else_is_the_input(value: Any) -> None:
-    assert whole_request(value) == {"input": value}
+    assert as_request(value) == {"input": value}
 
 
 def test_request_is_sent_as_compact_utf8_json() -> None:
-    assert encoded({"input": {"prompt": "bøøm", "raw": b"abc"}}) == '{"input":{"prompt":"bøøm","raw":"YWJj"}}'.encode()
+    assert (
+        encode_json({"input": {"prompt": "bøøm", "raw": b"abc"}}) == '{"input":{"prompt":"bøøm","raw":"YWJj"}}'.encode()
+    )
 
 
 def test_dataclasses_can_be_inputs() -> None:
@@ -52,12 +54,12 @@ def test_dataclasses_can_be_inputs() -> None:
     class Prompt:
         text: str
 
-    assert encoded({"input": Prompt("a cat")}) == b'{"input":{"text":"a cat"}}'
+    assert encode_json({"input": Prompt("a cat")}) == b'{"input":{"text":"a cat"}}'
 
 
 def test_a_value_that_is_not_json_is_named_by_its_path() -> None:
     with pytest.raises(BadRequest, match=r"^input\.pictures\[1\]: object cannot be sent as JSON"):
-        encoded({"input": {"pictures": ["a", object()]}})
+        encode_json({"input": {"pictures": ["a", object()]}})
 
 
 def test_an_input_that_contains_itself_is_refused() -> None:
@@ -65,4 +67,4 @@ def test_an_input_that_contains_itself_is_refused() -> None:
     loop["self"] = loop
 
     with pytest.raises(BadRequest, match="dict cannot be sent as JSON"):
-        encoded({"input": loop})
+        encode_json({"input": loop})

@@ -1,4 +1,7 @@
-"""The asyncio client, where RunPod's SDK has it."""
+"""The asyncio client under the module path of RunPod's SDK.
+
+asyncio_runner  its `Endpoint` and `Job`
+"""
 
 from .asyncio_runner import Endpoint, Job
 

@@ -1,7 +1,9 @@
 """Lets `import runpod` import this package, even if RunPod's SDK is installed.
 
-This folder contains a package `runpod`. With this folder on PYTHONPATH, every Python process finds that package before
-installed ones, child processes of the handler included. It aliases `runpod_worker`: `runpod.serverless.utils` *is*
+runpod  a package that replaces the SDK's
+
+With this folder on PYTHONPATH, every Python process finds that package before installed ones, child processes
+of the handler included. It aliases `runpod_worker`: `runpod.serverless.utils` *is*
 `runpod_worker.serverless.utils`.
 """
 

@@ -1,4 +1,7 @@
-"""Modules that code for RunPod's SDK imports: rp_fitness, rp_logger, rp_progress."""
+"""Modules that code for RunPod's SDK imports.
+
+rp_fitness, rp_logger, rp_progress  as the SDK names them
+"""
 
 from __future__ import annotations
 

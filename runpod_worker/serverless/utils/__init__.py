@@ -1,7 +1,9 @@
 """Helpers for handlers, with the names of RunPod's SDK. Each module is loaded at first use.
 
-rp_cleanup, rp_cuda, rp_debugger, rp_download, rp_model_cache, rp_ssrf, rp_upload, rp_validator, rp_volume_cache.
-"""
+rp_download, rp_ssrf, rp_cleanup          files from addresses, safe addresses, removing files
+rp_upload, rp_volume_cache                files to a bucket; folders on the volume
+rp_model_cache, rp_cuda                   models on disk, GPUs
+rp_validator, rp_debugger                 checks of an input, times of its steps"""
 
 from __future__ import annotations
 
