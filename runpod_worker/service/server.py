@@ -101,6 +101,8 @@ class Server:
         self._now = now
         self._tasks: list[asyncio.Task[None]] = []
         self._runner: web.ServerRunner | None = None
+        self._binding: asyncio.Task[None] | None = None
+        self._closing: asyncio.Task[None] | None = None
         self.failed = asyncio.Event()
         self.service = Service(stores.jobs, settings, now=now, on_owed=self._owed)
         self._webhooks = self._make_webhooks(random)
@@ -114,32 +116,46 @@ class Server:
         self.url = ""
         """Where the service listens, once it does."""
 
-    async def start(self) -> None:
-        """Listen. Returns when requests are answered.
+    async def start(self, *, listen: bool = True) -> None:
+        """Begin to work, and listen. Returns when requests are answered; without `listen`, by `app.handle` only.
 
         Raises:
             SettingsError: there are no keys, and the host is not this machine only; or the port cannot be had.
         """
-        self._check_host()
+        if listen:
+            self._check_host()
         await self.service.sweep.start()
-        server = DisconnectServer(self.app, body_limit=self._body_limit())
-        self._runner = web.ServerRunner(server, shutdown_timeout=self._settings.drain_s)
-        await self._runner.setup()
-        site = web.TCPSite(self._runner, self._settings.host, self._settings.port, backlog=BACKLOG)
-        try:
-            await site.start()
-        except OSError as exc:
-            raise SettingsError(f"port: cannot listen on {site.name}: {exc.strerror}") from exc
-        self.url = self._bound()
+        if listen:
+            await self._listen()
         self._begin("sweep", self.service.sweep.run())
         self._begin("webhooks", self._webhooks.run())
         if self._stores.files is not None:
             self._begin("file-sweep", self._sweep_files(self._stores.files))
-        log.info("service.listening", extra={"url": self.url})
+        if listen:
+            log.info("service.listening", extra={"url": self.url})
+
+    async def _listen(self) -> None:
+        server = DisconnectServer(self.app, body_limit=self._body_limit())
+        self._runner = web.ServerRunner(server, shutdown_timeout=self._settings.drain_s)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, self._settings.host, self._settings.port, backlog=BACKLOG)
+        self._binding = asyncio.create_task(site.start())
+        try:
+            await asyncio.shield(self._binding)  # interrupted, it would leave a socket open that no one knows
+        except OSError as exc:
+            raise SettingsError(f"port: cannot listen on {site.name}: {exc.strerror}") from exc
+        self.url = self._bound()
 
     async def close(self) -> None:
-        """Answer everyone who waits, let the other requests finish, write what is under way."""
+        """Answer every long poll, let the other requests finish, write what is under way. A second call waits too."""
+        if self._closing is None:
+            self._closing = asyncio.create_task(self._close())
+        await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
         self.service.drain()
+        if self._binding is not None:
+            await asyncio.wait([self._binding])
         if self._runner is not None:
             await self._runner.cleanup()
         for task in self._tasks:

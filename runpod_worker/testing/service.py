@@ -1,0 +1,122 @@
+"""The real job service, called in this process: the fake that cannot differ from the service."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import msgspec
+
+from runpod_worker.core.errors import ServiceRefusal
+from runpod_worker.service.http.replies import Answer, FileReply, Reply
+from runpod_worker.service.http.requests import PlainRequest, Request
+from runpod_worker.service.server import Server, Stores, open_stores
+from runpod_worker.service.settings import ServiceSettings
+
+ORIGIN = "http://in-process"
+
+
+class ServiceReply(NamedTuple):
+    """A whole reply. The names of headers are in lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        """The body, decoded."""
+        return msgspec.json.decode(self.body)
+
+
+class InProcessService:
+    """A job service without a socket, by default in memory: `async with InProcessService() as service: ...`.
+
+    Args:
+        settings: the service's settings; by default jobs are in memory and files are not stored.
+        endpoint: the endpoint of `request`.
+        now: the service's clock in seconds since the epoch, such as a `ManualClock`.
+        random: spreads the retries of webhooks.
+        stores: where things are kept, by default what the settings say.
+    """
+
+    def __init__(
+        self,
+        settings: ServiceSettings | None = None,
+        *,
+        endpoint: str = "ep",
+        now: Callable[[], float] = time.time,  # noqa: TID251 - the default is the real clock
+        random: Callable[[], float] = random.random,
+        stores: Stores | None = None,
+    ) -> None:
+        settings = settings or ServiceSettings()
+        self.endpoint = endpoint
+        self.server = Server(settings, stores or open_stores(settings), now=now, random=random)
+        self._running = False
+
+    async def __aenter__(self) -> InProcessService:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_exc: object) -> None:
+        await self.close()
+
+    async def start(self) -> None:
+        """Start the service's loops."""
+        await self.server.start(listen=False)
+        self._running = True
+
+    async def close(self) -> None:
+        """Answer every long poll and end the loops. From now on requests fail as to a service that is gone."""
+        self._running = False
+        await self.server.close()
+
+    async def handle(self, request: Request) -> Answer:
+        """Answer a request.
+
+        Raises:
+            ConnectionRefusedError: the service does not run.
+        """
+        if not self._running:
+            raise ConnectionRefusedError("the service does not run")
+        return await self.server.app.handle(request)
+
+    async def request(
+        self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None
+    ) -> ServiceReply:
+        """Send a caller's request to the endpoint: `await service.request("POST", "/run", {"input": 1})`.
+
+        `body` is sent as JSON, bytes as they are.
+        """
+        content = body if isinstance(body, bytes) else b"" if body is None else msgspec.json.encode(body)
+        target = f"/v2/{self.endpoint}{path}"
+        return await read_reply(await self.handle(PlainRequest(method, target, headers, content, origin=ORIGIN)))
+
+    async def submit(self, source: Any, **fields: Any) -> str:
+        """Submit a job with this input; returns its id. `fields` are further keys of the request, such as `policy`."""
+        reply = await self.request("POST", "/run", {"input": source, **fields})
+        if reply.status != 200:
+            raise ServiceRefusal(f"{reply.status}: {reply.body.decode()}")
+        return str(reply.json["id"])
+
+    async def view(self, job_id: str) -> dict[str, Any]:
+        """The job as its caller sees it."""
+        return dict((await self.request("GET", f"/status/{job_id}")).json)
+
+
+async def read_reply(answer: Answer) -> ServiceReply:
+    """The whole reply. A file is read, a stream is collected to its end."""
+    if isinstance(answer, Reply):
+        return ServiceReply(answer.status, _parse_head(answer.head), answer.content)
+    headers = {name.lower(): value for name, value in answer.headers.items()}
+    if isinstance(answer, FileReply):
+        return ServiceReply(200, headers, await asyncio.to_thread(answer.path.read_bytes))
+    return ServiceReply(200, headers, b"".join([piece async for piece in answer.pieces]))
+
+
+def _parse_head(head: bytes) -> dict[str, str]:
+    lines = [line.partition(": ") for line in head.decode().split("\r\n") if line]
+    return {name.lower(): value for name, _, value in lines}
