@@ -24,7 +24,7 @@ import uvloop
 from benchmarks import blocks
 from benchmarks.contenders import OURS, running
 from benchmarks.outage import Service
-from runpod_worker.core.prefetch import Capacity
+from runpod_worker.core.prefetch import PrefetchEstimator
 
 WORKERS = 4
 SHORT_S, LONG_S = 0.05, 10.0
@@ -54,8 +54,8 @@ class Simulated:
     """One worker: its slot, its prefetched jobs, and the jobs it has requested."""
 
     def __init__(self, prefetch_s: float) -> None:
-        self.capacity = Capacity(ahead_s=prefetch_s, ahead_jobs=32 if prefetch_s else 0)
-        self.capacity.answered(ROUND_TRIP_S)
+        self.estimator = PrefetchEstimator(prefetch_s=prefetch_s, prefetch_jobs=32 if prefetch_s else 0)
+        self.estimator.add_round_trip(ROUND_TRIP_S)
         self.held: deque[Job] = deque()
         self.requested = 0
         self.started_at: float | None = None
@@ -67,7 +67,7 @@ class Simulated:
     def wanted(self, now: float) -> int:
         """How many more jobs it requests."""
         free = int(self.started_at is None)
-        return self.capacity.wanted(free, self.elapsed(now)) - len(self.held) - self.requested
+        return self.estimator.jobs_wanted(free, self.elapsed(now)) - len(self.held) - self.requested
 
 
 class Simulation:
@@ -109,7 +109,7 @@ class Simulation:
         for _ in range(max(0, worker.wanted(self._now))):
             worker.requested += 1
             self._later(self._now + ROUND_TRIP_S / 2, lambda: self._on_request(worker))
-        due = worker.capacity.due_in(worker.elapsed(self._now))
+        due = worker.estimator.due_in(worker.elapsed(self._now))
         if due is not None and worker.started_at is not None:
             self._later(self._now + due, lambda started_at=worker.started_at: self._on_due(worker, started_at))  # type: ignore[misc]
 
@@ -130,7 +130,7 @@ class Simulation:
             self._watch(worker, job)
 
     def _watch(self, worker: Simulated, job: Job) -> None:
-        remaining_s = max(map(worker.capacity.outlived_in, worker.elapsed(self._now)), default=0.0)
+        remaining_s = max((worker.estimator.outlier_s - elapsed for elapsed in worker.elapsed(self._now)), default=0.0)
         if remaining_s > 1e-6:  # rounding would repeat it forever
             self._later(self._now + remaining_s, lambda: job in worker.held and self._watch(worker, job))  # type: ignore[arg-type,func-returns-value]
         elif job in worker.held and worker.started_at is not None:  # blocked: back to the front of the queue
@@ -146,7 +146,7 @@ class Simulation:
 
     def _on_end(self, worker: Simulated, job: Job) -> None:
         worker.started_at = None
-        worker.capacity.ended(job[1])
+        worker.estimator.add_duration(job[1])
         if worker.held:
             self._start(worker)
         else:

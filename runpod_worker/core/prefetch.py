@@ -1,13 +1,13 @@
 """Every rule about how many jobs a worker asks for, and when, lives in this file.
 
 1. A free slot wants a job at once.
-2. A job may be held ahead of a busy slot only if that slot is expected to free within the *lead*: one round trip to the
+2. Prefetch a job for a busy slot only if that slot is expected to be free within the *lead*: one round trip to the
    service plus the time a job takes to prepare. Then the job waits here no longer than its transport would take anyway.
-3. What is expected is the *mean residual life*: the mean of `d - e` over the recent durations `d` longer than the time
-   `e` the running job has had. So 50 ms jobs among 10 s ones are never taken ahead (at 0 ms the mean is seconds, and
-   whatever lived past 50 ms will live for seconds), while 50 ms jobs alone are taken one round trip before the end.
-4. When several jobs fit into the lead, several are asked for: jobs of no duration travel in batches.
-5. Nothing is known before the first jobs have ended, nor of a job that outlives all recent ones: nothing is held ahead.
+3. The expectation is the *mean residual life*: the mean of `d - e` over the recent durations `d` longer than the time
+   `e` the running job has had. So 50 ms jobs among 10 s ones are never prefetched (at 0 ms the mean is seconds, and a
+   job that lived past 50 ms will live for seconds); 50 ms jobs alone are prefetched one round trip before the end.
+4. When several jobs fit into the lead, ask for several: jobs of no duration travel in batches.
+5. Prefetch nothing before the first jobs have ended, nor behind a job that runs longer than all recent ones.
 """
 
 from __future__ import annotations
@@ -18,29 +18,29 @@ from collections import deque
 from collections.abc import Iterable
 from itertools import accumulate
 
-WINDOW = 64
-"""How many recent durations are looked at."""
+WINDOW_JOBS = 64
+"""How many recent durations count."""
 
 TURNAROUND_S = 50e-6
-"""What a slot needs from one job to the next even if the handler does nothing; no duration counts as less."""
+"""The time a slot needs from one job to the next even if the handler does nothing; no duration counts as less."""
 
 SMOOTHING = 1 / 8
 """Weight of a new measurement, as TCP smooths its round trips (RFC 6298)."""
 
-LATE_S = 0.0015
-"""What a timer of the event loop may be late (uvloop's have steps of 1 ms), and the way to the executor."""
+TIMER_DELAY_S = 0.0015
+"""How late a timer of the event loop may be (uvloop counts in milliseconds), and the way to the executor."""
 
 ROUNDING_S = 1e-9
-"""So that the moment `due_in` names is one at which `wanted` agrees."""
+"""Makes `jobs_wanted` agree at the moment that `due_in` names."""
 
-OUTLIVED = 1.25
-"""A job this many times longer than all recent ones (and one lead more) is no straggler: it is another kind of job."""
+OUTLIER_FACTOR = 1.25
+"""A job that runs this many times longer than all recent ones (and one lead more) is another kind of job."""
 
 
 class Durations:
-    """How long recent jobs ran, and what that says about one that is running."""
+    """How long recent jobs ran, and how much longer a running one is expected to run."""
 
-    def __init__(self, window: int = WINDOW) -> None:
+    def __init__(self, window: int = WINDOW_JOBS) -> None:
         self._recent: deque[float] = deque()
         self._sorted: list[float] = []
         self._window = window
@@ -75,7 +75,7 @@ class Durations:
         return self._longer(index) - elapsed_s if index < len(self._sorted) else math.inf
 
     def due_in(self, elapsed_s: float, lead_s: float) -> float | None:
-        """In what time the expected rest falls to `lead_s`; None: never, as far as is known."""
+        """In what time `residual` falls to `lead_s`; None: never, by what recent jobs say."""
         ends = self._sorted
         for index in range(bisect_right(ends, elapsed_s), len(ends)):
             begins = max(elapsed_s, ends[index - 1] if index else 0.0, self._longer(index) - lead_s)
@@ -112,65 +112,66 @@ class _Smoothed:
         return None if self._mean is None else self._mean + 4 * self._deviation
 
 
-class Capacity:
-    """How many jobs to hold now, learned from how jobs and requests went so far."""
+class PrefetchEstimator:
+    """Says how many jobs to hold now, by how recent jobs and requests went."""
 
-    def __init__(self, *, ahead_s: float, ahead_jobs: int) -> None:
-        """`ahead_s` and `ahead_jobs` bound, per slot, for how long and how many jobs are held ahead. 0: none at all."""
-        self._ahead_s = ahead_s
-        self._ahead_jobs = ahead_jobs
+    def __init__(self, *, prefetch_s: float, prefetch_jobs: int) -> None:
+        """Hold no job longer than `prefetch_s` before its slot is free, and no more than `prefetch_jobs` for one slot.
+
+        0 switches prefetch off.
+        """
+        self._prefetch_s = prefetch_s
+        self._prefetch_jobs = prefetch_jobs
         self._durations = Durations()
         self._round_trip = _Smoothed()
         self._preparation = _Smoothed()
 
-    def ended(self, duration_s: float) -> None:
-        """A job kept its slot for `duration_s`."""
+    def add_duration(self, duration_s: float) -> None:
+        """Learn how long a job kept its slot."""
         self._durations.add(duration_s)
 
-    def answered(self, round_trip_s: float) -> None:
-        """The service answered a small request that it does not hold after `round_trip_s`."""
+    def add_round_trip(self, round_trip_s: float) -> None:
+        """Learn how long the service took to answer a small request that it does not hold."""
         self._round_trip.add(round_trip_s)
 
-    def prepared(self, preparation_s: float) -> None:
-        """A job that had a free slot needed `preparation_s` until its input was ready."""
+    def add_preparation(self, preparation_s: float) -> None:
+        """Learn how long a job that had a free slot needed until its input was ready."""
         self._preparation.add(preparation_s)
 
     @property
     def lead_s(self) -> float:
-        """The time before a slot frees at which its next job should be asked for; 0 while no round trip is known."""
+        """How long before a slot is free to ask for its next job; 0 while no round trip is known."""
         round_trip = self._round_trip.value
-        if round_trip is None or self._ahead_jobs <= 0:
+        if round_trip is None or self._prefetch_jobs <= 0:
             return 0.0
-        return min(round_trip + (self._preparation.value or 0.0) + LATE_S, self._ahead_s)
+        return min(round_trip + (self._preparation.value or 0.0) + TIMER_DELAY_S, self._prefetch_s)
 
-    def wanted(self, free: int, running: Iterable[float]) -> int:
-        """How many jobs should wait for a slot: one for each free one, and those that may be held ahead.
+    @property
+    def outlier_s(self) -> float:
+        """A job that has run for longer is of another kind than the recent ones: nothing should wait behind it."""
+        return self._durations.longest * OUTLIER_FACTOR + self.lead_s
 
-        `running` are the times for which the busy slots' jobs have run.
+    def jobs_wanted(self, free: int, running: Iterable[float]) -> int:
+        """Return how many jobs should wait for a slot: one for each free slot, and the prefetched ones.
+
+        `running`: for how long each job in a busy slot has run.
         """
         lead = self.lead_s
         if lead <= 0:
             return free
-        jobs = free * (1 + self._ahead(0.0, lead)) if free else 0
-        return jobs + sum(self._ahead(elapsed, lead) for elapsed in running)
+        jobs = free * (1 + self._prefetched(0.0, lead)) if free else 0
+        return jobs + sum(self._prefetched(elapsed, lead) for elapsed in running)
 
     def due_in(self, running: Iterable[float]) -> float | None:
-        """In what time a busy slot wants one more job than `wanted` says now; None: not before something happens."""
+        """Return in what time a busy slot that has no prefetched job wants one; None: not before another event."""
         lead = self.lead_s
         if lead <= 0:
             return None
-        times = (self._durations.due_in(elapsed, lead) for elapsed in running if not self._ahead(elapsed, lead))
+        times = (self._durations.due_in(elapsed, lead) for elapsed in running if not self._prefetched(elapsed, lead))
         return min((time for time in times if time is not None), default=None)
 
-    def outlived_in(self, elapsed_s: float) -> float:
-        """In what time a job that has run for `elapsed_s` turns out to be of another kind than the recent ones.
-
-        From then on nothing may be held ahead of its slot, and what is held should go back.
-        """
-        return self._durations.longest * OUTLIVED + self.lead_s - elapsed_s
-
-    def _ahead(self, elapsed_s: float, lead_s: float) -> int:
+    def _prefetched(self, elapsed_s: float, lead_s: float) -> int:
         residual = self._durations.residual(elapsed_s)
         if residual > lead_s + ROUNDING_S:
             return 0
-        return min(1 + max(0, int((lead_s - residual) / self._durations.mean)), self._ahead_jobs)
+        return min(1 + max(0, int((lead_s - residual) / self._durations.mean)), self._prefetch_jobs)

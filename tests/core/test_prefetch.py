@@ -10,97 +10,99 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runpod_worker.core.prefetch import TURNAROUND_S, WINDOW, Capacity, Durations
+from runpod_worker.core.prefetch import TURNAROUND_S, WINDOW_JOBS, Durations, PrefetchEstimator
 
 durations = st.lists(st.floats(1e-4, 1e3), min_size=1, max_size=100)
 
 
-def learned(*seconds: float, round_trip_s: float = 0.02, ahead_s: float = 0.5, ahead_jobs: int = 32) -> Capacity:
-    capacity = Capacity(ahead_s=ahead_s, ahead_jobs=ahead_jobs)
+def learned(
+    *seconds: float, round_trip_s: float = 0.02, prefetch_s: float = 0.5, prefetch_jobs: int = 32
+) -> PrefetchEstimator:
+    estimator = PrefetchEstimator(prefetch_s=prefetch_s, prefetch_jobs=prefetch_jobs)
     for _ in range(50):
-        capacity.answered(round_trip_s)
-    for one in seconds:
-        capacity.ended(one)
-    return capacity
+        estimator.add_round_trip(round_trip_s)
+    for duration in seconds:
+        estimator.add_duration(duration)
+    return estimator
 
 
 # ---------------------------------------------------------------- the rule
 
 
 def test_a_free_slot_wants_a_job_before_anything_is_known() -> None:
-    assert Capacity(ahead_s=0.5, ahead_jobs=32).wanted(3, []) == 3
+    assert PrefetchEstimator(prefetch_s=0.5, prefetch_jobs=32).jobs_wanted(3, []) == 3
 
 
-def test_nothing_is_taken_ahead_while_durations_are_unknown() -> None:
-    assert learned().wanted(0, [0.001]) == 0
+def test_nothing_is_prefetched_while_durations_are_unknown() -> None:
+    assert learned().jobs_wanted(0, [0.001]) == 0
 
 
 def test_a_job_is_taken_one_round_trip_before_the_end() -> None:
-    capacity = learned(*[0.05] * 10)
+    estimator = learned(*[0.05] * 10)
 
-    assert capacity.wanted(0, [0.0]) == 0
-    assert capacity.wanted(0, [0.025]) == 0
-    assert capacity.wanted(0, [0.035]) == 1
-    assert capacity.due_in([0.0]) == pytest.approx(0.05 - capacity.lead_s)
+    assert estimator.jobs_wanted(0, [0.0]) == 0
+    assert estimator.jobs_wanted(0, [0.025]) == 0
+    assert estimator.jobs_wanted(0, [0.035]) == 1
+    assert estimator.due_in([0.0]) == pytest.approx(0.05 - estimator.lead_s)
 
 
 def test_preparation_makes_the_lead_longer() -> None:
-    capacity = learned(*[1.0] * 10)
+    estimator = learned(*[1.0] * 10)
     for _ in range(50):
-        capacity.prepared(0.1)
+        estimator.add_preparation(0.1)
 
-    assert capacity.lead_s == pytest.approx(0.12, rel=0.2)
+    assert estimator.lead_s == pytest.approx(0.12, rel=0.2)
 
 
 def test_the_lead_is_bounded() -> None:
-    assert learned(1.0, round_trip_s=9.0, ahead_s=0.25).lead_s == 0.25
+    assert learned(1.0, round_trip_s=9.0, prefetch_s=0.25).lead_s == 0.25
 
 
 def test_a_job_that_outlives_all_recent_ones_has_nothing_waiting_behind_it() -> None:
-    capacity = learned(*[0.05] * 10)
+    estimator = learned(*[0.05] * 10)
 
-    assert capacity.wanted(0, [0.051]) == 0
-    assert capacity.due_in([0.051]) is None
-    assert capacity.outlived_in(0.05) > 0 > capacity.outlived_in(0.5)
+    assert estimator.jobs_wanted(0, [0.051]) == 0
+    assert estimator.due_in([0.051]) is None
+    assert 0.05 < estimator.outlier_s < 0.5
 
 
-def test_short_jobs_among_long_ones_are_never_taken_ahead() -> None:
-    capacity = learned(*[0.05] * 60, *[10.0] * 4)
+def test_short_jobs_among_long_ones_are_never_prefetched() -> None:
+    estimator = learned(*[0.05] * 60, *[10.0] * 4)
 
     for elapsed in (0.0, 0.04, 0.049, 0.0499, 0.06, 1.0, 9.0):
-        assert capacity.wanted(0, [elapsed]) == 0
-    assert capacity.wanted(0, [9.99]) == 1
+        assert estimator.jobs_wanted(0, [elapsed]) == 0
+    assert estimator.jobs_wanted(0, [9.99]) == 1
 
 
 def test_jobs_of_no_duration_travel_in_batches() -> None:
-    assert learned(*[0.0] * 10).wanted(1, []) == 33
-    assert learned(*[0.0] * 10, ahead_jobs=5).wanted(1, []) == 6
+    assert learned(*[0.0] * 10).jobs_wanted(1, []) == 33
+    assert learned(*[0.0] * 10, prefetch_jobs=5).jobs_wanted(1, []) == 6
 
 
-def test_as_many_jobs_are_taken_ahead_as_fit_into_the_lead() -> None:
-    capacity = learned(*[0.004] * 10)
+def test_as_many_jobs_are_prefetched_as_fit_into_the_lead() -> None:
+    estimator = learned(*[0.004] * 10)
 
-    assert capacity.wanted(0, [0.0]) == 1 + int((capacity.lead_s - 0.004) / 0.004)
+    assert estimator.jobs_wanted(0, [0.0]) == 1 + int((estimator.lead_s - 0.004) / 0.004)
 
 
-@pytest.mark.parametrize(("ahead_s", "ahead_jobs"), [(0.0, 32), (0.5, 0)])
-def test_taking_ahead_can_be_switched_off(ahead_s: float, ahead_jobs: int) -> None:
-    capacity = learned(*[0.001] * 10, ahead_s=ahead_s, ahead_jobs=ahead_jobs)
+@pytest.mark.parametrize(("prefetch_s", "prefetch_jobs"), [(0.0, 32), (0.5, 0)])
+def test_prefetch_can_be_switched_off(prefetch_s: float, prefetch_jobs: int) -> None:
+    estimator = learned(*[0.001] * 10, prefetch_s=prefetch_s, prefetch_jobs=prefetch_jobs)
 
-    assert capacity.wanted(1, [0.0009]) == 1
-    assert capacity.due_in([0.0]) is None
+    assert estimator.jobs_wanted(1, [0.0009]) == 1
+    assert estimator.due_in([0.0]) is None
 
 
 # ---------------------------------------------------------------- its properties
 
 
 @given(durations, st.floats(0, 1e3))
-def test_the_expected_rest_is_the_mean_over_the_longer_ones(seconds: list[float], elapsed: float) -> None:
+def test_the_residual_is_the_mean_over_the_longer_ones(seconds: list[float], elapsed: float) -> None:
     known = Durations()
-    for one in seconds:
-        known.add(one)
+    for duration in seconds:
+        known.add(duration)
 
-    longer = [one - elapsed for one in seconds[-WINDOW:] if one > elapsed]
+    longer = [duration - elapsed for duration in seconds[-WINDOW_JOBS:] if duration > elapsed]
 
     expected = statistics.fmean(longer) if longer else math.inf
     assert known.residual(elapsed) == pytest.approx(expected, rel=1e-6, abs=1e-6)
@@ -111,13 +113,16 @@ def test_the_time_named_is_the_first_at_which_the_rule_is_true(
     seconds: list[float], elapsed: float, lead: float
 ) -> None:
     known = Durations()
-    for one in seconds:
-        known.add(one)
+    for duration in seconds:
+        known.add(duration)
 
     due = known.due_in(elapsed, lead)
 
     if due is None:
-        assert all(known.residual(at) > lead - 1e-6 for at in [elapsed, *(one for one in seconds if one > elapsed)])
+        assert all(
+            known.residual(at) > lead - 1e-6
+            for at in [elapsed, *(duration for duration in seconds if duration > elapsed)]
+        )
     else:
         assert due >= 0
         assert known.residual(elapsed + due) <= lead + 1e-6
@@ -128,15 +133,15 @@ def test_the_time_named_is_the_first_at_which_the_rule_is_true(
 def test_a_free_slot_always_wants_a_job_and_the_bounds_hold(
     seconds: list[float], free: int, running: list[float]
 ) -> None:
-    capacity = learned(*seconds, ahead_jobs=4)
+    estimator = learned(*seconds, prefetch_jobs=4)
 
-    assert free <= capacity.wanted(free, running) <= free + 4 * (free + len(running))
+    assert free <= estimator.jobs_wanted(free, running) <= free + 4 * (free + len(running))
 
 
 def test_only_recent_durations_count() -> None:
     known = Durations()
-    for one in [10.0] * 5 + [0.05] * WINDOW:
-        known.add(one)
+    for duration in [10.0] * 5 + [0.05] * WINDOW_JOBS:
+        known.add(duration)
 
     assert known.longest == 0.05
     assert known.mean == pytest.approx(0.05)
@@ -149,10 +154,10 @@ def test_no_duration_counts_as_less_than_the_turnaround() -> None:
     assert known.mean == TURNAROUND_S
 
 
-# ---------------------------------------------------------------- no hostages
+# ---------------------------------------------------------------- behind long jobs
 
 
-def waits(ahead_jobs: int, *, seed: int, workers: int = 4, jobs: int = 2000, load: float = 0.8) -> list[float]:
+def waits(prefetch_jobs: int, *, seed: int, workers: int = 4, jobs: int = 2000, load: float = 0.8) -> list[float]:
     """Simulate workers that share a backlog of 50 ms and (one in twenty) 10 s jobs: how long each job waited."""
     chance = random.Random(seed)
     lengths = [10.0 if chance.random() < 0.05 else 0.05 for _ in range(jobs)]
@@ -161,7 +166,7 @@ def waits(ahead_jobs: int, *, seed: int, workers: int = 4, jobs: int = 2000, loa
     for _ in range(jobs):
         at += chance.expovariate(pace)
         arrivals.append(at)
-    return _Simulation(lengths, arrivals, workers, ahead_jobs).run()
+    return _Simulation(lengths, arrivals, workers, prefetch_jobs).run()
 
 
 class _Simulation:
@@ -169,10 +174,10 @@ class _Simulation:
 
     TRIP_S = 0.02
 
-    def __init__(self, lengths: list[float], arrivals: list[float], workers: int, ahead_jobs: int) -> None:
+    def __init__(self, lengths: list[float], arrivals: list[float], workers: int, prefetch_jobs: int) -> None:
         self.lengths = lengths
         self.arrivals = arrivals
-        self.capacity = [learned(round_trip_s=self.TRIP_S, ahead_jobs=ahead_jobs) for _ in range(workers)]
+        self.estimator = [learned(round_trip_s=self.TRIP_S, prefetch_jobs=prefetch_jobs) for _ in range(workers)]
         self.held: list[deque[int]] = [deque() for _ in range(workers)]
         self.busy_since: list[float | None] = [None] * workers
         self.asking = [False] * workers
@@ -219,18 +224,18 @@ class _Simulation:
 
     def end(self, now: float, worker: int, job: int) -> None:
         self.busy_since[worker] = None
-        self.capacity[worker].ended(self.lengths[job])
+        self.estimator[worker].add_duration(self.lengths[job])
         self.begin(now, worker)
         self.look(now, worker, -1)
 
     def look(self, now: float, worker: int, job: int) -> None:
         since = self.busy_since[worker]
         running = [] if since is None else [now - since]
-        capacity = self.capacity[worker]
-        if not self.asking[worker] and capacity.wanted(1 - len(running), running) > len(self.held[worker]):
+        estimator = self.estimator[worker]
+        if not self.asking[worker] and estimator.jobs_wanted(1 - len(running), running) > len(self.held[worker]):
             self.asking[worker] = True
             self.at(now + self.TRIP_S / 2, "ask", worker, -1)
-        due = capacity.due_in(running)
+        due = estimator.due_in(running)
         if due is not None:
             self.at(now + due + 1e-6, "look", worker, -1)
 
@@ -239,14 +244,14 @@ class _Simulation:
         self.match(now)
 
 
-def test_mixed_jobs_wait_no_longer_than_without_taking_ahead() -> None:
+def test_mixed_jobs_wait_no_longer_than_without_prefetch() -> None:
     """4 workers, 50 ms and 10 s jobs; means over several runs, since one run's p99 is a matter of luck."""
     means, tails = [], []
-    for ahead_jobs in (0, 32):
-        runs = [sorted(waits(ahead_jobs, seed=seed)) for seed in range(6)]
+    for prefetch_jobs in (0, 32):
+        runs = [sorted(waits(prefetch_jobs, seed=seed)) for seed in range(6)]
         means.append(statistics.fmean(statistics.fmean(run) for run in runs))
         tails.append(statistics.fmean(run[int(len(run) * 0.99)] for run in runs))
 
-    without, with_ahead = range(2)
-    assert means[with_ahead] <= means[without] * 1.02
-    assert tails[with_ahead] <= tails[without] * 1.02
+    without, with_prefetch = range(2)
+    assert means[with_prefetch] <= means[without] * 1.02
+    assert tails[with_prefetch] <= tails[without] * 1.02

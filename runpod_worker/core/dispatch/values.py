@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import NamedTuple
 
 import msgspec
+
+from runpod_worker.core.protocol import EXECUTION_TIMEOUT_ERROR
 
 
 class Assignment(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,3 +40,65 @@ class TakeRequest(NamedTuple):
 
     max_jobs: int
     id: str
+
+
+class Timings(msgspec.Struct, frozen=True, array_like=True):
+    """Monotonic times of one attempt inside the executor."""
+
+    input_ready: float
+    started: float
+    finished: float
+    encoded: float
+    first_chunk: float | None = None
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """How an attempt ended: with an output (JSON), an error, or a confirmed stop.
+
+    `refresh`: replace this worker after the job. `files`: how many output files to store before the report.
+    """
+
+    output: bytes | None = None
+    error: str | None = None
+    stopped: bool = False
+    refresh: bool = False
+    is_stream: bool = False
+    files: int = 0
+    timings: Timings | None = None
+
+
+class FailedLoad(msgspec.Struct, frozen=True):
+    """Why an executor cannot run jobs. `check` and `reason` are set when a fitness check failed."""
+
+    error: str
+    check: str | None = None
+    reason: str = ""
+
+
+class ExitReport(msgspec.Struct, frozen=True, kw_only=True):
+    """How an executor's process ended.
+
+    `how` completes "the handler's process ..."; `killed_for` says why the agent killed it.
+    """
+
+    how: str
+    last_lines: str = ""
+    exit_code: int | None = None
+    killed_for: str | None = None
+    failed_load: FailedLoad | None = None
+    can_restart: bool = True
+
+
+class StopCause(StrEnum):
+    """Why a held job is stopped; decides the report when its slot is free."""
+
+    SERVICE = "the job service asked for it"
+    """The job was cancelled or timed out. The service waits for the confirmation that the slot is free."""
+
+    TIMEOUT = EXECUTION_TIMEOUT_ERROR
+    """This worker noticed it: report the job as failed, in the platform's words."""
+
+    HANDLER_TIMEOUT = "the handler's own timeout exceeded"
+
+    LEASE_LOST = "the attempt is not held any more"
+    """Report nothing: another worker has the job, or it has ended."""

@@ -17,7 +17,7 @@ from runpod_worker.config import WorkerSettings
 from runpod_worker.core.backoff import Backoff
 from runpod_worker.core.dispatch.values import AttemptRef
 from runpod_worker.core.errors import LinkDown, LinkRefused
-from runpod_worker.core.prefetch import Capacity
+from runpod_worker.core.prefetch import PrefetchEstimator
 from runpod_worker.log import log
 from runpod_worker.worker.agent.breaker import Gate
 from runpod_worker.worker.agent.executors import Bench
@@ -73,7 +73,7 @@ class Agent:
         self._now = now
         self._random = random
         self._gate = Gate(now=now, random=random)
-        self._capacity = Capacity(ahead_s=settings.prefetch_s, ahead_jobs=settings.prefetch_jobs)
+        self._capacity = PrefetchEstimator(prefetch_s=settings.prefetch_s, prefetch_jobs=settings.prefetch_jobs)
         self._benches = [Bench(process, hear=self._hear) for process in processes]
         self._agreed = asyncio.Event()
         self._leaving = asyncio.Event()
@@ -141,7 +141,7 @@ class Agent:
             worker_id=self._settings.worker_id,
             asking=self._taker,
             now=self._now,
-            measured=self._capacity.answered,
+            measured=self._capacity.add_round_trip,
             lost=lambda job: self._holding.lost(job),
             posts=asyncio.Semaphore(POSTS),
             tasks=tasks,

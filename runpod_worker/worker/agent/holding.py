@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from runpod_worker.core.dispatch.values import Assignment, AttemptRef
-from runpod_worker.core.prefetch import Capacity
+from runpod_worker.core.prefetch import PrefetchEstimator
 from runpod_worker.log import log
 from runpod_worker.worker.agent.executors import Bench
 from runpod_worker.worker.agent.outbox import Outbox
@@ -58,7 +58,7 @@ class Holding:
         self,
         link: Link,
         outbox: Outbox,
-        capacity: Capacity,
+        capacity: PrefetchEstimator,
         benches: Sequence[Bench],
         outside: Outside,
         *,
@@ -137,7 +137,7 @@ class Holding:
 
     def _room(self, bench: Bench) -> int:
         slots = bench.slots
-        return self._capacity.wanted(slots.free, slots.elapsed(self._now())) - slots.waiting
+        return self._capacity.jobs_wanted(slots.free, slots.elapsed(self._now())) - slots.waiting
 
     # ---------------------------------------------------------------- heard from an executor
 
@@ -201,9 +201,9 @@ class Holding:
         if done.revoked or job.started_at is None:
             return
         ended = done.timings.finished if done.timings is not None else self._now()
-        self._capacity.ended(ended - job.started_at)
+        self._capacity.add_duration(ended - job.started_at)
         if job.had_free_slot and done.timings is not None:
-            self._capacity.prepared(max(0.0, done.timings.input_ready - job.taken_at))
+            self._capacity.add_preparation(max(0.0, done.timings.input_ready - job.taken_at))
 
     def _finish(self, job: Held, bench: Bench, done: Done) -> None:
         error = "the handler was stopped" if done.stopped and done.error is None else done.error
@@ -358,14 +358,14 @@ class Holding:
     def _watch_hostage(self, bench: Bench, job: Held) -> None:
         """Give the job back if those before it turn out to be long ones: another worker may be free."""
         now = self._now()
-        rest = max((self._capacity.outlived_in(elapsed) for elapsed in bench.slots.elapsed(now)), default=None)
+        rest = max((self._capacity.outlier_s - elapsed for elapsed in bench.slots.elapsed(now)), default=None)
         if rest is not None:
             self._arm(job, rest, self._free_hostage, bench, job)
 
     def _free_hostage(self, bench: Bench, job: Held) -> None:
         if job.started_at is not None or job.leaving:
             return
-        rests = [self._capacity.outlived_in(elapsed) for elapsed in bench.slots.elapsed(self._now())]
+        rests = [self._capacity.outlier_s - elapsed for elapsed in bench.slots.elapsed(self._now())]
         if bench.slots.free or not rests:
             return
         if max(rests) > 0:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from runpod_worker.core.backoff import Backoff
 from runpod_worker.core.dispatch.values import Assignment, TakeRequest
 from runpod_worker.core.errors import LinkDown, LinkRefused
-from runpod_worker.core.prefetch import Capacity
+from runpod_worker.core.prefetch import PrefetchEstimator
 from runpod_worker.core.protocol import MIB
 from runpod_worker.log import log
 from runpod_worker.worker.agent.breaker import Gate
@@ -43,7 +43,7 @@ class Taker:
         self,
         link: Link,
         gate: Gate,
-        capacity: Capacity,
+        capacity: PrefetchEstimator,
         *,
         slots: Callable[[], Iterable[Slots]],
         crowded: Callable[[], bool],
@@ -117,7 +117,7 @@ class Taker:
         if self._ended or self._crowded():
             return 0
         all_slots = list(self._slots())
-        wanted = sum(self._capacity.wanted(one.free, one.elapsed(now)) for one in all_slots)
+        wanted = sum(self._capacity.jobs_wanted(one.free, one.elapsed(now)) for one in all_slots)
         fits = max(sum(one.free for one in all_slots), 1, int(AHEAD_BYTES / self._weight))
         held = sum(one.waiting for one in all_slots) + self._asked
         return min(min(wanted, fits) - held, MOST)
@@ -210,5 +210,5 @@ class Taker:
         for one in self._slots():
             if one.free > one.waiting:
                 return None
-            times += [self._capacity.outlived_in(elapsed) for elapsed in one.elapsed(now)]
+            times += [self._capacity.outlier_s - elapsed for elapsed in one.elapsed(now)]
         return max(times, default=None)

@@ -1,0 +1,44 @@
+"""When something is due."""
+
+from __future__ import annotations
+
+import math
+
+Key = str | int
+
+
+class Deadlines:
+    """One deadline for each key. Setting and clearing cost the same however many there are."""
+
+    def __init__(self) -> None:
+        self._times: dict[Key, float] = {}
+        self._earliest = math.inf
+
+    @property
+    def earliest(self) -> float:
+        """No deadline comes before this time. It may be one that was cleared since: then `pop_due` finds nothing."""
+        return self._earliest if self._times else math.inf
+
+    def set(self, key: Key, at: float) -> None:
+        """Set the key's deadline, in place of the one it has."""
+        self._times[key] = at
+        self._earliest = min(self._earliest, at)
+
+    def get(self, key: Key) -> float:
+        """Return the key's deadline, infinity without one."""
+        return self._times.get(key, math.inf)
+
+    def clear(self, key: Key) -> None:
+        """Remove the key's deadline, if it has one."""
+        if self._times.pop(key, None) is not None and not self._times:
+            self._earliest = math.inf
+
+    def pop_due(self, now: float) -> list[Key]:
+        """Remove and return the keys whose deadline has come."""
+        if now < self._earliest:
+            return []
+        due = [key for key, at in self._times.items() if at <= now]
+        for key in due:
+            del self._times[key]
+        self._earliest = min(self._times.values(), default=math.inf)
+        return due

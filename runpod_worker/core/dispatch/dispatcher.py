@@ -1,0 +1,329 @@
+"""Every decision of a worker: takes, executors, the drain and time. The rules about a job are in job_rules.py.
+
+Synchronous: each event returns the effects to perform, in order. Executors are named by their numbers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from msgspec.structs import replace
+
+from runpod_worker.core.backoff import Backoff
+from runpod_worker.core.dispatch import effects, events
+from runpod_worker.core.dispatch.job_rules import JobRules
+from runpod_worker.core.dispatch.state import ExecutorState, Phase
+from runpod_worker.core.dispatch.values import ExitReport, FailedLoad, StopCause
+from runpod_worker.core.prefetch import PrefetchEstimator
+
+MAX_START_FAILURES = 3
+"""Give up after this many consecutive executor failures during start-up."""
+
+RESTART_DELAY = Backoff(base_s=0.5, cap_s=5.0)
+
+MAX_UNDELIVERED = 64
+"""Stop taking jobs while this many outcomes are undelivered (with many slots, two for each)."""
+
+GRACE = "grace"
+"""The key of the deadline of a drain. A job's deadline has the key of the job, an executor's its number."""
+
+
+class Dispatcher(JobRules):
+    """Decides about every job of a worker, over any number of executors."""
+
+    def __init__(
+        self,
+        *,
+        executors: int,
+        prefetch: PrefetchEstimator,
+        grace_s: float,
+        stop_grace_s: float,
+        load_timeout_s: float,
+    ) -> None:
+        super().__init__(executors=executors, prefetch=prefetch, stop_grace_s=stop_grace_s)
+        self._grace_s = grace_s
+        self._load_timeout_s = load_timeout_s
+        self._reports_full = False
+        self._rules: dict[type[events.Event], Callable[[Any], None]] = {
+            events.WorkerStarted: self._on_worker_started,
+            events.Agreed: self._on_agreed,
+            events.TakeSent: self._on_take_sent,
+            events.Assigned: self._on_assigned,
+            events.TakeLost: self._on_take_lost,
+            events.ExecutorReady: self._on_executor_ready,
+            events.SlotsChanged: self._on_slots_changed,
+            events.Started: self._on_started,
+            events.Streamed: self._on_streamed,
+            events.Finished: self._on_finished,
+            events.Revoked: self._on_revoked,
+            events.ExecutorExited: self._on_executor_exited,
+            events.Delivered: self._on_delivered,
+            events.ReportsFull: self._on_reports_full,
+            events.StopRequested: self._on_stop_requested,
+            events.LeaseLost: self._on_lease_lost,
+            events.Drain: self._on_drain,
+            events.GraceOver: self._on_grace_over,
+            events.Tick: self._on_tick,
+        }
+
+    # ---------------------------------------------------------------- what the agent calls
+
+    def handle(self, event: events.Event, now: float) -> list[effects.Effect]:
+        """Return what follows from the event, in order."""
+        self._now = now
+        self._effects = []
+        self._rules[type(event)](event)
+        if self._phase is Phase.DRAINING and not self._has_work:
+            self._exit(cut_off=False)
+        return self._effects
+
+    def wanted(self, now: float) -> int:
+        """Return how many jobs the next take should ask for; 0: none now."""
+        if self._phase is not Phase.WORKING or self._is_full or self._unassigned:
+            return 0
+        return self._demand.wanted(now)
+
+    def next_deadline(self) -> float | None:
+        """Return when to call `handle(Tick())`; None: not before another event."""
+        at = min(self._deadlines.earliest, self._demand.withdraw_at())
+        if self._can_release:
+            at = min([at, *(self._demand.blocked_at(executor) for executor in self._executors)])
+        if self._phase is Phase.WORKING and not self._is_full:
+            at = min(at, self._demand.due_at(self._now))
+        return None if at == math.inf else max(at, self._now)
+
+    def job_ids(self) -> list[str]:
+        """Return the ids of all jobs that wait, run or are undelivered."""
+        return list(self._jobs_by_id)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether an executor holds a job."""
+        return any(executor.running or executor.waiting for executor in self._executors)
+
+    @property
+    def _has_work(self) -> bool:
+        return bool(self._unassigned) or self.is_busy
+
+    @property
+    def _is_full(self) -> bool:
+        slots = sum(executor.slots for executor in self._executors)
+        return self._reports_full or self._undelivered >= max(MAX_UNDELIVERED, 2 * slots)
+
+    # ---------------------------------------------------------------- takes and reports
+
+    def _on_agreed(self, event: events.Agreed) -> None:
+        self._extensions = event.extensions
+
+    def _on_take_sent(self, event: events.TakeSent) -> None:
+        self._demand.open_take(event.request, event.is_poll)
+
+    def _on_take_lost(self, event: events.TakeLost) -> None:
+        self._demand.close_take(event.take_id)
+        if self._can_release:
+            self._emit(effects.ReleaseTake(event.take_id))
+
+    def _on_assigned(self, event: events.Assigned) -> None:
+        self._demand.close_take(event.take_id)
+        for assignment in event.jobs:
+            self._demand.weigh(len(assignment.body))
+            self._assign(assignment, event.take_id)
+
+    def _on_delivered(self, event: events.Delivered) -> None:
+        if event.round_trip_s is not None:
+            self._prefetch.add_round_trip(event.round_trip_s)
+        job = self._jobs.get(event.key)
+        if job is not None and job.is_reported:
+            self._undelivered -= 1
+            self._remove(job)
+
+    def _on_reports_full(self, event: events.ReportsFull) -> None:
+        self._reports_full = event.full
+
+    def _on_stop_requested(self, event: events.StopRequested) -> None:
+        self._request_stop(event.attempt)
+
+    def _on_lease_lost(self, event: events.LeaseLost) -> None:
+        job = self._jobs.get(event.key)
+        if job is not None:
+            self._lose_lease(job)
+
+    # ---------------------------------------------------------------- runs
+
+    def _on_started(self, event: events.Started) -> None:
+        executor = self._executors[event.executor]
+        job = executor.start(event.key, event.at)
+        if job is not None and executor.timeout_s is not None and job.stop is None:
+            self._limit(job, event.at + executor.timeout_s, StopCause.HANDLER_TIMEOUT)
+
+    def _on_streamed(self, event: events.Streamed) -> None:
+        job = self._jobs.get(event.key)
+        if job is not None:
+            job.has_streamed = True
+
+    def _on_finished(self, event: events.Finished) -> None:
+        job = self._free_slot(event.executor, event.key)
+        if job is None:
+            return
+        outcome = event.outcome
+        if self._executors[event.executor].refresh and not outcome.refresh:
+            outcome = replace(outcome, refresh=True)
+        self._finish(job, outcome, stopped=event.stopped)
+        if outcome.refresh:
+            self._drain(0, "the handler asked for a new worker")
+
+    def _on_revoked(self, event: events.Revoked) -> None:
+        job = self._free_slot(event.executor, event.key)
+        if job is not None and job.stop is not None:
+            self._end_stopped(job)
+        elif job is not None:
+            self._release(job)
+
+    # ---------------------------------------------------------------- executors
+
+    def _on_worker_started(self, event: events.WorkerStarted) -> None:
+        for executor in self._executors:
+            self._start(executor)
+
+    def _start(self, executor: ExecutorState, exited: str | None = None) -> None:
+        delay_s = RESTART_DELAY.ceiling(executor.failures - 1) if executor.failures else 0.0
+        self._emit(effects.StartExecutor(executor.number, delay_s, exited))
+        self._deadlines.set(executor.number, self._now + delay_s + self._load_timeout_s)
+
+    def _on_executor_ready(self, event: events.ExecutorReady) -> None:
+        executor = self._executors[event.executor]
+        executor.is_ready, executor.slots = True, event.slots
+        executor.timeout_s, executor.refresh = event.timeout_s, event.refresh
+        self._deadlines.clear(executor.number)
+        unassigned = list(self._unassigned.values())
+        self._unassigned.clear()
+        for job in unassigned:
+            self._place(job)
+
+    def _on_slots_changed(self, event: events.SlotsChanged) -> None:
+        self._executors[event.executor].slots = event.slots
+
+    def _kill(self, executor: ExecutorState, reason: str) -> None:
+        if not executor.is_killed:
+            executor.is_killed = True
+            self._emit(effects.Kill(executor.number, reason))
+
+    def _on_executor_exited(self, event: events.ExecutorExited) -> None:
+        executor, exited = self._executors[event.executor], event.report
+        self._deadlines.clear(executor.number)
+        executor.failures = 0 if executor.is_ready else executor.failures + 1
+        failed_load = exited.failed_load or executor.failed_load
+        for job in executor.clear():
+            self._deadlines.clear(job.key)
+            self._lose_executor(job, exited)
+        if failed_load is not None and failed_load.check is not None:
+            self._emit(effects.ReportUnhealthy(failed_load.check, failed_load.reason))
+        if self._phase is not Phase.WORKING:
+            return
+        reason = self._reason_to_give_up(executor, exited, failed_load)
+        if reason is None:
+            self._start(executor, exited.killed_for or exited.how)
+        else:
+            self._drain(1, reason)
+
+    def _reason_to_give_up(
+        self, executor: ExecutorState, exited: ExitReport, failed_load: FailedLoad | None
+    ) -> str | None:
+        if failed_load is not None:
+            return f"the model could not be loaded: {failed_load.error}"
+        if not exited.can_restart:
+            return f"the handler's process {exited.how}"
+        if executor.failures and exited.exit_code == 0:
+            return "the handler's program ended without worker.start()"
+        if executor.failures >= MAX_START_FAILURES:
+            return f"the handler's process {exited.how} {executor.failures} times before it was ready"
+        return None
+
+    # ---------------------------------------------------------------- the end
+
+    def _on_drain(self, event: events.Drain) -> None:
+        self._drain(event.code, event.reason)
+
+    def _drain(self, code: int, reason: str) -> None:
+        """Release what has not started. Jobs that an executor holds still run if the service takes none back."""
+        if self._phase is not Phase.WORKING:
+            return
+        self._phase = Phase.DRAINING
+        self._emit(effects.AnnounceDrain(code, reason))
+        self._deadlines.set(GRACE, self._now + self._grace_s)
+        self._withdraw_polls()
+        unassigned = list(self._unassigned.values())
+        self._unassigned.clear()
+        for job in unassigned:
+            self._release(job)
+        for executor in self._executors:
+            for job in list(executor.waiting.values()) if self._can_release else ():
+                self._revoke(executor, job.key, is_blocked=False)
+
+    def _on_grace_over(self, event: events.GraceOver) -> None:
+        self._drain(1, "the grace is over")
+        if self._phase is not Phase.EXITING:
+            self._cut_off()
+
+    def _cut_off(self) -> None:
+        """Release whatever still runs."""
+        jobs = [job for executor in self._executors for job in executor.clear()]
+        for job in jobs:
+            self._deadlines.clear(job.key)
+            if job.stop is not None:
+                self._end_stopped(job)
+            else:
+                self._release(job)
+        self._exit(cut_off=bool(jobs))
+
+    def _exit(self, *, cut_off: bool) -> None:
+        self._phase = Phase.EXITING
+        self._deadlines.clear(GRACE)
+        for executor in self._executors:
+            self._deadlines.clear(executor.number)
+        self._emit(effects.Exit(cut_off))
+
+    # ---------------------------------------------------------------- time
+
+    def _on_tick(self, event: events.Tick) -> None:
+        for key in self._deadlines.pop_due(self._now):
+            if key == GRACE:
+                self._cut_off()
+            elif isinstance(key, int):
+                self._load_overdue(self._executors[key])
+            else:
+                self._job_overdue(key)
+        if self._can_release:
+            for executor in self._executors:
+                for job in self._demand.blocked(executor, self._now):
+                    self._revoke(executor, job.key, is_blocked=True)
+        if self._demand.withdraw_at() <= self._now:
+            self._withdraw_polls()
+
+    def _load_overdue(self, executor: ExecutorState) -> None:
+        error = f"it took longer than {self._load_timeout_s:g} s (RUNPOD_INIT_TIMEOUT)"
+        executor.failed_load = FailedLoad(error)
+        self._kill(executor, error)
+
+    def _job_overdue(self, key: str) -> None:
+        job = self._jobs.get(key)
+        if job is None or job.executor is None:
+            return
+        if job.stop is None:
+            self._stop(job, job.timeout_cause)
+        else:
+            seconds = f"{self._stop_grace_s:g}"
+            reason = f"job {job.attempt.job_id} did not stop within {seconds} s: {job.stop}"
+            self._kill(self._executors[job.executor], reason)
+
+    def _revoke(self, executor: ExecutorState, key: str, *, is_blocked: bool) -> None:
+        job = executor.waiting[key]
+        if not job.is_revoking and job.stop is None:
+            job.is_revoking = True
+            self._emit(effects.Revoke(executor.number, key, job.attempt.job_id, is_blocked))
+
+    def _withdraw_polls(self) -> None:
+        for take_id in self._demand.withdraw_polls():
+            self._emit(effects.WithdrawTake(take_id))

@@ -1,0 +1,141 @@
+"""What the dispatcher wants done, as values that the agent performs in order.
+
+Every assigned job ends in exactly one of Report, Release and Forget.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from runpod_worker.core.dispatch.values import AttemptRef, Outcome, StopCause
+
+
+class Effect(msgspec.Struct, frozen=True):
+    """Something to do."""
+
+
+# ------------------------------------------------------------------ executors
+
+
+class StartExecutor(Effect, frozen=True):
+    """Start the executor's process after `delay_s`. `exited`: how the one before it ended."""
+
+    executor: int
+    delay_s: float = 0.0
+    exited: str | None = None
+
+
+class Run(Effect, frozen=True):
+    """Send the job to the executor."""
+
+    executor: int
+    key: str
+    attempt: AttemptRef
+    body: bytes
+    taken_at: float
+    timeout_s: float | None
+
+
+class Stop(Effect, frozen=True):
+    """Tell the executor to stop the job. Finished follows, or Kill."""
+
+    executor: int
+    key: str
+    job_id: str
+    cause: StopCause
+
+
+class Revoke(Effect, frozen=True):
+    """Tell the executor to forget the job unless it has started. Revoked or Finished follows.
+
+    `is_blocked`: the job waits behind jobs that run longer than expected; else the worker drains.
+    """
+
+    executor: int
+    key: str
+    job_id: str
+    is_blocked: bool
+
+
+class Kill(Effect, frozen=True):
+    """End the executor's process now. ExecutorExited follows."""
+
+    executor: int
+    reason: str
+
+
+# ------------------------------------------------------------------ jobs
+
+
+class Adopt(Effect, frozen=True):
+    """Report what `key` does as this attempt from now on: the service assigned the held job again."""
+
+    key: str
+    attempt: AttemptRef
+    held: int | None
+
+
+class Report(Effect, frozen=True):
+    """Report the outcome. `stopped_for`: the job was stopped for this cause."""
+
+    key: str
+    attempt: AttemptRef
+    outcome: Outcome
+    taken_at: float
+    stopped_for: StopCause | None = None
+
+
+class DiscardReports(Effect, frozen=True):
+    """Drop the chunks, files and progress that were not sent yet. An outcome may follow."""
+
+    key: str
+
+
+class Release(Effect, frozen=True):
+    """Tell the service that this worker will not run the job."""
+
+    key: str
+    attempt: AttemptRef
+
+
+class Forget(Effect, frozen=True):
+    """Report nothing more about the job. Without `stopped_for`, its lease expires and another worker gets it."""
+
+    key: str
+    attempt: AttemptRef
+    stopped_for: StopCause | None = None
+
+
+# ------------------------------------------------------------------ takes, and the worker
+
+
+class WithdrawTake(Effect, frozen=True):
+    """End the open request. TakeLost or Assigned follows."""
+
+    take_id: str
+
+
+class ReleaseTake(Effect, frozen=True):
+    """Tell the service to take back whatever this take returned."""
+
+    take_id: str
+
+
+class ReportUnhealthy(Effect, frozen=True):
+    """Tell the service that a fitness check failed."""
+
+    check: str
+    reason: str
+
+
+class AnnounceDrain(Effect, frozen=True):
+    """The worker drains, and will exit with this code."""
+
+    code: int
+    reason: str
+
+
+class Exit(Effect, frozen=True):
+    """No job runs any more: shut the executors down, deliver the reports, exit. `cut_off`: jobs were still running."""
+
+    cut_off: bool

@@ -1,0 +1,147 @@
+"""What happened, as the agent reports it to the dispatcher. An executor is named by its number."""
+
+from __future__ import annotations
+
+import msgspec
+
+from runpod_worker.core.dispatch.values import Assignment, AttemptRef, ExitReport, Outcome, TakeRequest
+
+
+class Event(msgspec.Struct, frozen=True):
+    """Something that happened."""
+
+
+class WorkerStarted(Event, frozen=True):
+    """The agent runs; no executor does yet."""
+
+
+class Agreed(Event, frozen=True):
+    """The service answered a heartbeat with these extensions (docs/extensions.md)."""
+
+    extensions: frozenset[str]
+
+
+# ------------------------------------------------------------------ takes
+
+
+class TakeSent(Event, frozen=True):
+    """A take leaves. `is_poll`: the service may hold it; otherwise it travels with a report and returns at once."""
+
+    request: TakeRequest
+    is_poll: bool
+
+
+class Assigned(Event, frozen=True):
+    """The service answered a take, with jobs or without."""
+
+    take_id: str
+    jobs: tuple[Assignment, ...]
+
+
+class TakeLost(Event, frozen=True):
+    """A take got no reply: the service may have assigned jobs that this worker never saw."""
+
+    take_id: str
+
+
+# ------------------------------------------------------------------ executors
+
+
+class ExecutorReady(Event, frozen=True):
+    """The model is loaded. `refresh`: replace the worker after every job."""
+
+    executor: int
+    slots: int
+    timeout_s: float | None = None
+    refresh: bool = False
+
+
+class SlotsChanged(Event, frozen=True):
+    """The executor now has this number of slots."""
+
+    executor: int
+    slots: int
+
+
+class Started(Event, frozen=True):
+    """The executor is about to call the handler."""
+
+    executor: int
+    key: str
+    at: float
+
+
+class Streamed(Event, frozen=True):
+    """The job produced its first chunk: it cannot run again unnoticed."""
+
+    executor: int
+    key: str
+
+
+class Finished(Event, frozen=True):
+    """The handler returned and the job's slot is free. `stopped`: the executor ended it after a stop."""
+
+    executor: int
+    key: str
+    outcome: Outcome
+    stopped: bool = False
+
+
+class Revoked(Event, frozen=True):
+    """The executor forgot the job before its handler started."""
+
+    executor: int
+    key: str
+
+
+class ExecutorExited(Event, frozen=True):
+    """The executor's process ended, after its last message was handled."""
+
+    executor: int
+    report: ExitReport
+
+
+# ------------------------------------------------------------------ reports and stops
+
+
+class Delivered(Event, frozen=True):
+    """The outcome reached the service, or the spool. `round_trip_s`: how long the last request took, if measured."""
+
+    key: str
+    round_trip_s: float | None = None
+
+
+class ReportsFull(Event, frozen=True):
+    """The reports that wait for delivery reached the limit of their bytes, or fell below it."""
+
+    full: bool
+
+
+class StopRequested(Event, frozen=True):
+    """The service wants this attempt to stop. A number of None means whichever is held."""
+
+    attempt: AttemptRef
+
+
+class LeaseLost(Event, frozen=True):
+    """The service refused a report: this worker does not hold the attempt any more."""
+
+    key: str
+
+
+# ------------------------------------------------------------------ the end, and time
+
+
+class Drain(Event, frozen=True):
+    """Take no more jobs, finish those that run, and exit with this code."""
+
+    code: int
+    reason: str
+
+
+class GraceOver(Event, frozen=True):
+    """Stop waiting for jobs that run."""
+
+
+class Tick(Event, frozen=True):
+    """`next_deadline` was reached."""

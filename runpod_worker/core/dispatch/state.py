@@ -1,0 +1,95 @@
+"""What a worker holds: jobs and executors. Facts only; the rules are in job_rules.py and dispatcher.py."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+from runpod_worker.core.dispatch.values import AttemptRef, FailedLoad, StopCause
+
+
+class Phase(Enum):
+    """What the worker is doing. The phases follow each other in this order."""
+
+    WORKING = "working"
+    DRAINING = "draining"
+    EXITING = "exiting"
+
+
+@dataclass(slots=True, eq=False)
+class HeldJob:
+    """One job from take to delivery. `key` names it towards the executor."""
+
+    key: str
+    attempt: AttemptRef
+    body: bytes
+    taken_at: float
+    timeout_s: float | None = None
+    executor: int | None = None
+    """The executor it was sent to; None before that, and once its slot is free."""
+    had_free_slot: bool = False
+    started_at: float | None = None
+    has_streamed: bool = False
+    stop: StopCause | None = None
+    timeout_cause: StopCause = StopCause.TIMEOUT
+    """What its deadline means."""
+    is_revoking: bool = False
+    is_reported: bool = False
+    executors_lost: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class ExecutorState:
+    """One executor and its slots. Jobs start in the order in which they were sent."""
+
+    number: int
+    slots: int = 0
+    is_ready: bool = False
+    is_killed: bool = False
+    timeout_s: float | None = None
+    refresh: bool = False
+    failures: int = 0
+    """How many processes in a row ended before they were ready."""
+    failed_load: FailedLoad | None = None
+    waiting: dict[str, HeldJob] = field(default_factory=dict)
+    running: dict[str, HeldJob] = field(default_factory=dict)
+
+    @property
+    def can_run(self) -> bool:
+        """Whether it accepts jobs."""
+        return self.is_ready and not self.is_killed
+
+    @property
+    def free(self) -> int:
+        """How many slots have no running job."""
+        return max(0, self.slots - len(self.running))
+
+    def elapsed(self, now: float) -> list[float]:
+        """For how long each running job has run."""
+        return [now - job.started_at for job in self.running.values() if job.started_at is not None]
+
+    def start(self, key: str, at: float) -> HeldJob | None:
+        """Move a waiting job to a slot."""
+        job = self.waiting.pop(key, None)
+        if job is not None:
+            job.started_at = at
+            self.running[key] = job
+        return job
+
+    def remove(self, key: str) -> HeldJob | None:
+        """Free the job's slot."""
+        job = self.running.pop(key, None) or self.waiting.pop(key, None)
+        if job is not None:
+            job.executor = None
+        return job
+
+    def clear(self) -> list[HeldJob]:
+        """Free all slots: the process has ended. Return its jobs, oldest first."""
+        jobs = [*self.running.values(), *self.waiting.values()]
+        for job in jobs:
+            job.executor = None
+        self.running, self.waiting = {}, {}
+        self.slots = 0
+        self.is_ready = self.is_killed = False
+        self.failed_load = None
+        return jobs
