@@ -1,4 +1,4 @@
-"""Output files of jobs: what a worker saves, and callers fetch by a URL that nobody can guess."""
+"""Output files of jobs: a worker stores them, and callers fetch them by a URL that cannot be guessed."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import asyncio
 import os
 import re
 import secrets
-import shutil
 from collections.abc import AsyncIterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,9 +19,12 @@ SERVE_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; sandbox",
     "Cache-Control": "private, max-age=31536000, immutable",
 }
-"""Go with every file that is served: what a worker wrote must not run as a page of this service."""
+"""Sent with every file: content that a worker wrote must not run as a page of this service."""
 
 DEFAULT_TYPE = "application/octet-stream"
+
+WRITE_BYTES = 2**20
+"""Content is collected up to this size before it is written, since each write costs a hop to a thread."""
 
 _JOB = re.compile(r"[A-Za-z0-9_-]{1,128}", re.ASCII)
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{22,128}", re.ASCII)
@@ -30,12 +32,11 @@ _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}", re.ASCII)
 _TYPE = re.compile(
     r"[A-Za-z0-9!#$&^_.+-]{1,100}/[A-Za-z0-9!#$&^_.+-]{1,100}(; ?charset=[A-Za-z0-9_-]{1,40})?", re.ASCII
 )
-_WRITE_BYTES = 2**20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileName:
-    """Which file. The token is the capability: who knows it may read the file."""
+    """Names one file. The token is the capability: every caller that knows it may read the file."""
 
     job_id: str
     token: str
@@ -49,7 +50,7 @@ class FileName:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredFile:
-    """A file as it lies on this machine."""
+    """A stored file on this machine."""
 
     path: Path
     content_type: str
@@ -57,24 +58,23 @@ class StoredFile:
 
 
 class FileStore(Protocol):
-    """Where output files are kept."""
+    """Keeps output files."""
 
     async def put(self, name: FileName, content_type: str, data: AsyncIterable[bytes], *, limit: int) -> int:
-        """Keep the file, replacing one of the same name as a whole; returns its size. It is on disk when this returns.
+        """Store the file and return its size. A file of the same name is replaced as a whole.
+
+        It is on disk when this returns.
 
         Raises:
-            TooLarge: more than `limit` bytes came; nothing is kept.
-            StoreUnavailable: it cannot be written; nothing is kept.
+            TooLarge: there are more than `limit` bytes; the file is not stored.
+            StoreUnavailable: the file cannot be written, and is not stored.
         """
 
     async def open(self, name: FileName) -> StoredFile | None:
-        """The file, None when there is none."""
-
-    async def delete(self, job_id: str) -> None:
-        """Delete every file of the job; nothing happens when it has none."""
+        """Return the file, None if there is none."""
 
     async def sweep(self, written_before: float) -> int:
-        """Delete the files last written before this time (seconds since the epoch); returns how many."""
+        """Delete the files last written before this time (seconds since the epoch); return their number."""
 
 
 class FolderFiles:
@@ -99,11 +99,7 @@ class FolderFiles:
         return size
 
     async def open(self, name: FileName) -> StoredFile | None:
-        return await asyncio.to_thread(_look, self._path(name))
-
-    async def delete(self, job_id: str) -> None:
-        _check("job", _JOB, job_id, "1 to 128 characters of A-Z a-z 0-9 _ -")
-        await asyncio.to_thread(_remove_folder, self._root / job_id)
+        return await asyncio.to_thread(_find, self._path(name))
 
     async def sweep(self, written_before: float) -> int:
         return await asyncio.to_thread(_sweep, self._root, written_before)
@@ -113,7 +109,7 @@ class FolderFiles:
 
 
 def clean_type(content_type: str) -> str:
-    """The content type if it is one that may be sent as a header, else that of unknown bytes."""
+    """Return the content type if it may be sent as a header, else the type of unknown bytes."""
     return content_type if _TYPE.fullmatch(content_type) else DEFAULT_TYPE
 
 
@@ -122,22 +118,21 @@ def _check(field: str, pattern: re.Pattern[str], value: str, expected: str) -> N
         raise BadRequest(f"{field}: expected {expected}, got {value[:40]!r}")
 
 
-def _beside(target: Path) -> Path:
+def _type_path(target: Path) -> Path:
     return target.with_name(f".{target.name}.type")
 
 
 async def _copy(data: AsyncIterable[bytes], out: BinaryIO, limit: int) -> int:
-    """Write what comes, in large pieces: each costs a hop to a thread."""
-    size, held = 0, bytearray()
+    size, unwritten = 0, bytearray()
     async for piece in data:
         size += len(piece)
         if size > limit:
             raise TooLarge.over(limit)
-        held += piece
-        if len(held) >= _WRITE_BYTES:
-            await asyncio.to_thread(out.write, held)
-            held = bytearray()
-    await asyncio.to_thread(out.write, held)
+        unwritten += piece
+        if len(unwritten) >= WRITE_BYTES:
+            await asyncio.to_thread(out.write, unwritten)
+            unwritten = bytearray()
+    await asyncio.to_thread(out.write, unwritten)
     return size
 
 
@@ -157,27 +152,22 @@ def _publish(out: BinaryIO, part: Path, target: Path, content_type: str) -> None
     out.close()
     kind = part.with_suffix(".kind")
     kind.write_text(content_type, encoding="ascii")
-    kind.replace(_beside(target))
+    kind.replace(_type_path(target))
     part.replace(target)
     for folder in (target.parent, target.parent.parent, target.parent.parent.parent):
         sync_folder(folder)
 
 
-def _look(path: Path) -> StoredFile | None:
+def _find(path: Path) -> StoredFile | None:
     try:
         size = path.stat().st_size
     except (FileNotFoundError, NotADirectoryError):
         return None
     try:
-        content_type = clean_type(_beside(path).read_text(encoding="ascii"))
+        content_type = clean_type(_type_path(path).read_text(encoding="ascii"))
     except FileNotFoundError:
         content_type = DEFAULT_TYPE
     return StoredFile(path=path, content_type=content_type, size=size)
-
-
-def _remove_folder(folder: Path) -> None:
-    if folder.is_dir():
-        shutil.rmtree(folder)
 
 
 def _sweep(root: Path, written_before: float) -> int:
@@ -195,12 +185,12 @@ def _folders(folder: Path) -> Iterator[Path]:
 
 
 def _remove_if_old(path: Path, written_before: float) -> bool:
-    """True when an output file was removed; a content type goes with its file, left-overs of a crash go uncounted."""
+    """Return whether an output file was removed. Types and the leftovers of a crash are removed, but not counted."""
     try:
         if path.stat().st_mtime >= written_before:
             return False
         path.unlink()
-    except FileNotFoundError:  # it was renamed or deleted since the folder was listed
+    except FileNotFoundError:  # renamed or deleted since the folder was listed
         return False
     return not path.name.startswith(".")
 
@@ -208,5 +198,5 @@ def _remove_if_old(path: Path, written_before: float) -> bool:
 def _remove_if_empty(folder: Path) -> None:
     try:
         folder.rmdir()
-    except OSError:  # not empty, or a worker just began to write into it
+    except OSError:  # not empty, or a worker has begun to write into it
         return

@@ -1,4 +1,4 @@
-"""The job service as something that runs: opened, bound to a port, drained and closed, in that order."""
+"""The job service as a running part: opened, bound to a port, drained and closed, in that order."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from runpod_worker.service.keys import Keys
 
 BACKLOG = 4096
-"""Connections that may wait to be accepted: a fleet of workers comes back all at once."""
+"""Connections that may wait to be accepted: after an outage a whole fleet of workers connects at once."""
 
 FILE_SWEEP_S = 600.0
 
@@ -53,7 +53,7 @@ class Stores:
 
 
 def open_stores(settings: ServiceSettings) -> Stores:
-    """The stores that the settings ask for: SQLite and files in the folder `data`, memory without one.
+    """Open the stores that the settings ask for: SQLite and files in the folder `data`, or memory.
 
     Raises:
         StoreUnavailable: another process has the folder, or it cannot be read.
@@ -69,13 +69,13 @@ def open_stores(settings: ServiceSettings) -> Stores:
 
 
 class Server:
-    """One job service on one port. `start` it, `close` it; in between `failed` tells when a part of it has died.
+    """One job service on one port. `failed` is set if one of its loops ends with an error; then close it.
 
     Args:
         settings: what can be set.
         stores: where things are kept; closed with the server.
         pages: answers to GETs of paths outside /v2.
-        open_to_all: without keys, answer whoever reaches the host, wherever that is.
+        open_to_all: without keys, answer every caller that reaches the host, from any machine.
         root_endpoint: its routes are answered without `/v2/{endpoint}` too, such as `/run`.
         now: the clock, in seconds since the epoch.
         random: spreads the retries of webhooks.
@@ -114,7 +114,7 @@ class Server:
             pages=pages,
         )
         self.url = ""
-        """Where the service listens, once it does."""
+        """Where the service listens, empty before that."""
 
     async def start(self, *, listen: bool = True) -> None:
         """Begin to work, and listen. Returns when requests are answered; without `listen`, by `app.handle` only.
@@ -199,7 +199,7 @@ class Server:
         if reachable and not (self._stores.keys is not None and self._stores.keys.has_keys()):
             raise SettingsError(
                 f"host: expected a loopback address like 127.0.0.1, got {self._settings.host!r}: "
-                "without API keys everybody could use the service; add a key first"
+                "without API keys every caller could use the service; add a key first"
             )
 
     def _bound(self) -> str:
@@ -214,12 +214,12 @@ class Server:
 
     def _begin(self, name: str, loop: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(loop, name=f"service-{name}")
-        task.add_done_callback(self._died)
+        task.add_done_callback(self._on_end)
         self._tasks.append(task)
 
-    def _died(self, task: asyncio.Task[None]) -> None:
+    def _on_end(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled():
-            log.error("service.part-died", extra={"part": task.get_name()}, exc_info=task.exception())
+            log.error("service.task_failed", extra={"task": task.get_name()}, exc_info=task.exception())
             self.failed.set()
 
 
@@ -245,7 +245,7 @@ async def run_service(
         settings: what can be set.
         ready: called with the service's URL once it answers.
         stop: ends the service.
-        stores: where things are kept, by default what the settings say.
+        stores: where things are kept, by default as the settings say.
         pages: answers to GETs of paths outside /v2.
 
     Raises:
@@ -254,7 +254,7 @@ async def run_service(
     """
     stores = stores or open_stores(settings)
     server = Server(settings, stores, pages=pages)
-    stop = stop or _stopped_by_signal()
+    stop = stop or _stop_on_signals()
     try:
         await server.start()
         if ready is not None:
@@ -268,20 +268,20 @@ async def run_service(
 
 def serve(settings: ServiceSettings, *, ready: Ready | None = None, pages: Mapping[str, Page] | None = None) -> None:
     """Run the job service as this process, until a signal ends it."""
-    _calm_collector()
+    _tune_gc()
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
         runner.run(run_service(settings, ready=ready, pages=pages))
 
 
-def _calm_collector() -> None:
-    """Collect garbage cycles rarely: jobs hold none, and looking through a hundred thousand of them takes a while."""
+def _tune_gc() -> None:
+    """Look for garbage cycles rarely: jobs form none, and a look through a hundred thousand of them takes long."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
 
 
-def _stopped_by_signal() -> asyncio.Event:
-    """Set by SIGTERM and SIGINT. SIGHUP is ignored: `runpod-worker keys` of release 0.1 sends it."""
+def _stop_on_signals() -> asyncio.Event:
+    """An event that SIGTERM and SIGINT set. SIGHUP is ignored: `runpod-worker keys` of release 0.1 sends it."""
     stop = asyncio.Event()
     if hasattr(signal, "SIGHUP"):
         signal.signal(signal.SIGHUP, signal.SIG_IGN)

@@ -154,7 +154,7 @@ class Webhooks:
         try:
             await self._try(session, delivery)
         except Exception:  # the row is still owed: it is handed out again when its hold is over
-            log.exception("webhook.broken", extra={"job": delivery.job_id, "receiver": _origin(delivery.url)})
+            log.exception("webhook.error", extra={"job": delivery.job_id, "receiver": _origin(delivery.url)})
         finally:
             self._leave(delivery)
 

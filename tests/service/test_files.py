@@ -34,10 +34,10 @@ def files(root: Path) -> FolderFiles:
 async def test_file_comes_back_with_its_type(files):
     size = await files.put(named(), "image/png", pieces(b"PN", b"G"), limit=100)
 
-    found = await files.open(named())
+    stored = await files.open(named())
 
     assert size == 3
-    assert (found.path.read_bytes(), found.content_type, found.size) == (b"PNG", "image/png", 3)
+    assert (stored.path.read_bytes(), stored.content_type, stored.size) == (b"PNG", "image/png", 3)
 
 
 async def test_large_file_in_many_pieces(files):
@@ -49,17 +49,17 @@ async def test_large_file_in_many_pieces(files):
 async def test_empty_file_is_a_file(files):
     await files.put(named(), "text/plain; charset=utf-8", pieces(), limit=0)
 
-    found = await files.open(named())
-    assert (found.size, found.content_type) == (0, "text/plain; charset=utf-8")
+    stored = await files.open(named())
+    assert (stored.size, stored.content_type) == (0, "text/plain; charset=utf-8")
 
 
 async def test_second_put_replaces_the_first(files, root):
     await files.put(named(), "image/png", pieces(b"old"), limit=100)
     await files.put(named(), "image/jpeg", pieces(b"new"), limit=100)
 
-    found = await files.open(named())
-    assert (found.path.read_bytes(), found.content_type) == (b"new", "image/jpeg")
-    assert sorted(path.name for path in found.path.parent.iterdir()) == [".out.png.type", "out.png"]
+    stored = await files.open(named())
+    assert (stored.path.read_bytes(), stored.content_type) == (b"new", "image/jpeg")
+    assert sorted(path.name for path in stored.path.parent.iterdir()) == [".out.png.type", "out.png"]
 
 
 async def test_too_large_file_leaves_nothing(files, root):
@@ -112,29 +112,11 @@ def test_tokens_are_checked(token):
         named(token=token)
 
 
-async def test_job_id_is_checked_before_anything_is_deleted(files):
-    with pytest.raises(BadRequest, match="job"):
-        await files.delete("..")
-
-
 @pytest.mark.parametrize("kind", ["", "png", "image/png\r\nX: y", "text/html; x=<script>", "a" * 300 + "/b"])
 async def test_type_that_is_no_type_becomes_plain_bytes(files, kind):
     await files.put(named(), kind, pieces(b"x"), limit=9)
 
     assert (await files.open(named())).content_type == DEFAULT_TYPE
-
-
-async def test_files_of_a_job_go_together(files):
-    await files.put(named(), "image/png", pieces(b"x"), limit=9)
-    await files.put(named("b.png", token="b" * 30), "image/png", pieces(b"x"), limit=9)
-    await files.put(named(job_id="job-2"), "image/png", pieces(b"x"), limit=9)
-
-    await files.delete("job-1")
-    await files.delete("job-1")
-
-    assert await files.open(named()) is None
-    assert await files.open(named("b.png", token="b" * 30)) is None
-    assert await files.open(named(job_id="job-2")) is not None
 
 
 async def test_sweep_removes_old_files_and_empty_folders(files, root):

@@ -69,7 +69,7 @@ async def test_without_keys_a_service_refuses_to_listen_elsewhere(host):
     settings = ServiceSettings(host=host, port=0)
     server = Server(settings, open_stores(settings))
 
-    with pytest.raises(SettingsError, match="without API keys everybody could use the service"):
+    with pytest.raises(SettingsError, match="without API keys every caller could use the service"):
         await server.start()
     await server.close()
 
