@@ -1,4 +1,4 @@
-"""Builders for the tests: small real programs that print what a real builder prints."""
+"""Builders for the tests: small real programs that print the output of a real builder."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Dockerfile.base, and the Dockerfiles that build on it, as far as reading can tell; `make image` runs them."""
+"""Reads Dockerfile.base and the Dockerfiles based on it; `make image` runs them."""
 
 import re
 import tomllib

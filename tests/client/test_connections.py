@@ -237,7 +237,7 @@ def test_a_forked_child_uses_its_own_connections(peer: Peer, connect: Any, monke
     peer.expect(answers(OK, OK), answers(OK))
     connections = connect()
     connections.exchange(GET)
-    monkeypatch.setattr(os, "getpid", lambda: -1)  # what a child sees; a real fork of pytest with its threads is unsafe
+    monkeypatch.setattr(os, "getpid", lambda: -1)  # as in a child; a real fork of pytest with its threads is unsafe
 
     connections.exchange(GET)
 

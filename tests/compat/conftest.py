@@ -86,7 +86,7 @@ class Worker:
         os.kill(self.process.pid, name)
 
     def kill_all(self) -> None:
-        """The container is gone, with everything in it."""
+        """Kill the worker and all its processes, as the end of a container does."""
         try:
             os.killpg(self.process.pid, signal.SIGKILL)
         except ProcessLookupError:
@@ -122,7 +122,7 @@ class Site:
         until(lambda: self.health(), "the service answers")
 
     def variables(self, name: str) -> dict[str, str]:
-        """What the platform puts into a worker's environment."""
+        """The environment variables that the platform sets for a worker."""
         gpu = "gpu=NVIDIA+A40"
         return {
             "RUNPOD_WEBHOOK_GET_JOB": f"{self.url}/job-take/{name}?{gpu}",

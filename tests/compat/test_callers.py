@@ -75,7 +75,7 @@ def ask(*command: str) -> Any:
 def serve_handler(site: Any, code: str) -> None:
     handler = site.handler(textwrap.dedent(code) + "\nworker.start()\n")
     command = [sys.executable, "-m", "runpod_worker", "run", str(handler)]
-    site.worker(*command, RUNPOD_WORKER_PREFETCH="0")  # what is queued is counted, so nothing is prefetched
+    site.worker(*command, RUNPOD_WORKER_PREFETCH="0")  # the test counts queued jobs, so prefetch none
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""`openai.chat`: what a handler that answers chat completions yields, without any service."""
+"""`openai.chat`: the chunks of a handler for chat completions, without a service."""
 
 from __future__ import annotations
 

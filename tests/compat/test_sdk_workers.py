@@ -28,7 +28,7 @@ FAILS_ON_YIELDED_ERROR = "1.7.13"
 """The first of these that takes a yielded error for one; to older ones it is a chunk like any other."""
 
 FORGETS_RAISING_GENERATORS = ("1.5.3",)
-"""Its logger cannot write the exception: it says nothing to the service, and goes on pinging for the job for ever.
+"""Its logger cannot write the exception: it reports nothing, and pings for the job without end.
 What ends it is its executionTimeout."""
 
 KNOWS_SIGTERM = "1.7.13"
@@ -61,7 +61,7 @@ def test_all_that_a_function_does(site: Any, start: Start, version: str, tmp_pat
     site.serve("--lease", "2")
     start()
 
-    for value in ("text", {"a": [1, None, "ünï 😀"]}, []):  # what it returns
+    for value in ("text", {"a": [1, None, "ünï 😀"]}, []):  # return values
         view = site.ended(site.run({"return": value}))
         assert (view["status"], view["output"]) == ("COMPLETED", value)
     assert site.ended(site.run({}))["output"] == {"echo": {}}
@@ -145,7 +145,7 @@ def test_cancelling_a_running_job(site: Any, start: Start, version: str, tmp_pat
     site.until(mark.exists, "the handler runs")
 
     assert site.post(f"cancel/{job}")["status"] == "CANCELLED"
-    if is_old(version, STOPS):  # nobody told it: the handler goes on, and its result is dropped
+    if is_old(version, STOPS):  # it got no stop: the handler continues, and the service drops its result
         release.touch()
     following = site.run({"return": "next"})
 
@@ -171,7 +171,7 @@ def test_a_stop_that_a_function_cannot_hear_does_no_harm(site: Any, start: Start
 
 @MOST
 def test_output_that_is_never_sent_fails_when_its_lease_is_over(site: Any, start: Start, version: str) -> None:
-    """The SDK logs that the output is not JSON and says nothing to the service."""
+    """The SDK logs that the output is not JSON, and reports nothing."""
     site.serve("--lease", "1.5")
     start()
 
@@ -189,7 +189,7 @@ def test_a_crashed_worker_loses_its_job_to_another(site: Any, start: Start, tmp_
     job = site.run({"mark": str(mark), "until": str(release), "return": "second time"})
     site.until(mark.exists, "the handler runs")
 
-    os.kill(first.process.pid, signal.SIGKILL)  # not its ping process: in some versions that goes on as an orphan
+    os.kill(first.process.pid, signal.SIGKILL)  # not its ping process, which in some versions survives as an orphan
     first.process.wait(20)
     orphan = _has_orphan(first)
     release.touch()

@@ -1,4 +1,4 @@
-"""Where a setting's value comes from, and what a wrong one says."""
+"""The origin of a setting's value, and errors for wrong values."""
 
 import logging
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""docs/settings.md: every setting is there, as the code has it."""
+"""docs/settings.md has every setting, as in the code."""
 
 import dataclasses
 from pathlib import Path

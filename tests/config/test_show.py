@@ -100,7 +100,7 @@ def test_run_uses_the_file_and_hands_its_variables_to_the_handler(
     import os
 
     for name in ("RUNPOD_WORKER_STOP_GRACE", "HF_TOKEN", "COLOUR"):
-        monkeypatch.setenv(name, "")  # so that it is put back afterwards
+        monkeypatch.setenv(name, "")  # so that monkeypatch restores it
         monkeypatch.delenv(name)
     monkeypatch.setenv("COLOUR", "blue")
 

@@ -1,4 +1,4 @@
-"""worker.yaml: what it may say, and what it says when it is wrong."""
+"""worker.yaml: its keys, and its error messages."""
 
 from pathlib import Path
 from typing import Any

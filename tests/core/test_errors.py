@@ -1,4 +1,4 @@
-"""The error tree: what each error says by itself, and how the service answers it."""
+"""The error tree: default messages, and the service's reply for each error."""
 
 import importlib
 import inspect

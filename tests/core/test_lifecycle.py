@@ -77,7 +77,7 @@ FINAL_OF_STOP = {
 
 
 def assert_in_table(job: Job, event: Event, new: Job) -> None:
-    """The new status is one that the event's row of the table names."""
+    """The table allows the new status for this event."""
     transition = TRANSITIONS[job.status, type(event)]
     if job.stop is not None and transition.ends_stop:
         assert new.status is FINAL_OF_STOP[job.stop]
@@ -86,7 +86,7 @@ def assert_in_table(job: Job, event: Event, new: Job) -> None:
 
 
 def check(job: Job) -> None:
-    """What is true of every job at every moment."""
+    """The invariants of every job."""
     assert (job.lease is not None) == (job.status is Status.IN_PROGRESS)
     assert (job.ended_at is not None) == job.final == (job.status in FINAL)
     assert 0 <= job.attempt <= MAX_ATTEMPTS

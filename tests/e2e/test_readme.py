@@ -1,4 +1,4 @@
-"""What the README shows is run as it stands there; only the port is another."""
+"""Runs the code of the README unchanged, except for the port."""
 
 import contextlib
 import io
@@ -50,7 +50,7 @@ def test_the_handler_declares_a_worker_with_a_model() -> None:
 
 def test_the_client_lines_get_their_answer(hello: str, monkeypatch: pytest.MonkeyPatch) -> None:
     [_, client, *_] = blocks("python")
-    monkeypatch.setitem(vars(runpod_worker), "endpoint_url_base", "")  # what the block assigns is gone afterwards
+    monkeypatch.setitem(vars(runpod_worker), "endpoint_url_base", "")  # undo the assignment of the block
     printed = io.StringIO()
 
     with contextlib.redirect_stdout(printed):

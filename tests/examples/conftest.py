@@ -20,7 +20,7 @@ sys.path.append(str(EXAMPLE))  # for `judge` and `shapes`, which import each oth
 
 
 class Attempt:
-    """What stands behind a job: it keeps what the handler reports and saves."""
+    """The backend of a job: it records the reports and files of the handler."""
 
     deadline = None
 
@@ -53,7 +53,7 @@ class Studio:
         self.module, self.pipe = module, pipe
 
     def run(self, cancel_after: float = float("inf"), **fields: Any) -> tuple[list[dict[str, Any]], Attempt]:
-        """The handler's output for this input, and what it said and saved on the way."""
+        """The handler's output for this input, with its progress and its files."""
         attempt = Attempt(validate(fields, self.module.Request), cancel_after)
         return self.module.handler(Job({"id": "test", "input": fields}, attempt), self.pipe), attempt
 

@@ -1,4 +1,4 @@
-"""The example draws what it is asked for, and the judge that says so is right about drawn truth."""
+"""The example draws its prompts, and the judge recognizes drawn scenes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Handlers written for RunPod's SDK, as processes, and a job service that writes down what they say."""
+"""Runs handlers for RunPod's SDK as processes, with a job service that records their requests."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import pytest
 from tools.differential.recording import Recorder, Seen
 
 PATIENCE_S = 45.0
-"""Longer than the grace of a worker that was told to stop."""
+"""Longer than the grace time of a stopped worker."""
 
 
 class Started:
@@ -84,7 +84,7 @@ async def start(tmp_path: Path) -> AsyncIterator[Start]:
 
 @pytest.fixture
 def work(recorder: Recorder, start: Start) -> Callable[..., Awaitable[tuple[Seen, Started]]]:
-    """Run jobs with a handler's code until all are reported; what was said, and the worker, which still runs."""
+    """Run jobs with a handler until all are reported; return the requests and the worker, which still runs."""
 
     async def work_(
         code: str, *jobs: dict[str, Any], arguments: tuple[str, ...] = (), **options: Any

@@ -160,14 +160,14 @@ def test_a_job_id_that_is_no_folders_name_is_refused(job_id):
 def test_one_file_with_its_name_and_archives_extracted(site, folder):
     Site.replies |= {
         "/data.zip": (200, {}, archive("in/side.txt")),
-        "/plain.txt": (200, {"Content-Disposition": "attachment; filename=told.csv"}, b"1,2"),
+        "/plain.txt": (200, {"Content-Disposition": "attachment; filename=named.csv"}, b"1,2"),
     }
 
     extracted, plain = file(f"{site}/data.zip"), file(f"{site}/plain.txt")
 
     assert (extracted["type"], extracted["original_name"]) == ("zip", "data.zip")
     assert Path(extracted["extracted_path"], "in/side.txt").read_bytes() == b"content"
-    assert (plain["type"], plain["original_name"], plain["extracted_path"]) == ("csv", "told.csv", None)
+    assert (plain["type"], plain["original_name"], plain["extracted_path"]) == ("csv", "named.csv", None)
     assert Path(plain["file_path"]).parent == folder / "job_files"
 
 

@@ -1,4 +1,4 @@
-"""Fitness checks: before the first job, told to the service, and the end of the worker."""
+"""Fitness checks: they run before the first job, and a failure is reported and ends the worker."""
 
 import textwrap
 from urllib.parse import parse_qs

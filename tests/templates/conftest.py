@@ -40,7 +40,7 @@ class Served:
     """The input of its own test_input.json."""
 
     def answer(self, **changed: Any) -> Any:
-        """The output for the template's own test input, or for one that differs in these fields."""
+        """The output for the template's test input, changed in these fields."""
         return self._noted(lambda: self.endpoint.run_sync({"input": self.test_input | changed}, timeout=ANSWER_S))
 
     def stream(self, **changed: Any) -> list[Any]:
@@ -51,13 +51,13 @@ class Served:
         try:
             return ask()
         except Exception as error:
-            error.add_note(f"the worker's last words:\n{self.log.read_text()[-4000:]}")
+            error.add_note(f"the end of the worker's log:\n{self.log.read_text()[-4000:]}")
             raise
 
 
 @pytest.fixture(scope="session")
 def environment() -> dict[str, str]:
-    """What the processes get: nothing that is set for this machine, models from disk, one thread each."""
+    """An environment without the settings of this machine, with models from disk and one thread per process."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("RUNPOD_", "BUCKET_", "MODEL"))}
     return kept | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
 
@@ -78,7 +78,7 @@ def service(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str
 def served(
     service: str, tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str]
 ) -> Iterator[Callable[[str], Served]]:
-    """Copy a template as `init` does and start a worker in there, once; all are told to drain in the end, and must."""
+    """Copy each template as `init` does and start a worker in it, once. At the end each worker must drain."""
     known: dict[str, Served] = {}
     with ExitStack() as workers:
 

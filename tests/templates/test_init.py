@@ -1,4 +1,4 @@
-"""`runpod-worker init`: what is copied, what is refused, what comes next."""
+"""`runpod-worker init`: copied files, refusals, and the commands that it suggests."""
 
 import shlex
 from pathlib import Path

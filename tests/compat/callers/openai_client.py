@@ -1,4 +1,4 @@
-"""OpenAI's client on the OpenAI routes. Prints what it saw as JSON. Files tell the handler how far this is."""
+"""OpenAI's client on the OpenAI routes. Prints its replies as JSON. Files signal the handler."""
 
 import json
 import sys

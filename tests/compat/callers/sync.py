@@ -1,4 +1,4 @@
-"""The reference SDK's client, as its documentation uses it. Prints what it saw as JSON."""
+"""The reference SDK's client, as its documentation uses it. Prints its results as JSON."""
 
 import json
 import sys
