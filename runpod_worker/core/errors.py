@@ -1,11 +1,11 @@
 """Every error this project raises on purpose. Classes without a module in brackets are in this file.
 
 RunpodWorkerError
-├── ServiceRefusal             what the job service answers; `status` is the HTTP code
-│   ├── BadRequest        400  the caller sent something wrong; the message names the field
+├── ServiceRefusal             an answer of the job service; `status` is the HTTP code
+│   ├── BadRequest        400  the request is wrong; the message names the field
 │   │   └── TooLarge      400  a body over its limit (the platform answers 400, not 413)
 │   ├── Unauthorized      401  no key, or a key this endpoint does not accept
-│   ├── JobNotFound       404  no such job, or its retention is over
+│   ├── JobNotFound       404  no such job, or its retention has ended
 │   ├── EndpointNotFound  404  no such endpoint
 │   ├── RouteNotFound     404  no such path [service.http.routing]
 │   ├── MethodNotAllowed  405  the path does not know this method [service.http.routing]
@@ -30,7 +30,7 @@ RunpodWorkerError
 ├── SettingsError              a setting is missing or wrong; the message names it
 ├── BuildError                 an image cannot be built; the message says what to do
 ├── WaitTimedOut               (TimeoutError) the caller's time-out is over; carries the job's last view, if any
-└── JobError                   what a client raises for a job that did not complete; carries the job's view
+└── JobError                   a client's error for a job that did not complete; carries the job's view
     ├── JobFailed
     ├── JobCancelled
     └── JobTimedOut

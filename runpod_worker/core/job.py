@@ -44,12 +44,12 @@ class FailureKind(StrEnum):
     WORKER_LOST = "worker_lost"
     """The last of the job's attempts ended with a silent worker."""
     STOPPED = "stopped"
-    """The worker stopped the job, and no one had asked for that."""
+    """The worker stopped the job without being asked."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
-    """What the caller asked for: time limits in milliseconds, and whether jobs of normal priority go first."""
+    """The caller's limits in milliseconds, and whether jobs of normal priority go first."""
 
     execution_timeout_ms: int = EXECUTION_TIMEOUT_MS
     ttl_ms: int = TTL_MS
@@ -61,8 +61,7 @@ class Lease:
     """One worker's right to one attempt, until a time.
 
     `take` is the id of the take that assigned the job, so that a worker can release a job it never received.
-    `confirms`: the worker reports when it has stopped a job; a job of any other worker is final as soon as it is told
-    to stop.
+    `confirms`: the worker reports when it has stopped a job. For any other worker, a stop makes the job final at once.
     """
 
     worker: str
@@ -118,7 +117,7 @@ class Job:
 
     @property
     def deadline(self) -> float | None:
-        """When the running attempt exceeds its executionTimeout, None while none is running."""
+        """When the running attempt exceeds its executionTimeout, None unless one is running."""
         if self.taken_at is None or self.lease is None:
             return None
         return self.taken_at + self.policy.execution_timeout_ms / 1000

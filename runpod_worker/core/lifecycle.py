@@ -1,7 +1,7 @@
 """Every rule about a job's status lives in this file.
 
-1. `TRANSITIONS` says for each (status, event) which function makes the next version of the job, and which statuses that
-   may be. `apply` looks the pair up and refuses a pair that is not there. Nothing else in the project decides a status.
+1. `TRANSITIONS` names for each (status, event) the function that makes the next version of the job, and the statuses it
+   may lead to. `apply` looks the pair up and refuses any other pair. Nothing else in the project decides a status.
 2. A worker's event counts only while the worker holds the job's lease; `apply` checks that first.
 3. A job that its worker is stopping ends with the status of its `stop`, however the worker answers.
 4. Nothing here does I/O or reads a clock: each event carries the time `at` it happened, in seconds since the epoch.
@@ -21,8 +21,8 @@ from runpod_worker.core.job import FailureKind, Job, Lease, Status, StopReason
 from runpod_worker.core.protocol import EXECUTION_TIMEOUT_ERROR
 
 MAX_ATTEMPTS = 2
-"""A job whose worker is lost goes back to the queue until it has had this many attempts, then it fails: what the
-platform does (protocol B.9)."""
+"""A job whose worker is lost is requeued until it has had this many attempts, then it fails, as on the platform
+(protocol B.9)."""
 
 LEASE_S = 40.0
 """How long a job stays with a worker that sends no heartbeat, as measured on the platform (protocol A.3, B.9)."""
@@ -83,7 +83,7 @@ class Stopped(WorkerEvent):
 class Released(WorkerEvent):
     """The worker will not run the job. The attempt does not count, so its number is used again.
 
-    `take` is the id of the take that assigned the attempt, which tells two attempts of one number apart; "" when the
+    `take` is the id of the take that assigned the attempt, since two attempts may have the same number; "" when the
     worker does not know it.
     """
 
@@ -264,7 +264,7 @@ TRANSITIONS: dict[tuple[Status, type[Event]], Transition] = {
     (Status.FAILED, Retried): _to(_retry, Status.IN_QUEUE),
     (Status.TIMED_OUT, Retried): _to(_retry, Status.IN_QUEUE),
 }
-"""(status, event) -> what the event does. A pair that is not here is refused."""
+"""(status, event) -> the effect of the event. Any other pair is refused."""
 
 FINAL = frozenset(Status) - {source for source, event in TRANSITIONS if event is not Retried}
 """The statuses in which a job has ended: nothing but a caller's `Retried` leads out of them."""

@@ -25,7 +25,7 @@ def validate(value: Any, kind: Any, name: str = "input", *, decode: Callable[[ty
     """Return `value` as `kind`. `decode` makes values of types that msgspec does not know; pydantic models ignore it.
 
     Raises:
-        InputError: `value` does not fit the type; the message names the field, what was expected and what came,
+        InputError: `value` does not fit the type; the message names the field, the expected type and the value,
             as in `input.steps: expected int >= 1, got 0 (int)`.
     """
     if hasattr(kind, "model_validate"):
@@ -61,7 +61,7 @@ def _value_at(value: Any, path: str) -> Any:
     for key, index in _STEP.findall(path):
         try:
             value = value[key] if key else value[int(index)]
-        except (KeyError, IndexError, TypeError, ValueError):  # `[...]` stands for any key of a dict
+        except (KeyError, IndexError, TypeError, ValueError):  # msgspec writes `[...]` for any key of a dict
             return _MISSING
     return value
 

@@ -19,14 +19,14 @@ class TestSignal(Generic[T]):
     __slots__ = ("_listener",)
 
     def __init__(self) -> None:
-        self._listener: Callable[[T], None] | None = None
+        self._listener: Callable[[T], object] | None = None
 
     def send(self, value: T) -> None:
         """Report that the moment has come, from any thread."""
         if self._listener is not None:
             self._listener(value)
 
-    def listen(self, listener: Callable[[T], None] | None) -> None:
+    def listen(self, listener: Callable[[T], object] | None) -> None:
         """Call `listener` with each value from now on, in the thread that sends it; None ends that."""
         if listener is not None and self._listener is not None:
             raise RuntimeError("another test listens to this signal")

@@ -10,7 +10,7 @@ start_close  what every class with `start` and `close` promises
 from runpod_worker.testing.clock import ManualClock
 from runpod_worker.testing.link import InProcessLink, InProcessTransport
 from runpod_worker.testing.service import InProcessService, ServiceReply
-from runpod_worker.testing.signals import Moments, listening
+from runpod_worker.testing.signals import listening
 from runpod_worker.testing.start_close import check_start_close
 
 __all__ = [
@@ -18,7 +18,6 @@ __all__ = [
     "InProcessService",
     "InProcessTransport",
     "ManualClock",
-    "Moments",
     "ServiceReply",
     "check_start_close",
     "listening",

@@ -7,15 +7,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 SETTLE_TURNS = 50
-"""Turns of the event loop that `advance` waits for what it woke: enough for a chain of as many awaits."""
+"""`advance` gives the woken tasks this many turns of the event loop: enough for a chain of as many awaits."""
 
 
 class ManualClock:
-    """Time that only `advance` moves. Call it for the time in seconds since the epoch.
+    """Time that only `advance` moves. Calling it returns the time in seconds since the epoch.
 
-    `Server(..., now=clock)` takes it as it is. Inside `with clock.driving():` the running event loop takes its time
-    from it too: `asyncio.sleep`, time-outs and `call_later` wait for `advance`. Sockets go on working, and an `await`
-    that nothing wakes waits for ever: move the clock instead.
+    Pass it where a clock is taken: `InProcessService(now=clock)`. Inside `with clock.driving():` the running event loop
+    takes its time from it too: `asyncio.sleep`, timeouts and `call_later` wait for `advance`. Sockets still work.
     """
 
     def __init__(self, wall: float = 1_000_000.0) -> None:

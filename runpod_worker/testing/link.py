@@ -19,7 +19,7 @@ from runpod_worker.worker.link.transport import Reply
 class InProcessTransport:
     """Keeps the contract of `Transport` by calling the service: the same requests and replies, without a socket.
 
-    As over a socket, the service goes on with a request whose caller has given up, and finds its reply lost.
+    As over a socket, the service finishes a request whose caller has given up, and then learns that its reply is lost.
     """
 
     def __init__(self, service: InProcessService) -> None:

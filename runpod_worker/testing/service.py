@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -33,14 +32,13 @@ class ServiceReply(NamedTuple):
 
 
 class InProcessService:
-    """A job service without a socket, by default in memory: `async with InProcessService() as service: ...`.
+    """A job service without a socket: `async with InProcessService() as service: ...`.
 
     Args:
         settings: the service's settings; by default jobs are in memory and files are not stored.
         endpoint: the endpoint of `request`.
         now: the service's clock in seconds since the epoch, such as a `ManualClock`.
-        random: spreads the retries of webhooks.
-        stores: where things are kept, by default what the settings say.
+        stores: where things are kept, by default as the settings say.
     """
 
     def __init__(
@@ -49,12 +47,11 @@ class InProcessService:
         *,
         endpoint: str = "ep",
         now: Callable[[], float] = time.time,  # noqa: TID251 - the default is the real clock
-        random: Callable[[], float] = random.random,
         stores: Stores | None = None,
     ) -> None:
         settings = settings or ServiceSettings()
         self.endpoint = endpoint
-        self.server = Server(settings, stores or open_stores(settings), now=now, random=random)
+        self.server = Server(settings, stores or open_stores(settings), now=now)
         self._running = False
 
     async def __aenter__(self) -> InProcessService:
@@ -70,16 +67,12 @@ class InProcessService:
         self._running = True
 
     async def close(self) -> None:
-        """Answer every long poll and end the loops. From now on requests fail as to a service that is gone."""
+        """Answer every long poll and end the loops. Later requests fail, as to a service that is down."""
         self._running = False
         await self.server.close()
 
     async def handle(self, request: Request) -> Answer:
-        """Answer a request.
-
-        Raises:
-            ConnectionRefusedError: the service does not run.
-        """
+        """Answer a request. Raises ConnectionRefusedError unless the service runs."""
         if not self._running:
             raise ConnectionRefusedError("the service does not run")
         return await self.server.app.handle(request)
@@ -102,21 +95,17 @@ class InProcessService:
             raise ServiceRefusal(f"{reply.status}: {reply.body.decode()}")
         return str(reply.json["id"])
 
-    async def view(self, job_id: str) -> dict[str, Any]:
+    async def view(self, job_id: str) -> Any:
         """The job as its caller sees it."""
-        return dict((await self.request("GET", f"/status/{job_id}")).json)
+        return (await self.request("GET", f"/status/{job_id}")).json
 
 
 async def read_reply(answer: Answer) -> ServiceReply:
     """The whole reply. A file is read, a stream is collected to its end."""
     if isinstance(answer, Reply):
-        return ServiceReply(answer.status, _parse_head(answer.head), answer.content)
+        lines = [line.partition(": ") for line in answer.head.decode().split("\r\n") if line]
+        return ServiceReply(answer.status, {name.lower(): value for name, _, value in lines}, answer.content)
     headers = {name.lower(): value for name, value in answer.headers.items()}
     if isinstance(answer, FileReply):
         return ServiceReply(200, headers, await asyncio.to_thread(answer.path.read_bytes))
     return ServiceReply(200, headers, b"".join([piece async for piece in answer.pieces]))
-
-
-def _parse_head(head: bytes) -> dict[str, str]:
-    lines = [line.partition(": ") for line in head.decode().split("\r\n") if line]
-    return {name.lower(): value for name, _, value in lines}

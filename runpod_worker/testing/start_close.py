@@ -1,11 +1,11 @@
-"""What every class with `start` and `close` promises, as one stress test. After River's `startstoptest`."""
+"""The promises of a class with `start` and `close`, as one stress test. After River's `startstoptest`."""
 
 from __future__ import annotations
 
 import asyncio
 import inspect
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 MAX_TURNS = 8
 """`start` is interrupted after each number of turns of the event loop up to this one."""
@@ -13,23 +13,13 @@ MAX_TURNS = 8
 TIMEOUT_S = 20.0
 
 
-class StartClose(Protocol):
-    """A part that runs between `start` and `close`; either may be a coroutine function."""
-
-    def start(self) -> Any:
-        """Begin."""
-
-    def close(self) -> Any:
-        """End, and free everything."""
-
-
-async def check_start_close(make: Callable[[], StartClose]) -> None:
-    """Check a class that has `start` and `close`; `make` gives a new, unstarted object each time.
+async def check_start_close(make: Callable[[], Any]) -> None:
+    """Check a class that has `start` and `close`, coroutine functions or not; `make` returns a new object each time.
 
     1. `close` works before `start`.
-    2. `close` works twice, and twice at once.
-    3. `close` works after a `start` that was interrupted, wherever that was.
-    4. After `close` no task that the object created is left.
+    2. `close` works twice, and twice at the same time.
+    3. `close` works after a `start` that was interrupted, at any point.
+    4. After `close`, no task that the object created is left.
 
     Raises:
         AssertionError: a task is left.
@@ -38,10 +28,13 @@ async def check_start_close(make: Callable[[], StartClose]) -> None:
     before = asyncio.all_tasks()
     async with asyncio.timeout(TIMEOUT_S):
         await _call(make().close)
-        for close_twice in (_one_after_the_other, _at_once):
+        for at_once in (False, True):
             part = make()
             await _call(part.start)
-            await close_twice(part)
+            if at_once:
+                await asyncio.gather(_call(part.close), _call(part.close))
+            await _call(part.close)
+            await _call(part.close)
         for turns in range(MAX_TURNS):
             part = make()
             starting = asyncio.create_task(_call(part.start))
@@ -53,15 +46,6 @@ async def check_start_close(make: Callable[[], StartClose]) -> None:
     left = {task.get_name() for task in asyncio.all_tasks() - before if not task.done()}
     if left:
         raise AssertionError(f"after close these tasks are left: {', '.join(sorted(left))}")
-
-
-async def _one_after_the_other(part: StartClose) -> None:
-    await _call(part.close)
-    await _call(part.close)
-
-
-async def _at_once(part: StartClose) -> None:
-    await asyncio.gather(_call(part.close), _call(part.close))
 
 
 async def _call(method: Callable[[], Any]) -> None:
