@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import Any, NoReturn, TypeVar, overload
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, overload
 
 from runpod_worker.config import channel_fd, worker_settings
 from runpod_worker.core.errors import DeclarationError
 from runpod_worker.worker.handler.declaration import Declaration, Hook
 from runpod_worker.worker.handler.kinds import Handler, declared
+
+if TYPE_CHECKING:
+    from runpod_worker.worker.launch.once import OnceResult, Session
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -32,6 +35,7 @@ class Worker:
         self._warmups: list[Hook] = []
         self._checks: list[Hook] = []
         self._shutdowns: list[Hook] = []
+        self._session: Session | None = None
 
     @overload
     def handler(self, function: F, /) -> F: ...
@@ -124,6 +128,21 @@ class Worker:
             checks=list(self._checks),
             shutdowns=list(self._shutdowns),
         )
+
+    def run_once(
+        self,
+        input: Any,  # noqa: A002 - the word users know
+        *,
+        timeout_s: float | None = None,
+        cancel_after_s: float | None = None,
+    ) -> OnceResult:
+        """Run one job in this process, for tests: `runpod_worker.testing.run_once` describes it."""
+        declaration = self.declaration()
+        if self._session is None:
+            from runpod_worker.worker.launch.once import Session
+
+            self._session = Session(declaration)
+        return self._session.run(input, timeout_s=timeout_s, cancel_after_s=cancel_after_s)
 
     def start(self, **settings: object) -> NoReturn:
         """Run the handler, then exit the process.

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import gc
 import inspect
 import threading
 from collections.abc import Awaitable, Callable
@@ -35,8 +34,6 @@ from runpod_worker.worker.executor.window import Account, Bank
 from runpod_worker.worker.handler.declaration import Declaration, Hook
 from runpod_worker.worker.ipc.messages import Done, Ready, Revoke, Run, Stop, ToExecutor, WindowUpdate
 
-Send = Callable[..., None]
-
 
 class JobLoop:
     """Runs the jobs of one declared worker on one device; messages go out by `send`, which may wait."""
@@ -45,25 +42,31 @@ class JobLoop:
         self,
         declaration: Declaration,
         settings: WorkerSettings,
-        send: Send,
-        *,
+        sender: MessageSender,
         files: Files | None = None,
         downloads: Downloads | None = None,
+        *,
         bank: Bank | None = None,
+        aio: asyncio.Runner | None = None,
     ) -> None:
-        """`bank`: where each job's credit is kept; by default nobody gives credit, and nothing waits for it."""
+        """Two of these are optional.
+
+        bank: where each job's credit is kept; by default nobody gives credit, and nothing waits for it.
+        aio: runs everything that is awaited, and is not closed with this object; a new one by default.
+        """
         self._declared = declaration
         self._settings = settings
-        self._sender = MessageSender(send)
+        self._sender = sender
         self._files: Files = files or SavedFiles(self._sender.send)
         self._bank = bank
         self._downloads = downloads or Downloads(download_settings())
         self._pending_inputs = PendingInputs()
         self._deadlines = Deadlines()
-        self._aio = asyncio.Runner(loop_factory=new_event_loop)
+        self._aio = aio or asyncio.Runner(loop_factory=new_event_loop)
+        self._owns_aio = aio is None
         self._held: dict[str, Attempt] = {}
         self._decode = msgspec.json.Decoder().decode
-        self._model: Any = None
+        self.model: Any = None
         self._runner: Runner | None = None
 
     def load(self) -> Ready:
@@ -73,15 +76,13 @@ class JobLoop:
         found = device.resolve(self._settings.device, with_torch=hook is not None and hook.arguments > 0)
         began = now()
         if hook is not None:
-            self._model = self._call(hook, found.value)
+            self.model = self._call(hook, found.value)
         load_s = now() - began
         for check in self._declared.checks:
             self._check(check)
         self._warm_up()
         slots = concurrency_of(handler, self._settings)
         self._runner = runner_for(self._invoker(self._sender), self._sender, self._on_ended, slots, self._aio)
-        gc.collect()
-        gc.freeze()  # what was loaded stays: no collection need look at it again
         return Ready(
             kind=handler.kind,
             slots=slots.slots,
@@ -124,16 +125,17 @@ class JobLoop:
 
     def shutdown(self) -> None:
         """Run the shutdown hooks, send what is still to be sent, end all threads."""
-        for hook in self._declared.shutdowns:
+        for hook in self._declared.shutdowns if self._runner is not None else ():
             try:
-                self._call(hook, self._model)
+                self._call(hook, self.model)
             except Exception:
                 log.exception("shutdown.failed")
         self._deadlines.close()
         self._downloads.close()
         self._files.close()
         self._sender.close()
-        self._aio.close()
+        if self._owns_aio:
+            self._aio.close()
 
     # ---------------------------------------------------------------- one job
 
@@ -215,7 +217,7 @@ class JobLoop:
 
     def _check(self, hook: Hook) -> None:
         try:
-            self._call(hook, self._model)
+            self._call(hook, self.model)
         except Exception as error:
             name = getattr(hook.function, "__name__", type(hook.function).__name__)
             raise CheckFailed(name, f"{type(error).__name__}: {error}") from error
@@ -231,7 +233,7 @@ class JobLoop:
         files = SavedFiles(_drop)
         invoker = self._invoker(sender)
         for hook in self._declared.warmups:
-            inputs = self._call(hook, self._model)
+            inputs = self._call(hook, self.model)
             for example in inputs if isinstance(inputs, list) else [] if inputs is None else [inputs]:
                 self._warm_up_with(example, invoker, sender, files)
         files.close()
@@ -258,7 +260,7 @@ class JobLoop:
             raise HandlerError(f"the warm-up failed: {done.error}")
 
     def _invoker(self, sender: MessageSender) -> Invoker:
-        return Invoker(self._declared.handler, self._model, sender, self._deadlines, self._identity(), self._aio)
+        return Invoker(self._declared.handler, self.model, sender, self._deadlines, self._identity(), self._aio)
 
     def _identity(self) -> WorkerIdentity:
         return WorkerIdentity(self._settings.hostname, self._settings.worker_id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import faulthandler
+import gc
 import os
 import signal
 import socket
@@ -14,6 +15,7 @@ from runpod_worker.core.errors import ChannelClosed, CheckFailed, RunpodWorkerEr
 from runpod_worker.log import log, setup
 from runpod_worker.worker.executor.job_loop import JobLoop
 from runpod_worker.worker.executor.results import traceback_of
+from runpod_worker.worker.executor.sender import MessageSender
 from runpod_worker.worker.executor.window import Bank
 from runpod_worker.worker.handler.declaration import Declaration
 from runpod_worker.worker.ipc.channel import ExecutorChannel
@@ -61,9 +63,11 @@ def serve(
 def _serve(declare: Callable[[], Declaration], settings: WorkerSettings, channel: ExecutorChannel) -> int:
     reader: _Reader | None = None
     try:
-        job_loop = JobLoop(declare(), settings, channel.send, bank=Bank())
+        job_loop = JobLoop(declare(), settings, MessageSender(channel.send), bank=Bank())
         reader = _Reader(channel, job_loop, settings)
         ready = job_loop.load()
+        gc.collect()
+        gc.freeze()  # what is loaded stays, so no collection needs to look at it again
     except BaseException as error:
         text = str(error) if isinstance(error, RunpodWorkerError) else traceback_of(error)
         log.error("executor.load_failed", extra={"error": text})

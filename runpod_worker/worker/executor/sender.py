@@ -107,3 +107,30 @@ class MessageSender:
     def _taken(self) -> Iterator[Item]:
         for _ in range(len(self._queue)):
             yield self._queue.popleft()
+
+
+class DirectSender(MessageSender):
+    """Sends each item at once, in the caller's thread: for runs without a channel, where sending costs nothing."""
+
+    def __init__(self, send: Callable[..., None]) -> None:
+        self._send = send
+
+    def put(self, item: Item) -> None:
+        if isinstance(item, Attempt):
+            self._send(Progress(item.key, item.latest_progress()))
+        else:
+            self.push(item)
+
+    def push(self, chunk: Chunk) -> None:
+        attempt, index, data = chunk
+        self._send(Chunks(attempt.key, index, [data]))
+
+    def crowded(self, chunk: Chunk) -> bool:
+        return False
+
+    def send(self, *messages: ToAgent) -> None:
+        if messages:
+            self._send(*messages)
+
+    def close(self) -> None:
+        """End nothing: no thread was started."""

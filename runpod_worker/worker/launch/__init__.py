@@ -3,5 +3,6 @@
 modes, flags      behind a job service, behind a local API, or once
 launch, malloc    agent and executor, either way round
 init              process 1 of a container
-local, shortened  once, in this process, and what a person sees of it
+once              one job in this process, for `run_once` and local
+local, shortened  `python handler.py` without a service, and what a person sees of it
 """

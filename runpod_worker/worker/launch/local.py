@@ -5,6 +5,7 @@ Exit code 0: it worked, and the output is the expected one where one was given. 
 
 from __future__ import annotations
 
+import asyncio
 import difflib
 import sys
 from pathlib import Path
@@ -12,19 +13,16 @@ from typing import Any, TextIO
 
 import msgspec
 
-from runpod_worker.config import WorkerSettings, download_settings
+from runpod_worker.config import WorkerSettings
 from runpod_worker.core.errors import InputError
-from runpod_worker.worker.executor.attempt import now
-from runpod_worker.worker.executor.files.inputs import Downloads
-from runpod_worker.worker.executor.files.outputs import FolderFiles
-from runpod_worker.worker.executor.job_loop import JobLoop
+from runpod_worker.net.loop import new_event_loop
 from runpod_worker.worker.handler.declaration import Declaration
-from runpod_worker.worker.ipc.messages import Chunks, Done, Progress, Ready, Run, ToAgent
+from runpod_worker.worker.ipc.messages import Chunks, Done, Progress, Ready, ToAgent
+from runpod_worker.worker.launch.once import JOB_ID, run_job
 from runpod_worker.worker.launch.shortened import shortened
 
 TEST_INPUT = Path("test_input.json")
 OUTPUT_FOLDER = Path("output")
-JOB_ID = "local_test"
 
 
 def run(
@@ -53,15 +51,16 @@ def run(
     except InputError as error:
         show.error(str(error))
         return 1
-    files, downloads = FolderFiles(OUTPUT_FOLDER), Downloads(download_settings(), local=True)
-    job_loop = JobLoop(declaration, settings, show.messages, files=files, downloads=downloads)
-    ready = job_loop.load()
-    show.ready(ready)
-    job_loop.handle(Run(JOB_ID, msgspec.json.encode(job), now()))
-    job_loop.close()
-    job_loop.serve()
-    job_loop.shutdown()
+    with asyncio.Runner(loop_factory=new_event_loop) as aio:
+        run_job(declaration, settings, job, aio=aio, on_message=show.messages, save=_save)
     return show.verdict(expected)
+
+
+def _save(name: str, content: bytes) -> str:
+    OUTPUT_FOLDER.mkdir(parents=True, exist_ok=True)
+    path = OUTPUT_FOLDER / name
+    path.write_bytes(content)
+    return str(path)
 
 
 def _job(test_input: str | None) -> dict[str, Any]:
@@ -96,13 +95,15 @@ class _Show:
         self._done: Done | None = None
         self._chunks: list[Any] = []
 
-    def ready(self, ready: Ready) -> None:
+    def _ready(self, ready: Ready) -> None:
         where = f"{ready.device} ({ready.gpu})" if ready.gpu else ready.device
         self._line(f"model      loaded in {ready.load_s:.2f} s on {where}")
 
     def messages(self, *messages: ToAgent) -> None:
         for message in messages:
             match message:
+                case Ready():
+                    self._ready(message)
                 case Progress():
                     self._line(f"progress   {self._shown(msgspec.json.decode(message.value)).decode()}")
                 case Chunks():

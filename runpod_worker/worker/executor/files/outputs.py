@@ -138,18 +138,15 @@ class _Pending:
             return FileFailed(self.key, self.name, text)
 
 
-class FolderFiles:
-    """Files of a local run: written into a folder, the URL is the path."""
+class LocalFiles:
+    """Files of a job without a job service: kept by `keep`, which gets name and content and returns the URL."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, keep: Callable[[str, bytes], str]) -> None:
+        self._keep = keep
 
     def save(self, attempt: Attempt, content: Any, name: str) -> str:
         name, _ = _named(name)
-        self._folder.mkdir(parents=True, exist_ok=True)
-        path = self._folder / name
-        path.write_bytes(_reader(content, name)())
-        return str(path)
+        return self._keep(name, _reader(content, name)())
 
     def close(self) -> None:
         """Nothing is left to do."""

@@ -8,7 +8,7 @@ from PIL import Image
 
 from runpod_worker.core.errors import OutputError
 from runpod_worker.worker.executor.attempt import Attempt
-from runpod_worker.worker.executor.files.outputs import PENDING_LIMIT, FolderFiles, SavedFiles
+from runpod_worker.worker.executor.files.outputs import PENDING_LIMIT, LocalFiles, SavedFiles
 from runpod_worker.worker.executor.window import Account
 from runpod_worker.worker.ipc.messages import File, FileFailed, Run
 
@@ -121,12 +121,15 @@ def test_without_a_store_the_url_holds_the_file(sent, files):
     assert sent.frames == []
 
 
-def test_a_local_run_writes_into_a_folder(sent, tmp_path):
-    files = FolderFiles(tmp_path / "output")
+def test_a_run_without_a_service_keeps_the_file_itself(sent):
+    kept = {}
 
-    path = job(sent, files).save(b"x", "a.bin")
+    def keep(name, content):
+        kept[name] = content
+        return f"there/{name}"
 
-    assert (tmp_path / "output" / "a.bin").read_bytes() == b"x"
-    assert path == str(tmp_path / "output" / "a.bin")
+    path = job(sent, LocalFiles(keep)).save(b"x", "a.bin")
+
+    assert (path, kept) == ("there/a.bin", {"a.bin": b"x"})
     assert isinstance(json.dumps(path), str)
     assert not any(isinstance(frame, File) for frame in sent.frames)

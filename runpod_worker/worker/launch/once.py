@@ -1,0 +1,226 @@
+"""Runs one job in this process: `run_once` for users' own tests, `run_job` beneath it and beneath local.
+
+A call leaves no thread, folder or signal handler behind. A worker keeps its model for the next call, and the event loop
+that the model may belong to.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+import threading
+import weakref
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+import msgspec
+
+from runpod_worker.config import WorkerSettings, download_settings, worker_settings
+from runpod_worker.core.errors import DeclarationError
+from runpod_worker.log import fields, log
+from runpod_worker.net.loop import new_event_loop
+from runpod_worker.worker.executor.attempt import now
+from runpod_worker.worker.executor.files.inputs import Downloads
+from runpod_worker.worker.executor.files.outputs import LocalFiles
+from runpod_worker.worker.executor.job_loop import JobLoop
+from runpod_worker.worker.executor.sender import DirectSender
+from runpod_worker.worker.handler.declaration import Declaration, Hook
+from runpod_worker.worker.handler.kinds import declared
+from runpod_worker.worker.ipc.messages import Chunks, Done, Progress, Run, Stop, ToAgent
+
+JOB_ID = "local_test"
+
+
+@dataclass(slots=True, kw_only=True)
+class OnceResult:
+    """Everything a caller would see of one job, and what it logged."""
+
+    status: str = "FAILED"
+    """COMPLETED, FAILED or CANCELLED."""
+    output: Any = None
+    """The output as JSON values. None when there is no output."""
+    error: str | None = None
+    """The error as callers read it: plain text, or JSON with `error_type` and `error_traceback` for an exception."""
+    chunks: list[Any] = field(default_factory=list)
+    """What a generator yielded, in order."""
+    progress: list[Any] = field(default_factory=list)
+    """Every value given to `job.progress`, in order. A job service keeps only the latest."""
+    files: dict[str, bytes] = field(default_factory=dict)
+    """The files that `job.save` stored, by name. It returned `files/NAME` as their URL."""
+    logs: list[str] = field(default_factory=list)
+    """The lines of `job.log` and of the worker, from level INFO: `INFO message key=value`."""
+
+
+class _Worker(Protocol):
+    """A `Worker`, which this module is not to import."""
+
+    def run_once(self, input: Any, *, timeout_s: float | None, cancel_after_s: float | None) -> OnceResult: ...  # noqa: A002
+
+
+def run_once(
+    worker_or_handler: _Worker | Callable[..., Any],
+    input: Any,  # noqa: A002 - the word users know
+    *,
+    timeout_s: float | None = None,
+    cancel_after_s: float | None = None,
+) -> OnceResult:
+    """Run one job in this process and return its result, in milliseconds. It needs no service and no other process.
+
+    The first call loads a worker's model and runs its checks and warm-ups; the next calls use the same model. Shutdown
+    hooks do not run. `File` inputs may be local paths. Where an event loop runs already, the job runs in a thread of
+    its own; a plain function that has to stop there is not interrupted, it has to look at `job.cancelled`.
+
+    Args:
+        worker_or_handler: a `Worker`, or a bare handler that takes no model.
+        input: the job's input. The handler gets it as JSON would bring it.
+        timeout_s: the job's executionTimeout; the handler's own `timeout` counts as well.
+        cancel_after_s: cancel the job after this time.
+
+    Raises:
+        DeclarationError: there is no handler, or it takes a model that nothing loads.
+        Exception: what loading the model, a check or a warm-up raises. What the handler raises is in the result.
+    """
+    if hasattr(worker_or_handler, "run_once"):
+        return worker_or_handler.run_once(input, timeout_s=timeout_s, cancel_after_s=cancel_after_s)
+    handler = declared(worker_or_handler)
+    if handler.takes_model:
+        raise DeclarationError("this handler takes a model: give run_once the worker, which loads the model")
+    return Session(Declaration(handler=handler)).run(input, timeout_s=timeout_s, cancel_after_s=cancel_after_s)
+
+
+class Session:
+    """One worker's calls of `run_once`: they share its event loop and its model."""
+
+    def __init__(self, declaration: Declaration) -> None:
+        self._declaration = replace(declaration, shutdowns=[])
+        self._lock = threading.RLock()
+        self._aio = asyncio.Runner(loop_factory=new_event_loop)
+        weakref.finalize(self, self._aio.get_loop().close)
+
+    def run(self, input: Any, *, timeout_s: float | None, cancel_after_s: float | None) -> OnceResult:  # noqa: A002
+        """Run one job, in another thread where this one runs an event loop."""
+        result = OnceResult()
+        run = _outside_of_loops(lambda: self._run(input, result, timeout_s, cancel_after_s))
+        with self._lock, _capture_logs(result.logs):
+            run()
+        return result
+
+    def _run(self, job_input: Any, result: OnceResult, timeout_s: float | None, cancel_after_s: float | None) -> None:
+        def save(name: str, content: bytes) -> str:
+            result.files[name] = content
+            return f"files/{name}"
+
+        def collect(*messages: ToAgent) -> None:
+            for message in messages:
+                _add(message, result)
+
+        with ThreadPoolExecutor() as pool:
+            self._aio.get_loop().set_default_executor(pool)  # its threads, for `asyncio.to_thread`, end with the call
+            model = run_job(
+                self._declaration,
+                worker_settings({"concurrency": 1}),
+                {"id": JOB_ID, "input": job_input},
+                aio=self._aio,
+                on_message=collect,
+                save=save,
+                timeout_s=timeout_s,
+                cancel_after_s=cancel_after_s,
+            )
+        if self._declaration.model is not None:
+            loaded = Hook(lambda: model, 0)
+            self._declaration = replace(self._declaration, model=loaded, checks=[], warmups=[])
+
+
+def run_job(
+    declaration: Declaration,
+    settings: WorkerSettings,
+    job: Mapping[str, Any],
+    *,
+    aio: asyncio.Runner,
+    on_message: Callable[..., None],
+    save: Callable[[str, bytes], str],
+    timeout_s: float | None = None,
+    cancel_after_s: float | None = None,
+) -> Any:
+    """Load the model, run one job and the shutdown hooks in this thread; return the model.
+
+    Args:
+        declaration: what the user declared.
+        settings: the device, and what errors name.
+        job: the job as a service would send it.
+        aio: runs everything that is awaited.
+        on_message: called with Ready, then with each message about the job, from any thread.
+        save: called with name and content of each file that the handler saves; returns its URL.
+        timeout_s: the job's executionTimeout.
+        cancel_after_s: cancel the job after this time.
+    """
+    body = msgspec.json.encode(job)
+    downloads = Downloads(download_settings(), local=True)
+    loop = JobLoop(declaration, settings, DirectSender(on_message), LocalFiles(save), downloads, aio=aio)
+    cancel = threading.Timer(cancel_after_s or 0.0, loop.handle, (Stop(JOB_ID, "the job was cancelled"),))
+    try:
+        on_message(loop.load())
+        loop.handle(Run(JOB_ID, body, now(), timeout_s))
+        if cancel_after_s is not None:
+            cancel.start()
+        loop.close()
+        loop.serve()
+    finally:
+        cancel.cancel()
+        if cancel.ident is not None:
+            cancel.join()
+        loop.shutdown()
+    return loop.model
+
+
+def _outside_of_loops(call: Callable[[], None]) -> Callable[[], None]:
+    """Return `call`, or what makes it in another thread where this one runs an event loop."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return call
+
+    def run() -> None:
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(contextvars.copy_context().run, call).result()
+
+    return run
+
+
+def _add(message: ToAgent, result: OnceResult) -> None:
+    match message:
+        case Progress():
+            result.progress.append(msgspec.json.decode(message.value))
+        case Chunks():
+            result.chunks += [msgspec.json.decode(chunk) for chunk in message.outputs]
+        case Done():
+            result.output = None if message.output is None else msgspec.json.decode(message.output)
+            result.error = message.error
+            result.status = "CANCELLED" if message.stopped else "COMPLETED" if message.error is None else "FAILED"
+
+
+@contextmanager
+def _capture_logs(lines: list[str]) -> Iterator[None]:
+    handler, level = _LineHandler(lines), log.level
+    log.addHandler(handler)
+    if not log.isEnabledFor(logging.INFO):
+        log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
+        log.removeHandler(handler)
+
+
+class _LineHandler(logging.Handler):
+    def __init__(self, lines: list[str]) -> None:
+        super().__init__()
+        self._lines = lines
+
+    def emit(self, record: logging.LogRecord) -> None:
+        pairs = "".join(f" {key}={value}" for key, value in fields(record).items() if key != "job")
+        self._lines.append(f"{record.levelname} {record.getMessage()}{pairs}")
