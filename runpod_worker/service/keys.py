@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from runpod_worker.core.errors import StoreUnavailable
-from runpod_worker.service.journal.database import ENDPOINT_ACCOUNTS, connect, prepare
+from runpod_worker.service.journal.database import connect
+from runpod_worker.service.journal.schema import ENDPOINT_ACCOUNTS, prepare
 
 DATABASE = "jobs.sqlite"
 """The name of the database in the service's data folder."""

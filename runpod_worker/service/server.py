@@ -10,6 +10,7 @@ import signal
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
@@ -24,10 +25,11 @@ from runpod_worker.service.http.clients import ClientRoutes
 from runpod_worker.service.http.file_routes import FileRoutes
 from runpod_worker.service.http.openai import OpenAIRoutes
 from runpod_worker.service.http.sockets import DisconnectServer
+from runpod_worker.service.http.views import render_webhook
 from runpod_worker.service.http.workers import WorkerRoutes
-from runpod_worker.service.journal.memory import MemoryStore
-from runpod_worker.service.journal.port import Store
-from runpod_worker.service.queue.queue import Service
+from runpod_worker.service.journal.null import NullJournal
+from runpod_worker.service.journal.port import Journal
+from runpod_worker.service.queue.queue import JobQueue
 from runpod_worker.service.settings import ServiceSettings
 from runpod_worker.service.webhooks import Webhooks
 from runpod_worker.system import on_termination
@@ -47,7 +49,7 @@ Ready = Callable[[str], None]
 class Stores:
     """Where the service keeps things. Without `keys` there is no API key, without `files` no output file."""
 
-    jobs: Store
+    journal: Journal
     keys: Keys | None = None
     files: FileStore | None = None
 
@@ -59,13 +61,13 @@ def open_stores(settings: ServiceSettings) -> Stores:
         StoreUnavailable: another process has the folder, or it cannot be read.
     """
     if settings.data is None:
-        return Stores(jobs=MemoryStore())
-    from runpod_worker.service.journal.sqlite import SqliteStore  # a service in memory needs no sqlite3
+        return Stores(journal=NullJournal())
+    from runpod_worker.service.journal.sqlite import SqliteJournal  # a service in memory needs no sqlite3
     from runpod_worker.service.keys import DATABASE, Keys
 
     settings.data.mkdir(mode=0o700, parents=True, exist_ok=True)  # other users must not read inputs and outputs
     path = settings.data / DATABASE
-    return Stores(jobs=SqliteStore(path), keys=Keys(path), files=FolderFiles(settings.data / "files"))
+    return Stores(journal=SqliteJournal(path), keys=Keys(path), files=FolderFiles(settings.data / "files"))
 
 
 class Server:
@@ -104,7 +106,7 @@ class Server:
         self._binding: asyncio.Task[None] | None = None
         self._closing: asyncio.Task[None] | None = None
         self.failed = asyncio.Event()
-        self.service = Service(stores.jobs, settings, now=now, on_owed=self._owed)
+        self.queue = JobQueue(stores.journal, settings, now=now, on_owed=self._owed)
         self._webhooks = self._make_webhooks(random)
         self.app = App(
             self._routes(),
@@ -124,10 +126,10 @@ class Server:
         """
         if listen:
             self._check_host()
-        await self.service.sweep.start()
+        await self.queue.sweep.start()
         if listen:
             await self._listen()
-        self._begin("sweep", self.service.sweep.run())
+        self._begin("sweep", self.queue.sweep.run())
         self._begin("webhooks", self._webhooks.run())
         if self._stores.files is not None:
             self._begin("file-sweep", self._sweep_files(self._stores.files))
@@ -153,7 +155,7 @@ class Server:
         await asyncio.shield(self._closing)
 
     async def _close(self) -> None:
-        self.service.drain()
+        self.queue.drain()
         if self._binding is not None:
             await asyncio.wait([self._binding])
         if self._runner is not None:
@@ -161,7 +163,7 @@ class Server:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._stores.jobs.close()
+        await self._stores.journal.close()
         if self._stores.keys is not None:
             self._stores.keys.close()
         log.info("service.closed")
@@ -169,17 +171,17 @@ class Server:
     def _routes(self) -> dict[str, Any]:
         files = self._stores.files
         extensions = EXTENSIONS if files is not None else EXTENSIONS - {"files"}
-        routes = ClientRoutes(self.service).table() | OpenAIRoutes(self.service).table()
-        routes |= WorkerRoutes(self.service, extensions).table()
+        routes = ClientRoutes(self.queue).table() | OpenAIRoutes(self.queue).table()
+        routes |= WorkerRoutes(self.queue, extensions).table()
         if files is not None:
-            routes |= FileRoutes(files, self._stores.jobs, self._settings.max_file_bytes).table()
+            routes |= FileRoutes(files, self.queue.jobs, self._settings.max_file_bytes).table()
         return routes
 
     def _make_webhooks(self, random: Callable[[], float]) -> Webhooks:
         try:
             return Webhooks(
-                self._stores.jobs,
-                self.service.webhook_body,
+                self.queue,
+                partial(render_webhook, self.queue),
                 now=self._now,
                 random=random,
                 settings=self._settings.webhooks,

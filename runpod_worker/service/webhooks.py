@@ -1,7 +1,7 @@
-"""Delivering webhooks: the outbox rows that the store wrote together with the final state of a job.
+"""Delivering webhooks: those that the journal wrote together with the end of a job.
 
-1. A row leaves the store only when the receiver answered 2xx or the last try failed; so a restart loses nothing, and a
-   receiver may be called twice (it tells by the job's id).
+1. A delivery leaves the outbox only when the receiver answered 2xx or the last try failed; so a restart loses nothing,
+   and a receiver may be called twice (it tells by the job's id).
 2. Each receiver (scheme, host, port) has a lane of its own: one that is slow or dead keeps nobody else waiting.
 3. Of what a receiver sends back only the status is looked at; redirects are not followed.
 """
@@ -16,13 +16,14 @@ import secrets
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import aiohttp
 from yarl import URL
 
 from runpod_worker.log import log
 from runpod_worker.net import connector as net
-from runpod_worker.service.journal.port import Delivery, Store
+from runpod_worker.service.journal.port import Delivery
 from runpod_worker.service.settings import WebhookSettings
 
 SECRET_PREFIX = "whsec_"  # noqa: S105 - the prefix that Standard Webhooks gives to secrets
@@ -67,12 +68,29 @@ class _Refused(Exception):
     """No later try can succeed."""
 
 
+class Outbox(Protocol):
+    """The webhooks that are owed. `JobQueue` is one."""
+
+    def due_deliveries(self, now: float, limit: int) -> list[Delivery]:
+        """Return the deliveries due at `now`, oldest first; each is held until its outcome is recorded, for a while."""
+
+    def next_delivery(self) -> float | None:
+        """Return when `due_deliveries` has something next."""
+
+    async def settle(self, delivery: Delivery) -> None:
+        """The webhook was delivered, or given up: it is not owed any more."""
+
+    async def postpone(self, delivery: Delivery, next_at: float) -> None:
+        """One more try has failed: the next one is due at `next_at`."""
+
+
 class Webhooks:
     """The delivery loop. `run` it as a task; cancel the task to stop.
 
     Args:
+        outbox: the webhooks that are owed.
         body: builds what is sent.
-        now: seconds since the epoch, the clock of the store's times.
+        now: seconds since the epoch, the clock of the jobs' times.
         random: floats from 0 to 1, to spread retries.
 
     Raises:
@@ -81,14 +99,14 @@ class Webhooks:
 
     def __init__(
         self,
-        store: Store,
+        outbox: Outbox,
         body: Body,
         *,
         now: Callable[[], float],
         random: Callable[[], float],
         settings: WebhookSettings | None = None,
     ) -> None:
-        self._store = store
+        self._outbox = outbox
         self._body = body
         self._now = now
         self._random = random
@@ -113,15 +131,15 @@ class Webhooks:
         async with session, asyncio.TaskGroup() as deliveries:
             while True:
                 self._woken.clear()
-                await self._pull()
+                self._pull()
                 for delivery in self._startable():
                     deliveries.create_task(self._deliver(session, delivery), name=f"webhook-{delivery.job_id}")
                 await self._sleep()
 
-    async def _pull(self) -> None:
+    def _pull(self) -> None:
         """Sort everything that is due into the lanes."""
         while True:
-            due = await self._store.deliveries(self._now(), _PULL)
+            due = self._outbox.due_deliveries(self._now(), _PULL)
             for delivery in due:
                 if delivery.job_id not in self._known:
                     self._lanes.setdefault(_origin(delivery.url), _Lane()).waiting.append(delivery.job_id)
@@ -143,7 +161,7 @@ class Webhooks:
         return chosen
 
     async def _sleep(self) -> None:
-        next_at = self._store.next_delivery()
+        next_at = self._outbox.next_delivery()
         try:
             async with asyncio.timeout(None if next_at is None else max(0.0, next_at - self._now())):
                 await self._woken.wait()
@@ -174,7 +192,7 @@ class Webhooks:
     async def _try(self, session: aiohttp.ClientSession, delivery: Delivery) -> None:
         body = await self._body(delivery.job_id)
         if body is None:
-            await self._store.settle(delivery)
+            await self._outbox.settle(delivery)
             return
         try:
             status = await self._post(session, delivery, body)
@@ -184,7 +202,7 @@ class Webhooks:
             await self._fail(delivery, type(exc).__name__)
         else:
             if 200 <= status < 300:
-                await self._store.settle(delivery)
+                await self._outbox.settle(delivery)
                 log.debug("webhook.delivered", extra={"job": delivery.job_id, "receiver": _origin(delivery.url)})
             else:
                 await self._fail(delivery, f"HTTP {status}")
@@ -211,12 +229,12 @@ class Webhooks:
             return
         fields = {"receiver": _origin(delivery.url), "reason": reason, "tries": delivery.tries + 1, "next_s": delay}
         log.info("webhook.failed", extra={"job": delivery.job_id, **fields})
-        await self._store.postpone(delivery, self._now() + delay)
+        await self._outbox.postpone(delivery, self._now() + delay)
 
     async def _give_up(self, delivery: Delivery, reason: str) -> None:
         fields = {"receiver": _origin(delivery.url), "reason": reason, "tries": delivery.tries + 1}
         log.error("webhook.given_up", extra={"job": delivery.job_id, **fields})
-        await self._store.settle(delivery)
+        await self._outbox.settle(delivery)
 
 
 def _origin(url: str) -> str:

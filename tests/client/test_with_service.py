@@ -21,6 +21,7 @@ import runpod_worker
 from runpod_worker.core import errors
 from runpod_worker.core.job import Job, Status
 from runpod_worker.service.keys import DATABASE, KeyFile
+from runpod_worker.service.queue.transaction import Transaction
 from runpod_worker.service.server import Server, open_stores
 from runpod_worker.service.settings import ServiceSettings
 
@@ -113,7 +114,12 @@ class Live:
             await reply.read()
 
     def keep(self, job: Job, request: bytes = b'{"input":{}}') -> None:
-        self.do(self._stores.jobs.add(job, request))
+        self.do(self._keep(job, request))
+
+    async def _keep(self, job: Job, request: bytes) -> None:
+        transaction = Transaction(self._server.queue.jobs)
+        transaction.add(job, request)
+        await transaction.commit()
 
 
 @pytest.fixture

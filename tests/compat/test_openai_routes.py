@@ -267,10 +267,10 @@ async def test_who_hangs_up_cancels_the_job(site: Played, body: Any) -> None:
 
 async def test_who_hangs_up_in_the_queue_leaves_nothing_behind(site: Played) -> None:
     asked = site.ask(body={})
-    while not site.server.service.health("ep")["jobs"]["inQueue"]:
+    while not site.server.queue.counts("ep").in_queue:
         await asyncio.sleep(0)
     asked.cancel()
-    while site.server.service.health("ep")["jobs"]["inQueue"]:
+    while site.server.queue.counts("ep").in_queue:
         await asyncio.sleep(0)
     later = site.ask(body={"second": True})
 
@@ -303,7 +303,7 @@ async def test_a_closing_service_tells_who_waits() -> None:
         streamed = site.ask(body={"stream": True})
         begun = await site.take()
         await site.chunk(begun, "data: 1\n\n")
-        site.server.service.drain()
+        site.server.queue.drain()
 
         assert error(await whole)[0] == 503
         assert b"the service is going down" in (await streamed)[2]

@@ -13,10 +13,12 @@ from aiohttp import web
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
 from runpod_worker.core.backoff import Schedule
-from runpod_worker.core.lifecycle import CancelRequested, Failed, Retried, Taken, apply
+from runpod_worker.core.lifecycle import CancelRequested, Event, Failed, Retried, Taken
 from runpod_worker.service.journal.port import Delivery
-from runpod_worker.service.journal.sqlite import SqliteStore
-from runpod_worker.service.settings import DELAYS_S, WebhookSettings
+from runpod_worker.service.journal.sqlite import SqliteJournal
+from runpod_worker.service.queue.queue import JobQueue
+from runpod_worker.service.queue.transaction import Transaction
+from runpod_worker.service.settings import DELAYS_S, ServiceSettings, WebhookSettings
 from runpod_worker.service.webhooks import Signer, Webhooks
 
 PATIENCE_S = 30
@@ -72,29 +74,32 @@ async def receiver() -> AsyncIterator[Receiver]:
 
 
 class Delivering:
-    """The loop over a store, and an event for each row that it settles or postpones."""
+    """The loop over a queue, and an event for each delivery that it settles or postpones."""
 
-    def __init__(self, store) -> None:
-        self.store = store
+    def __init__(self, queue: JobQueue) -> None:
+        self.queue = queue
         self.changed = asyncio.Event()
         self.webhooks: Webhooks
-
-    def __getattr__(self, name: str):
-        return getattr(self.store, name)
 
     def notify(self) -> None:
         self.webhooks.notify()
 
     async def body(self, job_id: str) -> bytes | None:
-        job = await self.store.settled(job_id)
+        job = await self.queue.jobs.get_committed(job_id)
         return None if job is None or not job.final else json.dumps({"id": job_id, "status": job.status}).encode()
 
+    def due_deliveries(self, now: float, limit: int) -> list[Delivery]:
+        return self.queue.due_deliveries(now, limit)
+
+    def next_delivery(self) -> float | None:
+        return self.queue.next_delivery()
+
     async def settle(self, delivery: Delivery) -> None:
-        await self.store.settle(delivery)
+        await self.queue.settle(delivery)
         self.changed.set()
 
     async def postpone(self, delivery: Delivery, next_at: float) -> None:
-        await self.store.postpone(delivery, next_at)
+        await self.queue.postpone(delivery, next_at)
         self.changed.set()
 
     async def until(self, condition: Callable[[], bool]) -> None:
@@ -104,13 +109,13 @@ class Delivering:
                 self.changed.clear()
 
     async def until_nothing_is_owed(self) -> None:
-        await self.until(lambda: self.store.next_delivery() is None)
+        await self.until(lambda: self.queue.next_delivery() is None)
 
 
 @asynccontextmanager
-async def delivering(store, **settings) -> AsyncIterator[Delivering]:
+async def delivering(queue, **settings) -> AsyncIterator[Delivering]:
     """The loop with no waits between tries."""
-    made = Delivering(store)
+    made = Delivering(queue)
     chosen = WebhookSettings(**({"private": True, "schedule": Schedule((0.0,) * 3)} | settings))
     made.webhooks = Webhooks(made, made.body, now=time.time, random=lambda: 0.5, settings=chosen)
     task = asyncio.create_task(made.webhooks.run())
@@ -122,16 +127,31 @@ async def delivering(store, **settings) -> AsyncIterator[Delivering]:
         assert task.cancelled()
 
 
-async def ended(store, job):
-    await store.add(job, b"{}")
-    final = apply(job, CancelRequested(at=time.time()))
-    await store.swap(job, final)
-    return final
+def reopened(folder) -> JobQueue:
+    return JobQueue(SqliteJournal(folder / "jobs.db"), ServiceSettings(), now=time.time)
 
 
-async def test_final_job_is_delivered(store, receiver, make_job):
-    async with delivering(store) as webhooks:
-        await ended(store, make_job(webhook=receiver.url + "?a=b"))
+async def change(queue, job_id: str, *events: Event) -> None:
+    transaction = Transaction(queue.jobs)
+    for event in events:
+        transaction.apply(job_id, event)
+    await transaction.commit()
+
+
+async def add(queue, job) -> None:
+    transaction = Transaction(queue.jobs)
+    transaction.add(job, b"{}")
+    await transaction.commit()
+
+
+async def ended(queue, job) -> None:
+    await add(queue, job)
+    await change(queue, job.id, CancelRequested(at=time.time()))
+
+
+async def test_final_job_is_delivered(queue, receiver, make_job):
+    async with delivering(queue) as webhooks:
+        await ended(queue, make_job(webhook=receiver.url + "?a=b"))
         webhooks.notify()
         path, headers, body = await receiver.next()
         await webhooks.until_nothing_is_owed()
@@ -143,39 +163,39 @@ async def test_final_job_is_delivered(store, receiver, make_job):
 
 
 async def test_what_was_owed_before_the_start_is_delivered(tmp_path, receiver, make_job):
-    store = SqliteStore(tmp_path / "jobs.db")
-    await ended(store, make_job(webhook=receiver.url))
-    await store.close()
+    queue = reopened(tmp_path)
+    await ended(queue, make_job(webhook=receiver.url))
+    await queue.jobs.journal.close()
 
-    store = SqliteStore(tmp_path / "jobs.db")
-    async with delivering(store) as webhooks:
+    queue = reopened(tmp_path)
+    async with delivering(queue) as webhooks:
         await receiver.next()
         await webhooks.until_nothing_is_owed()
-    await store.close()
+    await queue.jobs.journal.close()
 
 
 async def test_delivery_that_was_cut_off_by_a_stop_is_made_after_the_restart(tmp_path, receiver, make_job):
-    store = SqliteStore(tmp_path / "jobs.db")
+    queue = reopened(tmp_path)
     receiver.hold = asyncio.Event()
-    async with delivering(store) as webhooks:
-        await ended(store, make_job(webhook=receiver.url))
+    async with delivering(queue) as webhooks:
+        await ended(queue, make_job(webhook=receiver.url))
         webhooks.notify()
         await receiver.next()
-    await store.close()
+    await queue.jobs.journal.close()
     receiver.hold.set()
 
-    store = SqliteStore(tmp_path / "jobs.db")
-    async with delivering(store) as webhooks:
+    queue = reopened(tmp_path)
+    async with delivering(queue) as webhooks:
         await receiver.next()
         await webhooks.until_nothing_is_owed()
-    await store.close()
+    await queue.jobs.journal.close()
 
 
 @pytest.mark.parametrize("status", [301, 400, 404, 500, 503])
-async def test_answer_other_than_2xx_is_tried_again(store, receiver, make_job, status):
+async def test_answer_other_than_2xx_is_tried_again(queue, receiver, make_job, status):
     receiver.answers = lambda number: status if number < 3 else 204
-    async with delivering(store) as webhooks:
-        await ended(store, make_job(webhook=receiver.url))
+    async with delivering(queue) as webhooks:
+        await ended(queue, make_job(webhook=receiver.url))
         webhooks.notify()
         paths = [(await receiver.next())[0] for _ in range(3)]
         await webhooks.until_nothing_is_owed()
@@ -184,26 +204,26 @@ async def test_answer_other_than_2xx_is_tried_again(store, receiver, make_job, s
     assert receiver.requests.empty()
 
 
-async def test_waits_between_tries_follow_the_schedule(store, receiver, make_job):
+async def test_waits_between_tries_follow_the_schedule(queue, receiver, make_job):
     receiver.answers = lambda number: 500
     before = time.time()
-    async with delivering(store, schedule=Schedule((1000.0,), spread=0.1)) as webhooks:
-        await ended(store, make_job(webhook=receiver.url))
+    async with delivering(queue, schedule=Schedule((1000.0,), spread=0.1)) as webhooks:
+        await ended(queue, make_job(webhook=receiver.url))
         webhooks.notify()
         await receiver.next()
-        await webhooks.until(lambda: (store.next_delivery() or 0) > before + 1000)
+        await webhooks.until(lambda: (queue.next_delivery() or 0) > before + 1000)
 
-    [delivery] = await store.deliveries(before + 2000, 9)
+    [delivery] = queue.due_deliveries(before + 2000, 9)
     assert delivery.tries == 1
     assert before + 1050 <= delivery.next_at <= time.time() + 1050
 
 
-async def test_webhook_is_given_up_after_the_last_try_and_says_so(store, receiver, make_job, caplog):
+async def test_webhook_is_given_up_after_the_last_try_and_says_so(queue, receiver, make_job, caplog):
     receiver.answers = lambda number: 500
     url = receiver.url.replace("http://", "http://user:hunter2@") + "?token=s3cret"
     with caplog.at_level(logging.DEBUG, "runpod_worker"):
-        async with delivering(store) as webhooks:
-            await ended(store, make_job(webhook=url))
+        async with delivering(queue) as webhooks:
+            await ended(queue, make_job(webhook=url))
             webhooks.notify()
             for _ in range(4):
                 await receiver.next()
@@ -216,11 +236,11 @@ async def test_webhook_is_given_up_after_the_last_try_and_says_so(store, receive
     assert "s3cret" not in lines
 
 
-async def test_slow_receiver_delays_nobody_else(store, receiver, make_job):
-    async with receiving() as slow, delivering(store, max_concurrent=8, max_concurrent_per_receiver=2) as webhooks:
+async def test_slow_receiver_delays_nobody_else(queue, receiver, make_job):
+    async with receiving() as slow, delivering(queue, max_concurrent=8, max_concurrent_per_receiver=2) as webhooks:
         slow.hold = asyncio.Event()
-        await asyncio.gather(*(ended(store, make_job(webhook=slow.url)) for _ in range(300)))
-        await asyncio.gather(*(ended(store, make_job(webhook=receiver.url)) for _ in range(20)))
+        await asyncio.gather(*(ended(queue, make_job(webhook=slow.url)) for _ in range(300)))
+        await asyncio.gather(*(ended(queue, make_job(webhook=receiver.url)) for _ in range(20)))
         webhooks.notify()
 
         for _ in range(20):
@@ -232,18 +252,18 @@ async def test_slow_receiver_delays_nobody_else(store, receiver, make_job):
         assert slow.number == 300
 
 
-async def test_receiver_that_never_answers_is_timed_out(store, receiver, make_job):
+async def test_receiver_that_never_answers_is_timed_out(queue, receiver, make_job):
     receiver.hold = asyncio.Event()
-    async with delivering(store, timeout_s=0.2, schedule=Schedule((0.0,) * 1000)) as webhooks:
-        await ended(store, make_job(webhook=receiver.url))
+    async with delivering(queue, timeout_s=0.2, schedule=Schedule((0.0,) * 1000)) as webhooks:
+        await ended(queue, make_job(webhook=receiver.url))
         webhooks.notify()
         await receiver.next()
         await receiver.next()
 
 
-async def test_private_address_is_refused_at_once_and_visibly(store, receiver, make_job, caplog):
-    async with delivering(store, private=False) as webhooks:
-        await ended(store, make_job(webhook=receiver.url))
+async def test_private_address_is_refused_at_once_and_visibly(queue, receiver, make_job, caplog):
+    async with delivering(queue, private=False) as webhooks:
+        await ended(queue, make_job(webhook=receiver.url))
         webhooks.notify()
         await webhooks.until_nothing_is_owed()
 
@@ -254,29 +274,26 @@ async def test_private_address_is_refused_at_once_and_visibly(store, receiver, m
 
 
 @pytest.mark.parametrize("url", ["ftp://example.com/", "no url", "http://"])
-async def test_url_that_cannot_be_called_is_given_up(store, make_job, url, caplog):
-    async with delivering(store) as webhooks:
-        await ended(store, make_job(webhook=url))
+async def test_url_that_cannot_be_called_is_given_up(queue, make_job, url, caplog):
+    async with delivering(queue) as webhooks:
+        await ended(queue, make_job(webhook=url))
         webhooks.notify()
         await webhooks.until_nothing_is_owed()
 
     assert "webhook.given_up" in [record.message for record in caplog.records]
 
 
-async def test_job_that_was_retried_is_told_again_when_it_ends_anew(store, receiver, make_job):
+async def test_job_that_was_retried_is_told_again_when_it_ends_anew(queue, receiver, make_job):
     receiver.hold = asyncio.Event()
     job = make_job(webhook=receiver.url)
-    await store.add(job, b"{}")
-    running = apply(job, Taken(at=time.time(), worker="w"))
-    await store.swap(job, running)
-    failed = apply(running, Failed(at=time.time(), worker="w", error="e"))
-    async with delivering(store) as webhooks:
-        await store.swap(running, failed)
+    await add(queue, job)
+    await change(queue, job.id, Taken(at=time.time(), worker="w"))
+    async with delivering(queue) as webhooks:
+        await change(queue, job.id, Failed(at=time.time(), worker="w", error="e"))
         webhooks.notify()
         first = json.loads((await receiver.next())[2])
-        again = apply(failed, Retried(at=time.time()))
-        await store.swap(failed, again)
-        await store.swap(again, apply(again, CancelRequested(at=time.time())))
+        await change(queue, job.id, Retried(at=time.time()))
+        await change(queue, job.id, CancelRequested(at=time.time()))
         webhooks.notify()
         receiver.hold.set()
 
@@ -286,10 +303,10 @@ async def test_job_that_was_retried_is_told_again_when_it_ends_anew(store, recei
     assert (first["status"], second["status"]) == ("FAILED", "CANCELLED")
 
 
-async def test_signature_is_one_that_standard_webhooks_verifies(store, receiver, make_job):
+async def test_signature_is_one_that_standard_webhooks_verifies(queue, receiver, make_job):
     receiver.answers = lambda number: 500 if number == 1 else 200
-    async with delivering(store, secret=SECRET) as webhooks:
-        await ended(store, make_job(webhook=receiver.url))
+    async with delivering(queue, secret=SECRET) as webhooks:
+        await ended(queue, make_job(webhook=receiver.url))
         webhooks.notify()
         _, headers, body = await receiver.next()
         _, again, _ = await receiver.next()

@@ -7,11 +7,14 @@ import ipaddress
 import msgspec
 
 from runpod_worker.core.errors import BadRequest
+from runpod_worker.core.job import Status
 from runpod_worker.net import connector as net
 from runpod_worker.service.http import wire
 from runpod_worker.service.http.replies import Answer, json_reply, long_poll
 from runpod_worker.service.http.routing import Call, Route
-from runpod_worker.service.queue.queue import Service
+from runpod_worker.service.http.views import render_job
+from runpod_worker.service.queue.polls import Submission
+from runpod_worker.service.queue.queue import JobQueue, StreamRead
 
 GET, POST = "GET", "POST"
 
@@ -19,9 +22,9 @@ GET, POST = "GET", "POST"
 class ClientRoutes:
     """The callers' side of the service."""
 
-    def __init__(self, service: Service) -> None:
-        self._service = service
-        self._settings = service.settings
+    def __init__(self, queue: JobQueue) -> None:
+        self._queue = queue
+        self._settings = queue.settings
 
     def table(self) -> dict[str, Route]:
         """The routes by verb. GET and POST where shipped clients use both."""
@@ -40,24 +43,24 @@ class ClientRoutes:
     async def run(self, call: Call) -> Answer:
         """Submit a job; its id."""
         asked = await self._submission(call, self._settings.max_run_bytes)
-        job = await self._service.submit(call.endpoint, asked)
+        job = await self._queue.submit(call.endpoint, asked)
         return json_reply(wire.submitted(job.id))
 
     async def runsync(self, call: Call) -> Answer:
         """Submit a job; its view once it has ended, or as it is when the wait is over."""
         asked = await self._submission(call, self._settings.max_runsync_bytes)
         wait_s = self._wait(call, self._settings.runsync_poll_timeout_s)
-        job = await self._service.submit(call.endpoint, asked, sync=True)
+        job = await self._queue.submit(call.endpoint, asked, sync=True)
 
         async def ended(timeout_s: float) -> bytes | None:
-            end = await self._service.ended(job.id, timeout_s)
+            end = await self._queue.wait_end(job.id, timeout_s)
             if end is None:
                 return None
-            timings = self._service.reports.timings(job.id) if _timings(call) else None
+            timings = self._queue.reports.timings(job.id) if _timings(call) else None
             return wire.job_view(end.job, source=asked.input, output=end.output, timings=timings)
 
         async def as_it_is() -> bytes:
-            await self._service.secure(job.id)
+            await self._queue.flush(job.id)
             return await self._view(call, job.id)
 
         return await long_poll(wait_s, self._settings.keepalive_s, ended, as_it_is)
@@ -66,17 +69,17 @@ class ClientRoutes:
         """The job as it is; `?ttl=` sets how much longer it may live."""
         ttl_s = wire.milliseconds("ttl", call.query.get("ttl"), 0, self._settings.ttl_bounds_ms)
         if ttl_s:
-            await self._service.set_ttl(call.endpoint, call.rest[0], round(ttl_s * 1000))
+            await self._queue.set_ttl(call.endpoint, call.rest[0], round(ttl_s * 1000))
         return json_reply(await self._view(call, call.rest[0]))
 
     async def status_sync(self, call: Call) -> Answer:
         """The job once it has ended, or as it is when the wait is over."""
         job_id = call.rest[0]
-        await self._service.job(call.endpoint, job_id)
+        await self._queue.get(call.endpoint, job_id)
         wait_s = self._wait(call, self._settings.runsync_poll_timeout_s)
 
         async def ended(timeout_s: float) -> bytes | None:
-            return await self._view(call, job_id) if await self._service.ended(job_id, timeout_s) else None
+            return await self._view(call, job_id) if await self._queue.wait_end(job_id, timeout_s) else None
 
         async def as_it_is() -> bytes:
             return await self._view(call, job_id)
@@ -91,49 +94,67 @@ class ClientRoutes:
 
         async def chunks(timeout_s: float) -> bytes | None:
             nonlocal taken
-            streamed = await self._service.stream(call.endpoint, job_id, timeout_s)
-            taken = streamed.count
-            return streamed.view if streamed.news else None
+            read = await self._queue.read_stream(call.endpoint, job_id, timeout_s)
+            taken = len(read.chunks)
+            return _stream_view(read) if read.chunks or read.job.final else None
 
         async def as_it_is() -> bytes:
-            return (await self._service.stream(call.endpoint, job_id, 0)).view
+            nonlocal taken
+            read = await self._queue.read_stream(call.endpoint, job_id, 0)
+            taken = len(read.chunks)
+            return _stream_view(read)
 
         async def mark_unread() -> None:
-            self._service.unread(job_id, taken)
+            self._queue.unread(job_id, taken)
 
         return await long_poll(wait_s, self._settings.keepalive_s, chunks, as_it_is, on_lost=mark_unread)
 
     async def cancel(self, call: Call) -> Answer:
         """Cancel the job; its view."""
-        job = await self._service.cancel(call.endpoint, call.rest[0])
+        job = await self._queue.cancel(call.endpoint, call.rest[0])
         return json_reply(wire.job_view(job))
 
     async def retry(self, call: Call) -> Answer:
         """Run a job that failed once more."""
-        job = await self._service.retry(call.endpoint, call.rest[0])
+        job = await self._queue.retry(call.endpoint, call.rest[0])
         return json_reply(wire.submitted(job.id))
 
     async def purge_queue(self, call: Call) -> Answer:
         """Cancel all that is queued."""
-        removed = await self._service.purge_queue(call.endpoint)
+        removed = await self._queue.purge(call.endpoint)
         return json_reply(b'{"removed":%d,"status":"completed"}' % removed)
 
     async def health(self, call: Call) -> Answer:
         """How many jobs and workers there are."""
-        return json_reply(msgspec.json.encode(self._service.health(call.endpoint)))
+        counts = self._queue.counts(call.endpoint)
+        jobs = {
+            "completed": counts.completed,
+            "failed": counts.failed,
+            "inProgress": counts.in_progress,
+            "inQueue": counts.in_queue,
+            "retried": counts.retried,
+        }
+        health = {"jobs": jobs, "workers": self._queue.workers.counts(call.endpoint)}
+        return json_reply(msgspec.json.encode(health))
 
-    async def _submission(self, call: Call, limit: int) -> wire.Submission:
+    async def _submission(self, call: Call, limit: int) -> Submission:
         asked = wire.submission(await call.request.read_body(limit), self._settings)
         if asked.webhook is not None:
             check_webhook(asked.webhook, private=self._settings.webhooks.private)
         return asked
 
     async def _view(self, call: Call, job_id: str) -> bytes:
-        job = await self._service.job(call.endpoint, job_id)
-        return await self._service.view(job, timings=_timings(call))
+        job = await self._queue.get(call.endpoint, job_id)
+        return await render_job(self._queue, job, timings=_timings(call))
 
     def _wait(self, call: Call, default_s: float) -> float:
         return wire.milliseconds("wait", call.query.get("wait"), default_s, self._settings.wait_bounds_ms)
+
+
+def _stream_view(read: StreamRead) -> bytes:
+    """The reply to /stream; the final status comes only with the last chunk or after it."""
+    status = read.job.status if read.drained or not read.job.final else Status.IN_PROGRESS
+    return wire.stream_view(read.job, status, read.chunks)
 
 
 def _timings(call: Call) -> bool:

@@ -6,7 +6,7 @@ from runpod_worker.core.errors import JobNotFound
 from runpod_worker.service.files import DEFAULT_TYPE, SERVE_HEADERS, FileName, FileStore
 from runpod_worker.service.http.replies import Answer, FileReply, json_reply
 from runpod_worker.service.http.routing import Call, Route, RouteNotFound
-from runpod_worker.service.journal.port import Store
+from runpod_worker.service.queue.jobs import Jobs
 
 _SHOWN = ("image/", "video/", "audio/")
 """Types a browser may show in place; everything else is offered for download."""
@@ -15,9 +15,9 @@ _SHOWN = ("image/", "video/", "audio/")
 class FileRoutes:
     """`/v2/{endpoint}/files/{job}/{token}/{name}` (docs/extensions.md)."""
 
-    def __init__(self, files: FileStore, store: Store, limit: int) -> None:
+    def __init__(self, files: FileStore, jobs: Jobs, limit: int) -> None:
         self._files = files
-        self._store = store
+        self._jobs = jobs
         self._limit = limit
 
     def table(self) -> dict[str, Route]:
@@ -31,7 +31,7 @@ class FileRoutes:
         return await (self._put(call, named) if call.request.method == "PUT" else self._get(named))
 
     async def _put(self, call: Call, named: FileName) -> Answer:
-        job = self._store.get(named.job_id)
+        job = self._jobs.get(named.job_id)
         if job is None or job.endpoint != call.endpoint:
             raise JobNotFound
         content_type = call.header("Content-Type") or DEFAULT_TYPE

@@ -13,7 +13,7 @@ from runpod_worker.service.http import wire
 from runpod_worker.service.http.replies import Answer, Reply, StreamReply, render_head
 from runpod_worker.service.http.requests import cancel_on_disconnect
 from runpod_worker.service.http.routing import Call, Route
-from runpod_worker.service.queue.queue import Read, Service
+from runpod_worker.service.queue.queue import JobQueue, StreamRead
 
 GET, POST = "GET", "POST"
 
@@ -21,9 +21,9 @@ GET, POST = "GET", "POST"
 class OpenAIRoutes:
     """Requests as OpenAI's clients send them. If the caller hangs up its job is cancelled: no one else knows its id."""
 
-    def __init__(self, service: Service) -> None:
-        self._service = service
-        self._settings = service.settings
+    def __init__(self, queue: JobQueue) -> None:
+        self._queue = queue
+        self._settings = queue.settings
 
     def table(self) -> dict[str, Route]:
         """The one verb; what follows it is the handler's business."""
@@ -33,7 +33,7 @@ class OpenAIRoutes:
         """What the handler makes of the request: one body, or a stream of events as they come."""
         body = await call.request.read_body(self._settings.max_runsync_bytes)
         body, stream = openai.job_body("/" + "/".join(call.rest), body)
-        job = await self._service.submit(call.endpoint, wire.submission(body, self._settings), sync=True)
+        job = await self._queue.submit(call.endpoint, wire.submission(body, self._settings), sync=True)
         try:
             return await cancel_on_disconnect(call.request, self._stream(job) if stream else self._whole(job))
         except BaseException:
@@ -42,46 +42,46 @@ class OpenAIRoutes:
 
     async def _cancel(self, job: Job) -> None:
         with contextlib.suppress(JobNotFound):  # it ended long ago, before a slow reader had all of it
-            await self._service.cancel(job.endpoint, job.id)
+            await self._queue.cancel(job.endpoint, job.id)
 
     def _stream_reply(self, job: Job, content_type: str, pieces: AsyncIterator[bytes]) -> StreamReply:
         headers = {"Content-Type": content_type, "Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
         return StreamReply(headers, pieces, on_lost=partial(self._cancel, job))
 
     async def _whole(self, job: Job) -> Answer:
-        ended = await self._service.ended(job.id, self._settings.keepalive_s)
-        if ended is None and not self._service.draining:
+        ended = await self._queue.wait_end(job.id, self._settings.keepalive_s)
+        if ended is None and not self._queue.draining:
             return self._stream_reply(job, openai.JSON, self._late_body(job))
         return _reply(await self._body(job))
 
     async def _late_body(self, job: Job) -> AsyncIterator[bytes]:
         ended = None
-        while ended is None and not self._service.draining:
+        while ended is None and not self._queue.draining:
             yield b" "  # JSON allows it, and proxies keep the connection
-            ended = await self._service.ended(job.id, self._settings.keepalive_s)
+            ended = await self._queue.wait_end(job.id, self._settings.keepalive_s)
         yield (await self._body(job))[2]
 
     async def _body(self, job: Job) -> tuple[int, str, bytes]:
-        job = await self._service.job(job.endpoint, job.id)
+        job = await self._queue.get(job.endpoint, job.id)
         if not job.final:
             await self._cancel(job)
             return openai.failure("the service is going down; try again", status=503, kind="overloaded_error")
         if job.status is not Status.COMPLETED:
             return openai.ended_badly(job)
-        return openai.whole(openai.pieces(await self._service.output(job.id)) or self._service.chunks(job.id))
+        return openai.whole(openai.pieces(await self._queue.output(job.id)) or self._queue.chunks(job.id))
 
     async def _stream(self, job: Job) -> Answer:
         """The status waits for the first chunk, so that a request that fails before it gets a fitting one."""
         read = await self._next(job)
-        if read.chunks or not (read.job.final or self._service.draining):
+        if read.chunks or not (read.job.final or self._queue.draining):
             return self._stream_reply(job, openai.SSE, self._events(job, read))
         if read.job.status is not Status.COMPLETED:
             return _reply(await self._body(read.job))
-        pieces = openai.pieces(await self._service.output(job.id))  # the handler returned instead of yielding
+        pieces = openai.pieces(await self._queue.output(job.id))  # the handler returned instead of yielding
         head = render_head({"Content-Type": openai.SSE, "Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
         return Reply(200, head, b"".join([openai.event(piece) for piece in pieces]))
 
-    async def _events(self, job: Job, read: Read) -> AsyncIterator[bytes]:
+    async def _events(self, job: Job, read: StreamRead) -> AsyncIterator[bytes]:
         attempt = 0
         while True:
             attempt = attempt or (read.job.attempt if read.chunks else 0)
@@ -96,17 +96,17 @@ class OpenAIRoutes:
                 return
             read = await self._next(job)
 
-    async def _next(self, job: Job) -> Read:
-        return await self._service.read(job.endpoint, job.id, self._settings.keepalive_s)
+    async def _next(self, job: Job) -> StreamRead:
+        return await self._queue.read_stream(job.endpoint, job.id, self._settings.keepalive_s)
 
-    def _end_of_stream(self, read: Read, attempt: int) -> bytes | None:
+    def _end_of_stream(self, read: StreamRead, attempt: int) -> bytes | None:
         """The last bytes of a stream that ends here; None when it goes on."""
         job = read.job
         if attempt and (job.attempt != attempt or job.status is Status.IN_QUEUE):
             return _error_event("the worker was lost in the middle of its answer", 502)
         if job.final and read.drained:
             return b"" if job.status is Status.COMPLETED else openai.event(openai.ended_badly(job)[2])
-        if self._service.draining and not job.final:
+        if self._queue.draining and not job.final:
             return _error_event("the service is going down", 503)
         return None
 

@@ -16,6 +16,8 @@ import msgspec
 
 from runpod_worker.core.errors import BadRequest
 from runpod_worker.core.job import Job, Policy, Status
+from runpod_worker.service.queue.polls import Assigned, Submission
+from runpod_worker.service.queue.reports import Report
 from runpod_worker.service.settings import ServiceSettings
 
 T = TypeVar("T")
@@ -81,28 +83,6 @@ _result = msgspec.json.Decoder(ResultBody)
 _chunk = msgspec.json.Decoder(ChunkBody)
 _return = msgspec.json.Decoder(ReturnBody)
 _encode = msgspec.json.Encoder().encode
-
-
-class Submission(msgspec.Struct, frozen=True, kw_only=True):
-    """A checked request for a job. `body` is what the store keeps."""
-
-    body: bytes
-    input: bytes
-    s3_config: bytes
-    webhook: str | None
-    policy: Policy
-
-
-class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """What a worker says about one attempt."""
-
-    progress: bool = False
-    stopped: bool = False
-    output: bytes | None = None
-    error: str | None = None
-    stop_pod: bool = False
-    timings: bytes | None = None
-    seq: int | None = None
 
 
 def submission(body: bytes, settings: ServiceSettings) -> Submission:
@@ -314,12 +294,14 @@ def stream_view(job: Job, status: Status, outputs: list[bytes]) -> bytes:
     return joined((("error", error), ("status", b'"%s"' % status.encode()), ("stream", stream)))
 
 
-def assignment(job: Job, request: SubmitBody | Submission, *, now: float, counted: bool) -> bytes:
-    """The job object that a worker is handed. `counted`: with what the `attempt` extension adds."""
+def assignment(assigned: Assigned, *, now: float, counted: bool) -> bytes:
+    """The job object that a worker gets. `counted`: with what the `attempt` extension adds."""
+    job, request = assigned.job, assigned.request
     if isinstance(request, Submission):
         source, s3_config = request.input, request.s3_config
     else:
-        source, s3_config = bytes(request.input), bytes(request.s3Config)
+        stored = stored_request(request)
+        source, s3_config = bytes(stored.input), bytes(stored.s3Config)
     deadline, lease = job.deadline, job.lease
     ahead = counted and lease is not None and deadline is not None
     return joined(

@@ -12,11 +12,11 @@ from runpod_worker.core.protocol import EXTENSIONS, X_ATTEMPT, X_EXTENSIONS, X_F
 from runpod_worker.service.http import wire
 from runpod_worker.service.http.replies import Answer, Reply, empty_reply, json_reply, render_head
 from runpod_worker.service.http.routing import Call, Route
-from runpod_worker.service.queue.assign import ReturnedJob
-from runpod_worker.service.queue.polls import Ask, Handed
-from runpod_worker.service.queue.queue import Service
-from runpod_worker.service.queue.reports import Holder, Received
-from runpod_worker.service.queue.workers import Worker
+from runpod_worker.service.queue.assign import ReleasedJob
+from runpod_worker.service.queue.polls import Assigned, TakeRequest
+from runpod_worker.service.queue.queue import JobQueue
+from runpod_worker.service.queue.reports import Reporter, ReportResult
+from runpod_worker.service.queue.workers import ProcessMarker
 
 GET, POST = "GET", "POST"
 MAX_BATCH_JOBS = 100
@@ -28,9 +28,9 @@ _TAKE_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 class WorkerRoutes:
     """The workers' side of the service."""
 
-    def __init__(self, service: Service, extensions: frozenset[str] = EXTENSIONS) -> None:
-        self._service = service
-        self._settings = service.settings
+    def __init__(self, queue: JobQueue, extensions: frozenset[str] = EXTENSIONS) -> None:
+        self._queue = queue
+        self._settings = queue.settings
         self._names = " ".join(sorted(extensions))
         self._files = "files" in extensions
         self._headers = lru_cache(256)(self._make_headers)
@@ -43,7 +43,7 @@ class WorkerRoutes:
             "job-stop": Route(self.stop, GET, segments=1),
             "job-done": Route(self.done, POST, segments=2),
             "job-stream": Route(self.stream, POST, segments=2),
-            "job-return": Route(self.give_back, POST, segments=1),
+            "job-return": Route(self.release, POST, segments=1),
             "ping": Route(self.ping, GET, segments=1),
         }
 
@@ -56,116 +56,121 @@ class WorkerRoutes:
         limit = wire.number("batch_size", call.query.get("batch_size"), 1, (1, MAX_BATCH_JOBS))
         return await self._take(call, limit, as_list=True)
 
-    async def _take(self, call: Call, limit: int, *, as_list: bool) -> Answer:
-        ask = self._ask(call, limit)
-        known = self._service.workers.heard(ask.endpoint, ask.worker)
-        known.ready, known.unhealthy = True, False
-        if known.retired and known.sign == X_REQUEST_ID and call.header(X_REQUEST_ID) is None:
-            known.retired = False
-        known.polls += 1
+    async def _take(self, call: Call, max_jobs: int, *, as_list: bool) -> Answer:
+        request = self._take_request(call, max_jobs)
+        has_request_id = call.header(X_REQUEST_ID) is not None
+        known = self._queue.workers.begin_take(request.endpoint, request.worker, has_request_id=has_request_id)
+        timeout_s = self._settings.take_poll_timeout_s
         try:
             if known.retired:
-                await self._service.workers.idle(ask.endpoint, ask.worker, self._settings.take_poll_timeout_s)
-                handed = []
+                await self._queue.workers.idle(request.endpoint, request.worker, timeout_s)
+                assigned = []
             else:
-                handed = await self._service.takes.take(ask, self._settings.take_poll_timeout_s)
+                assigned = await self._queue.takes.take(request, timeout_s)
         finally:
             known.polls -= 1
-        self._service.workers.heard(ask.endpoint, ask.worker)
-        if not handed:
+        self._queue.workers.touch(request.endpoint, request.worker)
+        if not assigned:
             return empty_reply(self._reply_headers(call))
-        return self._assign(ask, handed, self._reply_headers(call), as_list=as_list)
+        return self._assign(request, assigned, self._reply_headers(call), as_list=as_list)
 
-    def _assign(self, ask: Ask, handed: list[Handed], headers: bytes, *, as_list: bool) -> Reply:
+    def _assign(self, request: TakeRequest, assigned: list[Assigned], headers: bytes, *, as_list: bool) -> Reply:
         """The reply with these jobs. If it does not arrive, they go to another worker."""
-        content = b"[%s]" % b",".join([job.body for job in handed]) if as_list else handed[0].body
-        return json_reply(content, headers, on_lost=partial(self._service.takes.put_back, ask, handed))
+        now = self._queue.jobs.now()
+        jobs = [wire.assignment(each, now=now, counted=request.counted) for each in assigned]
+        content = b"[%s]" % b",".join(jobs) if as_list else jobs[0]
+        return json_reply(content, headers, on_lost=partial(self._queue.takes.release_undelivered, request, assigned))
 
     async def stop(self, call: Call) -> Answer:
         """The jobs this worker has to stop, waiting for one."""
         worker = call.rest[0]
-        told = await self._service.workers.stops(call.endpoint, worker, self._settings.take_poll_timeout_s)
-        if not told:
+        stops = await self._queue.workers.wait_stops(call.endpoint, worker, self._settings.take_poll_timeout_s)
+        if not stops:
             return empty_reply(self._reply_headers(call))
-        said: dict[str, object] = {"jobsToStop": list(told)}
+        content: dict[str, object] = {"jobsToStop": list(stops)}
         if "stop" in (call.header(X_EXTENSIONS) or "").split():
-            said["attempts"] = list(told.values())
+            content["attempts"] = list(stops.values())
 
         async def repeat() -> None:
-            for job_id, attempt in told.items():
-                self._service.workers.stop(call.endpoint, worker, job_id, attempt)
+            for job_id, attempt in stops.items():
+                self._queue.workers.stop(call.endpoint, worker, job_id, attempt)
 
-        return json_reply(msgspec.json.encode(said), self._reply_headers(call), on_lost=repeat)
+        return json_reply(msgspec.json.encode(content), self._reply_headers(call), on_lost=repeat)
 
     async def done(self, call: Call) -> Answer:
         """A result, an error, a confirmed stop, or progress."""
-        who, job_id = self._holder(call), call.rest[1]
+        reporter, job_id = self._reporter(call), call.rest[1]
         try:
             content = await call.request.read_body(self._settings.max_result_bytes)
         except TooLarge as exc:
-            await self._service.reports.refuse(who, job_id, exc)
+            await self._queue.reports.refuse(reporter, job_id, exc)
             raise
         report = wire.report(content, streamed=call.query.get("isStream") == "true")
-        wanted = wire.number(X_TAKE, call.header(X_TAKE), 0, (0, MAX_BATCH_JOBS))
-        known = self._service.workers.heard(who.endpoint, who.worker)
+        max_jobs = wire.number(X_TAKE, call.header(X_TAKE), 0, (0, MAX_BATCH_JOBS))
+        known = self._queue.workers.touch(reporter.endpoint, reporter.worker)
         if report.stop_pod:
-            self._service.workers.retire(who.endpoint, who.worker, _sign(call))
-        ask = self._ask(call, wanted) if wanted and not known.retired and not report.progress else None
-        received = await self._service.reports.done(who, job_id, report, ask)
-        headers = self._received_headers(call, received)
-        if received.handed and ask is not None:
-            return self._assign(ask, received.handed, headers, as_list=True)
-        return json_reply(b"[]" if wanted and not report.progress else b"", headers)
+            self._queue.workers.retire(reporter.endpoint, reporter.worker, _process_marker(call))
+        if report.progress:
+            result = await self._queue.reports.progress(reporter, job_id, report)
+            return json_reply(b"", self._result_headers(call, result))
+        request = self._take_request(call, max_jobs) if max_jobs and not known.retired else None
+        result = await self._queue.reports.finish(reporter, job_id, report, request)
+        headers = self._result_headers(call, result)
+        if result.assigned and request is not None:
+            return self._assign(request, result.assigned, headers, as_list=True)
+        return json_reply(b"[]" if max_jobs else b"", headers)
 
     async def stream(self, call: Call) -> Answer:
         """One or several chunks."""
         chunks, index = wire.chunks(await call.request.read_body(self._settings.max_result_bytes))
-        received = await self._service.reports.chunks(self._holder(call), call.rest[1], chunks, index)
-        return json_reply(b"", self._received_headers(call, received))
+        result = await self._queue.reports.add_chunks(self._reporter(call), call.rest[1], chunks, index)
+        return json_reply(b"", self._result_headers(call, result))
 
-    async def give_back(self, call: Call) -> Answer:
+    async def release(self, call: Call) -> Answer:
         """Jobs that the worker did not start."""
-        said = wire.returned(await call.request.read_body(self._settings.max_result_bytes))
-        named = [ReturnedJob(job_id=one.id, attempt=one.attempt, take=one.take) for one in said.jobs]
-        count = await self._service.takes.give_back(call.endpoint, call.rest[0], set(said.takes), named)
+        returned = wire.returned(await call.request.read_body(self._settings.max_result_bytes))
+        jobs = [ReleasedJob(job_id=job.id, attempt=job.attempt, take=job.take) for job in returned.jobs]
+        count = await self._queue.takes.release(call.endpoint, call.rest[0], returned.takes, jobs)
         return json_reply(b'{"returned":%d}' % count, self._reply_headers(call))
 
     async def ping(self, call: Call) -> Answer:
         """The worker is alive, and holds these jobs."""
         worker = call.rest[0]
-        known = self._service.workers.heard(call.endpoint, worker)
-        known.unhealthy = call.query.get("status") == "unhealthy"
-        if call.header(X_EXTENSIONS) is None:
-            _renew(known)
+        self._queue.workers.heartbeat(
+            call.endpoint,
+            worker,
+            unhealthy=call.query.get("status") == "unhealthy",
+            has_extensions=call.header(X_EXTENSIONS) is not None,
+        )
         job_ids = [job_id for job_id in call.query.get("job_id", "").split(",") if job_id]
         if job_ids:
-            await self._service.reports.beat(Holder(endpoint=call.endpoint, worker=worker), job_ids)
+            await self._queue.reports.heartbeat(Reporter(endpoint=call.endpoint, worker=worker), job_ids)
         return json_reply(b"{}", self._reply_headers(call))
 
-    def _ask(self, call: Call, limit: int) -> Ask:
-        spoken = (call.header(X_EXTENSIONS) or "").split()
-        take = call.header(X_TAKE_ID) or ""
-        if take and not _TAKE_ID.fullmatch(take):
-            raise BadRequest(f"{X_TAKE_ID}: expected 1 to 64 characters of A-Za-z0-9_-, got {take[:80]!r}")
-        return Ask(
+    def _take_request(self, call: Call, max_jobs: int) -> TakeRequest:
+        extensions = (call.header(X_EXTENSIONS) or "").split()
+        take_id = call.header(X_TAKE_ID) or ""
+        if take_id and not _TAKE_ID.fullmatch(take_id):
+            raise BadRequest(f"{X_TAKE_ID}: expected 1 to 64 characters of A-Za-z0-9_-, got {take_id[:80]!r}")
+        return TakeRequest(
             endpoint=call.endpoint,
             worker=call.rest[0],
-            limit=limit,
-            take=take,
+            max_jobs=max_jobs,
+            id=take_id,
             gpu=call.query.get("gpu") or None,
-            counted="attempt" in spoken,
-            confirms="stop" in spoken,
-            alive=call.is_alive,
+            counted="attempt" in extensions,
+            confirms="stop" in extensions,
+            is_alive=call.is_alive,
         )
 
-    def _holder(self, call: Call) -> Holder:
+    def _reporter(self, call: Call) -> Reporter:
         counted = call.header(X_ATTEMPT)
         attempt = wire.number(X_ATTEMPT, counted, 0, (0, 2**31)) if counted else None
-        return Holder(endpoint=call.endpoint, worker=call.rest[0], attempt=attempt)
+        return Reporter(endpoint=call.endpoint, worker=call.rest[0], attempt=attempt)
 
-    def _received_headers(self, call: Call, received: Received) -> bytes:
+    def _result_headers(self, call: Call, result: ReportResult) -> bytes:
         headers = self._reply_headers(call)
-        return headers + render_head({X_STALE: "1"}) if received.stale and call.header(X_EXTENSIONS) else headers
+        return headers + render_head({X_STALE: "1"}) if result.is_stale and call.header(X_EXTENSIONS) else headers
 
     def _reply_headers(self, call: Call) -> bytes:
         base = self._settings.public_url or call.request.origin
@@ -178,14 +183,8 @@ class WorkerRoutes:
         return render_head(headers)
 
 
-def _sign(call: Call) -> str:
-    """A header that this process sends with every request from now on, see `Workers.retire`."""
+def _process_marker(call: Call) -> ProcessMarker:
+    """What this process sends with every request from now on."""
     if call.header(X_EXTENSIONS) is not None:
-        return X_EXTENSIONS
-    return X_REQUEST_ID if call.header(X_REQUEST_ID) is not None else ""
-
-
-def _renew(known: Worker) -> None:
-    """A worker that spoke extensions pings without them: this is the first ping of a new process."""
-    if known.retired and known.sign == X_EXTENSIONS:
-        known.retired = False
+        return ProcessMarker.EXTENSIONS
+    return ProcessMarker.REQUEST_ID if call.header(X_REQUEST_ID) is not None else ProcessMarker.NONE

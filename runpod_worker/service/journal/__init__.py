@@ -1,7 +1,7 @@
-"""What makes decisions durable.
+"""What makes decisions durable and brings them back.
 
-port                            the port
-memory, sqlite                  the two stores
-database, writer, cache         SQLite's file, group commit, what stays in memory
-sqlite_keys                     keys in the same file
+port                 the contract
+null, sqlite         the two journals
+database, schema     SQLite's file; its tables and their migration
+writer, lock         group commit in one thread; one process a file
 """

@@ -1,83 +1,52 @@
-"""One SQLite file: its lock, its tables, and how a batch of writes becomes one transaction."""
+"""One SQLite file: its connections, and how a group of records becomes one transaction."""
 
 from __future__ import annotations
 
-import os
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TextIO
-
-import msgspec
+from typing import NamedTuple
 
 from runpod_worker.core.errors import StoreUnavailable
 from runpod_worker.core.job import Job
-from runpod_worker.service.queue.index import Tally
-from runpod_worker.system import lock_file
-
-SCHEMA_VERSION = 1
-
-ENDPOINT_ACCOUNTS = "owners"
-"""The table of the accounts that endpoints belong to."""
-
-_SCHEMA = f"""
-CREATE TABLE schema_version (version INTEGER NOT NULL);
-CREATE TABLE jobs (
-    seq INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, sync INTEGER NOT NULL, ended_at REAL, meta BLOB NOT NULL
-);
-CREATE INDEX jobs_ended ON jobs (sync, ended_at);
-CREATE TABLE requests (seq INTEGER PRIMARY KEY, body BLOB NOT NULL);
-CREATE TABLE outputs (seq INTEGER PRIMARY KEY, body BLOB NOT NULL);
-CREATE TABLE chunks (seq INTEGER, number INTEGER, body BLOB NOT NULL, PRIMARY KEY (seq, number)) WITHOUT ROWID;
-CREATE TABLE deliveries (seq INTEGER PRIMARY KEY, tries INTEGER NOT NULL, next_at REAL NOT NULL);
-CREATE TABLE counters (
-    endpoint TEXT PRIMARY KEY, completed INTEGER NOT NULL, failed INTEGER NOT NULL, retried INTEGER NOT NULL
-) WITHOUT ROWID;
-CREATE TABLE accounts (id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE) WITHOUT ROWID;
-CREATE TABLE {ENDPOINT_ACCOUNTS} (endpoint TEXT PRIMARY KEY, account TEXT NOT NULL REFERENCES accounts) WITHOUT ROWID;
-CREATE TABLE keys (
-    digest BLOB PRIMARY KEY, account TEXT NOT NULL REFERENCES accounts, label TEXT NOT NULL
-) WITHOUT ROWID;
-"""
+from runpod_worker.service.journal.lock import lock
+from runpod_worker.service.journal.port import (
+    NO_DELTA,
+    ChunkRecord,
+    CounterDelta,
+    ForgetRecord,
+    JobRecord,
+    Record,
+)
+from runpod_worker.service.journal.schema import encode_job, prepare
 
 _CHECKPOINT_PAGES = 4000
 """The write-ahead log grows to 16 MB before it is copied home: a checkpoint costs the writer one more fsync."""
 
-_ROWS_A_STATEMENT = (64, 8, 1)
+_ROWS_PER_STATEMENT = (64, 8, 1)
 """Several rows in one statement release the interpreter's lock once, not once each; a busy loop returns it late."""
 
-encode_job = msgspec.msgpack.Encoder().encode
-decode_job = msgspec.msgpack.Decoder(Job).decode
+_DELIVERY_PUT = "INSERT OR REPLACE INTO deliveries VALUES (?, ?, ?)"
+_DELIVERY_DROP = "DELETE FROM deliveries WHERE seq = ?"
+_COUNT = (
+    "INSERT INTO counters VALUES (?, ?, ?, ?) ON CONFLICT (endpoint) DO UPDATE SET completed = completed + "
+    "excluded.completed, failed = failed + excluded.failed, retried = retried + excluded.retried"
+)
 
 Value = str | bytes | int | float | None
 
 
-def lock(path: Path) -> TextIO:
-    """Hold the file for this process until the returned file is closed.
+class Connections(NamedTuple):
+    """One for the writer's thread, one for the reader's thread, one for the loop."""
 
-    Raises:
-        StoreUnavailable: another process has it.
-    """
-    held = path.with_name(path.name + ".lock").open("a+")
-    try:
-        lock_file(held.fileno())
-    except BlockingIOError:
-        held.seek(0)
-        owner = held.read().strip() or "unknown"
-        held.close()
-        raise StoreUnavailable(
-            f"{path} is in use by another process (id {owner}); a store file belongs to one service"
-        ) from None
-    held.truncate(0)
-    held.write(str(os.getpid()))
-    held.flush()
-    return held
+    writer: sqlite3.Connection
+    thread_reader: sqlite3.Connection
+    loop_reader: sqlite3.Connection
 
 
-def open_file(path: Path, release: ExitStack) -> tuple[sqlite3.Connection, sqlite3.Connection, sqlite3.Connection]:
-    """Three connections to the file, for the writer's thread, the reader's thread and the loop; `release` closes the
-    latter two and lets go of the lock.
+def open_file(path: Path, release: ExitStack) -> Connections:
+    """Open the file for this process; `release` closes the readers and lets go of the lock.
 
     Raises:
         StoreUnavailable: another process has the file, a newer release wrote it, or it cannot be opened.
@@ -85,21 +54,21 @@ def open_file(path: Path, release: ExitStack) -> tuple[sqlite3.Connection, sqlit
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         release.enter_context(lock(path))
-        writer, reader, glance = connect(path), connect(path), connect(path)
+        connections = Connections(connect(path), connect(path), connect(path))
     except (OSError, sqlite3.Error) as exc:
         raise StoreUnavailable(f"{path} cannot be opened as a job store: {exc}") from exc
-    release.callback(reader.close)
-    release.callback(glance.close)
+    release.callback(connections.thread_reader.close)
+    release.callback(connections.loop_reader.close)
     try:
-        prepare(writer, path)
+        prepare(connections.writer, path, locked=True)
     except BaseException:
-        writer.close()
+        connections.writer.close()
         raise
-    return writer, reader, glance
+    return connections
 
 
 def connect(path: Path) -> sqlite3.Connection:
-    """A connection in autocommit mode; which thread uses it is the caller's affair."""
+    """Return a connection in autocommit mode; the caller sees to it that one thread at a time uses it."""
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     try:
         connection.execute("PRAGMA journal_mode=WAL")
@@ -110,60 +79,65 @@ def connect(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def prepare(connection: sqlite3.Connection, path: Path) -> None:
-    """Create the tables in a new file.
-
-    Raises:
-        StoreUnavailable: a newer release wrote this file.
-    """
-    if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'schema_version'").fetchone():
-        connection.executescript(
-            f"BEGIN; {_SCHEMA} INSERT INTO schema_version VALUES ({SCHEMA_VERSION}); COMMIT;"  # noqa: S608 - constants
-        )
-    (version,) = connection.execute("SELECT version FROM schema_version").fetchone()
-    if version > SCHEMA_VERSION:
-        raise StoreUnavailable(
-            f"{path} has schema version {version}, this release of runpod_worker knows up to {SCHEMA_VERSION}: "
-            "start the newer release, or use another file"
-        )
-
-
 class Batch:
-    """What the writes of one group leave behind: of several versions of a job only the last is written."""
+    """What a group of records comes to: of several versions of a job only the last is written."""
 
-    def __init__(self) -> None:
+    def __init__(self, records: Sequence[Record]) -> None:
         self.jobs: dict[int, Job] = {}
+        self.chunk_bases: dict[int, int] = {}
         self.requests: dict[int, bytes] = {}
         self.outputs: dict[int, bytes | None] = {}
         self.chunks: dict[tuple[int, int], bytes] = {}
-        self.dropped_chunks: list[int] = []
+        self.dropped_chunks: list[tuple[int]] = []
         self.forgotten: list[tuple[int, float]] = []
-        self.counters: dict[str, Tally] = {}
+        self.counters: dict[str, CounterDelta] = {}
         self.statements: list[tuple[str, tuple[Value, ...]]] = []
+        for record in records:
+            self._add(record)
 
-    def count(self, endpoint: str, step: Tally) -> None:
-        """Move the endpoint's counters."""
-        known = self.counters.get(endpoint)
-        self.counters[endpoint] = step if known is None else known.plus(step)
+    def _add(self, record: Record) -> None:
+        match record:
+            case JobRecord():
+                self._add_job(record)
+            case ChunkRecord():
+                numbers = range(record.start, record.start + len(record.chunks))
+                self.chunks.update(zip([(record.seq, number) for number in numbers], record.chunks, strict=True))
+            case ForgetRecord():
+                self.forgotten.append((record.seq, record.ended_at))
 
-    def drop_chunks(self, seq: int) -> None:
-        """Forget the chunks of the job that came before this point."""
-        self.dropped_chunks.append(seq)
+    def _add_job(self, record: JobRecord) -> None:
+        seq = record.seq
+        self.jobs[seq] = record.job
+        if record.request is not None:
+            self.requests[seq] = record.request
+        if record.output is not None or record.drops_output:
+            self.outputs[seq] = record.output
+        if record.drops_chunks:
+            self._drop_chunks(seq)
+        if record.drops_delivery:
+            self.statements.append((_DELIVERY_DROP, (seq,)))
+        if record.chunk_base is not None:
+            self.chunk_bases[seq] = record.chunk_base
+        if record.delivery is not None:
+            self.statements.append((_DELIVERY_PUT, (seq, record.delivery.tries, record.delivery.next_at)))
+        if record.delta is not NO_DELTA:
+            self.counters[record.job.endpoint] = self.counters.get(record.job.endpoint, NO_DELTA).plus(record.delta)
+
+    def _drop_chunks(self, seq: int) -> None:
+        self.dropped_chunks.append((seq,))
         for place in [place for place in self.chunks if place[0] == seq]:
             del self.chunks[place]
 
 
 class DatabaseSink:
-    """Turns batches into transactions, in the writer's thread."""
+    """Turns groups of records into transactions, in the writer's thread."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
         self._durable: bool | None = None
 
-    def batch(self) -> Batch:
-        return Batch()
-
-    def commit(self, batch: Batch, *, durable: bool) -> None:
+    def write(self, records: Sequence[Record], *, durable: bool) -> None:
+        batch = Batch(records)
         self._set_durable(durable)
         self._connection.execute("BEGIN IMMEDIATE")
         try:
@@ -187,45 +161,48 @@ class DatabaseSink:
         if batch.forgotten:
             self._forget(batch.forgotten)
         if batch.dropped_chunks:
-            run("DELETE FROM chunks WHERE seq = ?", [(seq,) for seq in batch.dropped_chunks])
+            run("DELETE FROM chunks WHERE seq = ?", batch.dropped_chunks)
         self._insert(
             "jobs",
-            5,
-            "ON CONFLICT (seq) DO UPDATE SET ended_at = excluded.ended_at, meta = excluded.meta",
-            [(seq, job.id, job.sync, job.ended_at, encode_job(job)) for seq, job in batch.jobs.items()],
+            8,
+            "ON CONFLICT (seq) DO UPDATE SET status = excluded.status, ended_at = excluded.ended_at, "
+            "meta = excluded.meta",
+            [
+                (seq, job.id, job.endpoint, job.status, job.sync, job.ended_at, 0, encode_job(job))
+                for seq, job in batch.jobs.items()
+            ],
         )
+        if batch.chunk_bases:
+            run(
+                "UPDATE jobs SET chunk_base = ? WHERE seq = ?", [(base, seq) for seq, base in batch.chunk_bases.items()]
+            )
         self._insert("requests", 2, "", list(batch.requests.items()))
         self._write_outputs(batch.outputs)
         self._insert("chunks", 3, "", [(*place, body) for place, body in batch.chunks.items()])
         for statement, values in batch.statements:
             self._connection.execute(statement, values)
         if batch.counters:
-            run(
-                "INSERT INTO counters VALUES (?, ?, ?, ?) ON CONFLICT (endpoint) DO UPDATE SET completed = completed + "
-                "excluded.completed, failed = failed + excluded.failed, retried = retried + excluded.retried",
-                [(endpoint, *step) for endpoint, step in batch.counters.items()],
-            )
+            run(_COUNT, [(endpoint, *delta) for endpoint, delta in batch.counters.items()])
 
     def _write_outputs(self, outputs: dict[int, bytes | None]) -> None:
         kept = [(seq, body) for seq, body in outputs.items() if body is not None]
-        gone = [(seq,) for seq, body in outputs.items() if body is None]
+        dropped = [(seq,) for seq, body in outputs.items() if body is None]
         self._insert("outputs", 2, "ON CONFLICT (seq) DO UPDATE SET body = excluded.body", kept)
-        if gone:
-            self._connection.executemany("DELETE FROM outputs WHERE seq = ?", gone)
+        if dropped:
+            self._connection.executemany("DELETE FROM outputs WHERE seq = ?", dropped)
 
     def _insert(self, table: str, width: int, tail: str, rows: Sequence[tuple[Value, ...]]) -> None:
         start = 0
         while start < len(rows):
-            size = next(size for size in _ROWS_A_STATEMENT if size <= len(rows) - start)
+            size = next(size for size in _ROWS_PER_STATEMENT if size <= len(rows) - start)
             places = ", ".join([f"({', '.join('?' * width)})"] * size)
             values = [value for row in rows[start : start + size] for value in row]
             self._connection.execute(f"INSERT INTO {table} VALUES {places} {tail}", values)  # noqa: S608 - constants
             start += size
 
-    def _forget(self, forgotten: Iterable[tuple[int, float]]) -> None:
-        """Delete these jobs with all they have, unless they went on living since somebody looked."""
-        pairs = list(forgotten)
-        still = "EXISTS (SELECT 1 FROM jobs WHERE seq = ?1 AND ended_at = ?2)"
+    def _forget(self, forgotten: Sequence[tuple[int, float]]) -> None:
+        """Delete these jobs with all they have, unless they were retried since they were read."""
+        unchanged = "EXISTS (SELECT 1 FROM jobs WHERE seq = ?1 AND ended_at = ?2)"
         for table in ("requests", "outputs", "chunks"):
-            self._connection.executemany(f"DELETE FROM {table} WHERE seq = ?1 AND {still}", pairs)  # noqa: S608
-        self._connection.executemany("DELETE FROM jobs WHERE seq = ?1 AND ended_at = ?2", pairs)
+            self._connection.executemany(f"DELETE FROM {table} WHERE seq = ?1 AND {unchanged}", forgotten)  # noqa: S608
+        self._connection.executemany("DELETE FROM jobs WHERE seq = ?1 AND ended_at = ?2", forgotten)

@@ -1,38 +1,37 @@
-"""The port to persistence. The docstrings are the contract.
+"""The port to persistence. The docstrings are the contract: `tests/service/journal` holds every journal to it.
 
-`tests/service/test_store_contract.py` holds every store to it.
-
-A store holds no rule about a job's status: it keeps what `core.lifecycle.apply` made. Bodies are opaque bytes.
-Every method that writes returns only once the write survives `kill -9` of the process and a power cut; what one method
-writes appears as a whole or not at all. Awaited reads, `chunks` and `deliveries` never show a write that could still be
-lost. The other reads serve rules and show the newest version; what is decided on a write that is lost is lost with it.
+Rules are decided in memory (`service.queue`). A journal makes the decisions durable and brings them back after a
+restart. It holds no rule about a job's status, and bodies are opaque bytes.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol
+import asyncio
+from collections.abc import Callable, Collection, Sequence
+from typing import Literal, NamedTuple, Protocol
+
+import msgspec
 
 from runpod_worker.core.job import Job
 
-HOLD_S = 300.0
-"""A webhook that was handed out comes again after this time if nothing was heard of it."""
 
+class CounterDelta(NamedTuple):
+    """How far one write moves the three counters of an endpoint that only grow."""
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Counts:
-    """Jobs of one endpoint: the first two are gauges, the others only grow."""
-
-    in_queue: int = 0
-    in_progress: int = 0
     completed: int = 0
     failed: int = 0
     retried: int = 0
 
+    def plus(self, other: CounterDelta) -> CounterDelta:
+        """Return the sum."""
+        return CounterDelta(self.completed + other.completed, self.failed + other.failed, self.retried + other.retried)
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Delivery:
-    """One webhook that is still owed: an outbox row. The body is built from the job when it is sent."""
+
+NO_DELTA = CounterDelta()
+
+
+class Delivery(msgspec.Struct, frozen=True, kw_only=True):
+    """A webhook the service still owes. The body is built from the job when it is sent."""
 
     job_id: str
     url: str
@@ -40,101 +39,137 @@ class Delivery:
     next_at: float
 
 
-class Store(Protocol):
-    """Jobs, their bodies and chunks, and the webhooks still owed."""
+class JobRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """The newest version of a job, and what changes with it.
 
-    async def add(self, job: Job, request: bytes, *, durable: bool = True) -> None:
-        """Keep a new job (in any status: it may have been taken at birth) and the caller's request body.
+    `seq` numbers the jobs in the order they were added. `epoch` is for journals that several services write to: the
+    epoch under which the writer owns the endpoint.
+    """
 
-        Without `durable` a power cut may still take the job back, until `secure` or the job's end: for callers who are
-        told nothing before that.
+    seq: int
+    job: Job
+    epoch: int = 0
+    request: bytes | None = None
+    """The caller's request; set when the job is new."""
+    output: bytes | None = None
+    drops_output: bool = False
+    """Whether an earlier output is dropped; implied by `output`."""
+    drops_chunks: bool = False
+    """Whether the chunks written so far are dropped."""
+    chunk_base: int | None = None
+    """If set, the number from which the next attempt counts its chunks."""
+    delivery: Delivery | None = None
+    """If set, the webhook owed from now on."""
+    drops_delivery: bool = False
+    """Whether the webhook is not owed any more."""
+    delta: CounterDelta = NO_DELTA
 
-        Raises:
-            StoreUnavailable: nothing was written.
-            ValueError: a job of this id exists.
+    @property
+    def job_id(self) -> str:
+        """The job's id."""
+        return self.job.id
+
+
+class ChunkRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """Chunks of a job, numbered from `start`."""
+
+    seq: int
+    job_id: str
+    start: int
+    chunks: list[bytes]
+    epoch: int = 0
+
+
+class ForgetRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """A final job that is deleted with all it has, unless it did not end at `ended_at` (it was retried since)."""
+
+    seq: int
+    job_id: str
+    ended_at: float
+    epoch: int = 0
+
+
+Record = JobRecord | ChunkRecord | ForgetRecord
+
+
+class StoredJob(NamedTuple):
+    """A job as the journal has it."""
+
+    seq: int
+    job: Job
+    delivery: Delivery | None = None
+
+
+class Snapshot(NamedTuple):
+    """What a new process needs in memory. `last_seq` is the highest number of any job, ended ones included."""
+
+    jobs: list[StoredJob]
+    """The jobs that have not ended, by `seq`."""
+    deliveries: list[Delivery]
+    counters: dict[str, CounterDelta]
+    last_seq: int
+
+
+class EndedJob(NamedTuple):
+    """A job that ended, as `find_ended` lists it."""
+
+    seq: int
+    job_id: str
+    ended_at: float
+
+
+Body = Literal["requests", "outputs"]
+
+
+class Written(asyncio.Future[None]):
+    """The outcome of an append.
+
+    It cannot be cancelled, because the write cannot: a task that is cancelled while it awaits this is cancelled once
+    the outcome is known.
+    """
+
+    def cancel(self, msg: object = None) -> bool:
+        return False
+
+
+class Journal(Protocol):
+    """Makes records durable and reads them back. All methods are called from one event loop.
+
+    `keeps`: whether records can be read back. If not, everything must stay in memory; then reads return nothing.
+    """
+
+    @property
+    def keeps(self) -> bool: ...
+
+    def load(self, on_lost: Callable[[Collection[str]], None]) -> Snapshot:
+        """Return what a process before this one left. Called once, before any other method.
+
+        `on_lost` is called with the ids of the jobs whose records could not be written, before the futures of these
+        appends fail: the caller must `read` these jobs again, for what memory has of them will never be written.
         """
 
-    def get(self, job_id: str) -> Job | None:
-        """The newest version of the job, at once, even if its write is still under way. For rules, not for callers."""
+    def append(self, records: Sequence[Record], *, durable: bool) -> Written:
+        """Write the records, in order, as one unit, behind all that was appended before.
 
-    async def settled(self, job_id: str) -> Job | None:
-        """The job as it is safely stored: what a caller may be told. Waits for a write that is under way."""
-
-    async def secure(self, job_id: str) -> None:
-        """Return once the job survives a power cut as it is now.
-
-        Raises:
-            StoreUnavailable: it does not.
+        The future resolves once they survive the death of the process, and a power cut if `durable`. It fails with
+        StoreUnavailable if they were not written, or if that is in doubt. If a record fails, every later one about the
+        same job that was appended before the call of `on_lost` fails too: it was decided on top of what is lost.
         """
 
-    async def request(self, job_id: str) -> bytes | None:
-        """The request body given to `add`."""
+    def read(self, job_id: str) -> StoredJob | None:
+        """Return the job as it is written, None if there is none. At once: for one job, on the loop."""
 
-    async def output(self, job_id: str) -> bytes | None:
-        """The output (JSON) of the latest swap that gave one; None when there is none."""
+    async def body(self, kind: Body, seq: int) -> bytes | None:
+        """Return the job's request or output as it is written, None if there is none."""
 
-    async def swap(self, old: Job, new: Job, *, output: bytes | None = None, drop_output: bool = False) -> bool:
-        """Replace `old` by `new` if the newest version is still `old.version`.
+    def chunk_range(self, seq: int) -> tuple[int, int]:
+        """Return the number from which the running attempt counts its chunks, and the number of chunks written."""
 
-        `output` is kept beside the job (`drop_output` forgets what was there). When `new` is final and has a webhook,
-        its Delivery row (tries 0, due at once) is written with it; when `new` has left a final status, the row is
-        removed and the chunks are dropped. The decision is made at once, in memory, before the first await, so two
-        swaps of one version never both win; True is returned once it is on disk. False: somebody was faster; nothing
-        was written.
+    def chunks(self, seq: int, start: int, stop: int) -> list[bytes]:
+        """Return the written chunks with numbers from `start` to before `stop`, in order."""
 
-        Not durable against a power cut (only against the process's death) when neither `old` nor `new` is final and no
-        output is given: a lost take or beat is repaired by the lease.
-        """
-
-    def head(self, endpoint: str, limit: int) -> list[Job]:
-        """The next jobs IN_QUEUE: normal priority before low, then by `created_at`, then in the order of adding."""
-
-    def counts(self, endpoint: str) -> Counts:
-        """How many jobs the endpoint has, by state."""
-
-    def endpoints(self) -> set[str]:
-        """Every endpoint that has, or ever had, a job."""
-
-    def queued(self, endpoint: str) -> list[Job]:
-        """All jobs IN_QUEUE of the endpoint, in the order of `head`."""
-
-    def leased(self, worker: str) -> list[Job]:
-        """All jobs this worker holds a lease on."""
-
-    def overdue(self, now: float) -> list[Job]:
-        """Jobs that time has something to say about: their `due_at` is not after `now` (`core.lifecycle.due` tells the
-        event). Each job once, earliest first."""
-
-    def next_due(self) -> float | None:
-        """The earliest time at which `overdue` could have something, None when nothing can become due."""
-
-    async def forget(self, ended_before: float, sync_ended_before: float) -> int:
-        """Delete final jobs (with bodies, chunks; not while a Delivery is owed) that ended before these times."""
-
-    async def append(self, job_id: str, index: int, chunks: list[bytes]) -> int:
-        """Add the chunks with numbers `index`, `index + 1`, ...; those already there are dropped. Returns the number of
-        chunks the job has now. Durable against the process's death only (the final result is what a 200 promises).
-
-        Raises:
-            ValueError: `index` would leave a gap.
-            JobNotFound: there is no such job.
-        """
-
-    def chunks(self, job_id: str, start: int) -> list[bytes]:
-        """The chunks from number `start` on, in order."""
-
-    async def deliveries(self, now: float, limit: int, hold_s: float = HOLD_S) -> list[Delivery]:
-        """The webhooks due at `now`, oldest first, handed out: none comes again before `now + hold_s`, unless its row
-        changes. Only this process remembers the hold; after a restart they are due as they were."""
-
-    def next_delivery(self) -> float | None:
-        """When `deliveries` will have something next."""
-
-    async def settle(self, delivery: Delivery) -> None:
-        """The webhook was delivered, or given up: remove its row, unless the job has ended anew since."""
-
-    async def postpone(self, delivery: Delivery, next_at: float) -> None:
-        """One more try was made and failed: tries + 1, due at `next_at`; nothing if the row has changed since."""
+    async def find_ended(self, before: float, *, sync: bool, limit: int) -> list[EndedJob]:
+        """Return at most `limit` jobs that ended before this time and owe no webhook, those that ended first first."""
 
     async def close(self) -> None:
-        """Finish what is under way and release files."""
+        """Finish what is under way and release files. Later appends fail."""

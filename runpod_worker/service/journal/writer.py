@@ -1,10 +1,12 @@
-"""The write side of a store whose memory decides and whose database remembers: one thread, group commit.
+"""The write side of a journal whose memory decides and whose database remembers: one thread, group commit.
 
-1. A write is decided in memory first, then handed over here, in the order of the decisions.
-2. The thread takes everything that has arrived, writes it in one transaction, commits once, and reports the whole group
-   to the event loop by one call. There is no timer: a group is what arrived while the last commit ran.
-3. A write that fails is undone in memory, and with it every later write to the same key, newest first: they were
-   decided on top of it. The thread refuses those it still meets, until the loop has said that the undoing is done.
+1. Records are decided in memory first, then appended here, in the order of the decisions.
+2. The thread takes everything that has arrived, writes it in one database transaction, commits once, and reports the
+   whole group to the event loop by one call. There is no timer: a group is what arrived while the last commit ran.
+3. If a group cannot be written, its appends are written one by one, which finds the culprit; the others succeed. What
+   is queued behind the culprit about the same jobs was decided on top of what is lost, and is refused.
+4. The loop reads these jobs again. Each append carries the number of failures the loop had dealt with when it was
+   decided, which tells the thread whether it was decided before that or after.
 """
 
 from __future__ import annotations
@@ -13,246 +15,195 @@ import asyncio
 import contextlib
 import queue
 import threading
-from collections.abc import Callable
-from typing import Generic, Protocol, TypeVar
+from collections.abc import Callable, Collection, Sequence
+from typing import Protocol
 
 from runpod_worker.core.errors import StoreUnavailable
 from runpod_worker.log import log
+from runpod_worker.service.journal.port import ChunkRecord, JobRecord, Record, Written
 
-GROUP_WRITES = 512
-GROUP_BYTES = 32 * 2**20
-"""A group ends here, so that one commit never keeps small writes waiting behind many large ones."""
-
-Batch = TypeVar("Batch")
-
-
-def _nothing() -> None:
-    return
+MAX_GROUP_APPENDS = 512
+MAX_GROUP_BYTES = 32 * 2**20
+"""A group ends here, so that one commit never keeps small appends waiting behind many large ones."""
 
 
-class Write(Generic[Batch]):
-    """One write: how it joins a batch (in the thread), what its commit or its failure means (on the loop)."""
+class Append:
+    """Records that are written as one unit, and what became of them."""
 
-    __slots__ = ("_waiters", "commit", "done", "durable", "error", "key", "merge", "size", "undo")
+    __slots__ = ("durable", "error", "failures_seen", "records", "size", "written")
 
-    def __init__(
-        self,
-        key: str | None,
-        merge: Callable[[Batch], None],
-        *,
-        commit: Callable[[], object] = _nothing,
-        undo: Callable[[], object] = _nothing,
-        durable: bool = True,
-        size: int = 0,
-    ) -> None:
-        self.key = key
-        self.merge = merge
-        self.commit = commit
-        self.undo = undo
+    def __init__(self, records: Sequence[Record], *, durable: bool, failures_seen: int = 0) -> None:
+        self.records = records
         self.durable = durable
-        self.size = size
+        self.failures_seen = failures_seen
+        self.size = sum(map(_size, records))
         self.error: Exception | None = None
-        self.done = False
-        self._waiters: list[asyncio.Future[None]] = []
+        self.written = Written()
 
-    async def wait(self) -> None:
-        """Return once the write is on disk or has failed; a waiter that is cancelled changes nothing."""
-        if not self.done:
-            waiter = asyncio.get_running_loop().create_future()
-            self._waiters.append(waiter)
-            await waiter
-
-    def wake(self) -> None:
-        """Let the waiters go."""
-        self.done = True
-        for waiter in self._waiters:
-            if not waiter.done():
-                waiter.set_result(None)
-        self._waiters.clear()
+    def settle(self) -> None:
+        """Tell who waits what became of it."""
+        if self.error is None:
+            self.written.set_result(None)
+        else:
+            failure = StoreUnavailable(f"the store cannot write: {self.error}")
+            failure.__cause__ = self.error
+            self.written.set_exception(failure)
 
 
-class Sink(Protocol[Batch]):
-    """Where batches go. Used by the writer thread alone."""
+class Sink(Protocol):
+    """Where groups of records go. Used by the writer's thread alone."""
 
-    def batch(self) -> Batch:
-        """An empty batch."""
-
-    def commit(self, batch: Batch, *, durable: bool) -> None:
-        """Write the batch in one transaction, or raise and leave nothing of it behind."""
+    def write(self, records: Sequence[Record], *, durable: bool) -> None:
+        """Write the records in one transaction, or raise and leave nothing of them behind."""
 
     def close(self) -> None:
         """Release files."""
 
 
-class Log(Generic[Batch]):
-    """Hands writes to the thread and their outcome back to the loop."""
+class GroupWriter:
+    """Writes groups and finds out which appends failed. Synchronous; it runs in the writer's thread."""
 
-    def __init__(self, sink: Sink[Batch]) -> None:
-        self._queue: queue.SimpleQueue[Write[Batch] | _Forgive | None] = queue.SimpleQueue()
-        self._chains: dict[str, list[Write[Batch]]] = {}
-        self._loop: asyncio.AbstractEventLoop | None = None
+    def __init__(self, sink: Sink) -> None:
         self._sink = sink
-        self._thread = threading.Thread(target=_Writer(sink, self._queue, self._report).run, name="store-writer")
-        self._thread.daemon = True  # a program that ends without close() must not hang; what was promised is on disk
+        self._lost: dict[str, int] = {}
+        """Jobs that lost a record, with the number of the failure."""
+        self.failures = 0
+
+    def write(self, group: Sequence[Append]) -> set[str]:
+        """Write the appends, each wholly or not at all, and set the errors of those that failed.
+
+        Returns:
+            The jobs that must be read again.
+        """
+        self._prune(group[0].failures_seen)
+        good = [append for append in group if not self._is_refused(append)] if self._lost else group
+        if len(good) == len(group) and self._commit(group) is None:
+            return set()
+        lost: set[str] = set()
+        self.failures += 1
+        for append in group:
+            if self._is_refused(append):
+                append.error = StoreUnavailable("an earlier write to the same job failed")
+            else:
+                append.error = self._commit([append])
+            if append.error is not None:
+                lost |= self._lose(append)
+        return lost
+
+    def _commit(self, appends: Sequence[Append]) -> Exception | None:
+        records = [record for append in appends for record in append.records]
+        try:
+            self._sink.write(records, durable=any(append.durable for append in appends))
+        except Exception as exc:  # whatever it is, the callers are told and the thread goes on
+            log.warning("store.write_failed", extra={"writes": len(appends), "error": repr(exc)})
+            return exc
+        return None
+
+    def _is_refused(self, append: Append) -> bool:
+        return any(append.failures_seen < self._lost.get(record.job_id, 0) for record in append.records)
+
+    def _lose(self, append: Append) -> set[str]:
+        """Note that the append's jobs must be read again, except where a read that is still to come covers it."""
+        jobs = {record.job_id for record in append.records}
+        lost = {job_id for job_id in jobs if append.failures_seen >= self._lost.get(job_id, 0)}
+        for job_id in lost:
+            self._lost[job_id] = self.failures
+        return lost
+
+    def _prune(self, failures_seen: int) -> None:
+        """Forget the failures that the loop has dealt with: no later append was decided before them."""
+        if self._lost:
+            self._lost = {job_id: number for job_id, number in self._lost.items() if number > failures_seen}
+
+
+class Writer:
+    """The loop's side: passes appends to the thread and their outcome back.
+
+    Args:
+        sink: where the records go; closed by the thread at its end.
+        on_lost: called with the jobs that must be read again, before the appends fail.
+    """
+
+    def __init__(self, sink: Sink, on_lost: Callable[[Collection[str]], None]) -> None:
+        self._sink = sink
+        self._on_lost = on_lost
+        self._groups = GroupWriter(sink)
+        self._queue: queue.SimpleQueue[Append | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._failures_seen = 0
         self._closed = False
 
-    def busy(self, key: str) -> bool:
-        """Whether a write to this key is under way."""
-        return key in self._chains
-
-    async def quiet(self, key: str) -> None:
-        """Wait until no write to this key is under way."""
-        while chain := self._chains.get(key):
-            await chain[-1].wait()
-
-    async def write(self, write: Write[Batch]) -> None:
-        """Hand the write over at once, return when it is on disk.
-
-        Raises:
-            StoreUnavailable: it is not on disk, and memory is as it was before.
-        """
-        self._submit(write)
-        await write.wait()
-        if write.error is not None:
-            raise StoreUnavailable(f"the store cannot write: {write.error}") from write.error
+    def append(self, records: Sequence[Record], *, durable: bool) -> Written:
+        """As `Journal.append`."""
+        append = Append(records, durable=durable, failures_seen=self._failures_seen)
+        if self._closed:
+            append.error = StoreUnavailable("it is closed")
+            append.settle()
+            return append.written
+        if self._thread is None:
+            self._thread = self._start()
+        self._queue.put(append)
+        return append.written
 
     async def close(self) -> None:
         """Finish what is under way, then end the thread."""
         if self._closed:
             return
-        if self._loop is not None:
-            await self.write(Write(None, lambda batch: None, durable=False))
-        self._closed = True
-        if self._loop is None:
+        if self._thread is None:
+            self._closed = True
             self._sink.close()
             return
+        last = self.append([], durable=False)
+        self._closed = True
+        await last  # its outcome is reported behind all others
         self._queue.put(None)
         await asyncio.to_thread(self._thread.join)
 
-    def _submit(self, write: Write[Batch]) -> None:
-        if self._closed:
-            write.undo()
-            raise StoreUnavailable("the store is closed")
-        if self._loop is None:
-            self._loop = asyncio.get_running_loop()
-            self._thread.start()
-        if write.key is not None:
-            self._chains.setdefault(write.key, []).append(write)
-        self._queue.put(write)
+    def _start(self) -> threading.Thread:
+        loop = asyncio.get_running_loop()
+        thread = threading.Thread(target=self._run, args=(loop,), name="journal-writer")
+        thread.daemon = True  # a program that ends without close() must not hang; what was promised is on disk
+        thread.start()
+        return thread
 
-    def _report(self, group: list[Write[Batch]]) -> None:
-        """Called by the thread."""
-        assert self._loop is not None  # noqa: S101 - the thread was started with it
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
-            self._loop.call_soon_threadsafe(self._settle, group)
+    def _settle(self, group: Sequence[Append], lost: Collection[str], failures: int) -> None:
+        """On the loop: have what is lost read again, then tell the outcome to those who wait."""
+        if lost:
+            self._on_lost(lost)
+        self._failures_seen = failures
+        for append in group:
+            append.settle()
 
-    def _settle(self, group: list[Write[Batch]]) -> None:
-        try:
-            undone = {write.key for write in group if self._conclude(write)}
-            if undone:
-                self._queue.put(_Forgive(undone))
-        finally:
-            for write in group:
-                write.wake()
-
-    def _conclude(self, write: Write[Batch]) -> bool:
-        """Make the outcome of one write true in memory. True: it was undone, and what was built on it."""
-        chain = [write] if write.key is None else self._chains.get(write.key, [])
-        if write not in chain:
-            return False  # undone already, together with the write it was built on
-        position = chain.index(write)
-        doomed = [write] if write.error is None else chain[position:]
-        del chain[position : position + len(doomed)]
-        if not chain and write.key is not None:
-            del self._chains[write.key]
-        if write.error is None:
-            write.commit()
-            return False
-        for later in reversed(doomed):
-            later.undo()
-        return True
-
-
-class _Forgive:
-    """The loop has undone everything that was built on the failed writes of these keys."""
-
-    def __init__(self, keys: set[str | None]) -> None:
-        self.keys = keys
-
-
-class _Writer(Generic[Batch]):
-    """The thread's side: nothing here is touched by the loop."""
-
-    def __init__(
-        self,
-        sink: Sink[Batch],
-        source: queue.SimpleQueue[Write[Batch] | _Forgive | None],
-        report: Callable[[list[Write[Batch]]], None],
-    ) -> None:
-        self._sink = sink
-        self._source = source
-        self._report = report
-        self._lost: set[str | None] = set()
-        self._closing = False
-
-    def run(self) -> None:
-        """Write group after group until told to close."""
-        while not self._closing:
-            group = self._next_group()
-            if group:
-                self._write(group)
-                self._report(group)
+    def _run(self, loop: asyncio.AbstractEventLoop) -> None:
+        """In the thread: write group after group until told to close."""
+        while group := self._next_group():
+            lost = self._groups.write(group)
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nothing waits any more
+                loop.call_soon_threadsafe(self._settle, group, lost, self._groups.failures)
         self._sink.close()
 
-    def _next_group(self) -> list[Write[Batch]]:
-        group: list[Write[Batch]] = []
+    def _next_group(self) -> list[Append]:
+        """All that has arrived, up to the limits; empty at the end."""
+        append = self._queue.get()
+        group: list[Append] = []
         size = 0
-        item = self._source.get()
-        while True:
-            if item is None:
-                self._closing = True
-                return group
-            if isinstance(item, _Forgive):
-                self._forgive(group, item)
-            else:
-                group.append(item)
-                size += item.size
-            if len(group) >= GROUP_WRITES or size >= GROUP_BYTES:
-                return group
+        while append is not None:
+            group.append(append)
+            size += append.size
+            if len(group) >= MAX_GROUP_APPENDS or size >= MAX_GROUP_BYTES:
+                break
             try:
-                item = self._source.get_nowait()
+                append = self._queue.get_nowait()
             except queue.Empty:
-                return group
+                break
+        return group
 
-    def _forgive(self, group: list[Write[Batch]], item: _Forgive) -> None:
-        for write in group:  # these came before the undoing
-            self._refuse_if_lost(write)
-        self._lost -= item.keys
 
-    def _refuse_if_lost(self, write: Write[Batch]) -> None:
-        if write.key is not None and write.key in self._lost and write.error is None:
-            write.error = StoreUnavailable("an earlier write to the same job failed")
-
-    def _write(self, group: list[Write[Batch]]) -> None:
-        for write in group if self._lost else ():
-            self._refuse_if_lost(write)
-        good = [write for write in group if write.error is None]
-        if not good or self._commit(good) is None:
-            return
-        for write in good:  # find out which of them it was; the others are written
-            self._refuse_if_lost(write)
-            if write.error is None:
-                write.error = self._commit([write])
-            if write.error is not None and write.key is not None:
-                self._lost.add(write.key)
-
-    def _commit(self, writes: list[Write[Batch]]) -> Exception | None:
-        batch = self._sink.batch()
-        try:
-            for write in writes:
-                write.merge(batch)
-            self._sink.commit(batch, durable=any(write.durable for write in writes))
-        except Exception as exc:  # whatever it is, the callers hear of it and the thread goes on
-            log.warning("store.write_failed", extra={"writes": len(writes), "error": repr(exc)})
-            return exc
-        return None
+def _size(record: Record) -> int:
+    match record:
+        case JobRecord():
+            return len(record.request or b"") + len(record.output or b"")
+        case ChunkRecord():
+            return sum(map(len, record.chunks))
+        case _:
+            return 0

@@ -1,206 +1,191 @@
-"""How a job gets to a worker: at birth when one waits, from the backlog, or with the reply to a result.
+"""How a job gets to a worker: when it is submitted and a take is open, from the backlog, or with the reply to a report.
 
-A job is handed over only once its lease is written. One that cannot reach its worker goes back to the queue, and no
-attempt is spent on it.
+A take is answered once the leases of its jobs are committed. A job that does not reach its worker is released: it goes
+back to the queue, and the attempt does not count.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable
+
+import msgspec
 
 from runpod_worker.core.errors import BacklogFull
 from runpod_worker.core.job import Job
 from runpod_worker.core.lifecycle import Released, Taken, apply
-from runpod_worker.service.http import wire
 from runpod_worker.service.queue.jobs import Jobs
-from runpod_worker.service.queue.polls import Ask, Handed, Poll, Polls
-from runpod_worker.service.queue.waiters import together
-from runpod_worker.service.queue.workers import Workers
+from runpod_worker.service.queue.polls import Assigned, Poll, Polls, Submission, TakeRequest
+from runpod_worker.service.queue.transaction import Transaction
 from runpod_worker.service.settings import ServiceSettings
 
-RETURNED_TAKES = 10_000
-"""So many names of returned hand-overs are remembered, so that a take that arrives late gets nothing."""
+MAX_RELEASED_TAKES = 10_000
+"""Ids of released takes that are remembered, so that a take that arrives after its release gets nothing. Beyond this
+the oldest are forgotten."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReturnedJob:
-    """A job that a worker names to give it back."""
+class ReleasedJob(msgspec.Struct, frozen=True, kw_only=True):
+    """A job that a worker will not run. `attempt` and `take` say which assignment is meant, as far as it knows."""
 
     job_id: str
-    attempt: int | None
+    attempt: int | None = None
     take: str = ""
 
 
 class Takes:
-    """Hands jobs to workers."""
+    """Assigns jobs to workers."""
 
-    def __init__(self, jobs: Jobs, workers: Workers, settings: ServiceSettings) -> None:
+    def __init__(self, jobs: Jobs, settings: ServiceSettings) -> None:
         self.polls = Polls()
         self._jobs = jobs
-        self._store = jobs.store
-        self._now = jobs.now
-        self._workers = workers
         self._settings = settings
-        self._returned: OrderedDict[tuple[str, str, str], None] = OrderedDict()
+        self._released: OrderedDict[tuple[str, str, str], None] = OrderedDict()
         self._closed = False
 
-    async def add(self, job: Job, request: wire.Submission) -> None:
-        """Keep a new job; if a worker waits for one it is taken at birth, and one write does for both.
+    async def add(self, job: Job, submission: Submission) -> None:
+        """Add a new job; if a take is open, the job is assigned to it in the same commit.
 
-        The caller of a sync job hears nothing before it has ended, or before `Service.secure`: its first write need not
-        wait for the disk.
+        The caller of a sync job is told nothing before it has ended, or before `JobQueue.flush`: so its first write
+        need not wait for the disk.
 
         Raises:
-            BacklogFull: nobody waits and the endpoint has its limit of jobs.
+            BacklogFull: no take is open and the endpoint has its limit of jobs.
             StoreUnavailable: nothing was written.
         """
-        poll = self.polls.claim(job.endpoint)
-        if poll is not None:
-            await self._add_taken(job, request, poll)
-            return
-        if self._store.counts(job.endpoint).in_queue >= self._settings.max_backlog_jobs:
+        poll = self.polls.pop(job.endpoint)
+        if poll is None and self._jobs.index.queue_length(job.endpoint) >= self._settings.max_backlog_jobs:
             raise BacklogFull
-        await self._store.add(job, request.body, durable=not job.sync)
-        self._jobs.alarm.arm(job.due_at)
-        if self.polls.waiting(job.endpoint):
-            await self.dispatch(job.endpoint)
-
-    async def _add_taken(self, job: Job, request: wire.Submission, poll: Poll) -> None:
-        taken = apply(job, self._event(poll.ask))
-        self._workers.took(taken.endpoint, poll.ask.worker, taken.id)
+        transaction = Transaction(self._jobs)
         try:
-            await self._store.add(taken, request.body, durable=not job.sync)
-        except BaseException:
-            self.polls.unclaim(poll)
-            raise
-        self._jobs.alarm.arm(taken.due_at)
-        poll.give([self._handed(taken, request, poll.ask)])
+            if poll is not None:
+                job = apply(job, self._taken(poll.request))
+            transaction.add(job, submission.body)
+            await transaction.commit(durable=not job.sync)
+        finally:
+            if poll is not None:
+                poll.resolve([Assigned(job, submission)] if transaction.committed else [])
+        if poll is None:
+            await self.dispatch(job.endpoint)  # a take may have come during the commit
 
-    async def take(self, ask: Ask, hold_s: float) -> list[Handed]:
-        """At least one job and at most `ask.limit`, waiting up to `hold_s` for the first; empty when none came.
+    async def take(self, request: TakeRequest, timeout_s: float) -> list[Assigned]:
+        """Return at least one job and at most `request.max_jobs`; nothing if none came within `timeout_s`.
 
-        A take whose name was used before gets the same jobs again, as far as the worker still holds them.
+        A take that is repeated under its id gets the same jobs, as far as the worker still holds them.
         """
-        if self._closed or self._is_returned(ask):
+        transaction = Transaction(self._jobs)
+        assigned = self.assign(transaction, request)
+        await transaction.commit(durable=False)
+        if not assigned and not self._is_refused(request):
+            assigned = await self.polls.wait(request, timeout_s)
+        return await self.load(assigned)
+
+    def assign(self, transaction: Transaction, request: TakeRequest) -> list[Assigned]:
+        """Decide which jobs the take gets now. `load` makes them complete, after the commit."""
+        if self._is_refused(request):
             return []
-        handed = await self._again(ask) or await self._grab(ask)
-        if not handed:
-            handed = await self.polls.wait(ask, hold_s)
-        if handed and self._is_returned(ask):
-            await self.put_back(ask, handed)
-            return []
-        return handed
+        held = self._taken_under(request.endpoint, request.worker, (request.id,)) if request.id else []
+        return [Assigned(job) for job in held or self._assign_next(transaction, request)]
 
-    async def put_back(self, ask: Ask, handed: list[Handed]) -> None:
-        """These jobs did not reach their worker: back to the queue with them.
-
-        Only as far as they are still handed over under this name: the worker may have returned them itself meanwhile,
-        and got them again under another name, with the same attempt number.
-        """
-        named = [ReturnedJob(job_id=one.job.id, attempt=one.job.attempt, take=ask.take) for one in handed]
-        await self._give_back(ask.endpoint, ask.worker, named)
-
-    async def give_back(self, endpoint: str, worker: str, takes: set[str], named: list[ReturnedJob]) -> int:
-        """A worker returns jobs: what was handed over under the names `takes`, and the jobs it names. The number of
-        jobs that went back."""
-        takes = {take for take in takes if take}
-        self._remember(endpoint, worker, takes)
-        self.polls.drop(endpoint, worker, takes)
-        unseen = [
-            ReturnedJob(job_id=job.id, attempt=job.attempt, take=job.lease.take)
-            for job in self._store.leased(worker)
-            if job.lease and job.lease.take in takes and job.endpoint == endpoint
+    async def load(self, assigned: list[Assigned]) -> list[Assigned]:
+        """Return the jobs with their requests, without those that the worker has released meanwhile."""
+        requests = [each.request or await self._jobs.request(each.job.id) for each in assigned]
+        return [
+            Assigned(each.job, request)
+            for each, request in zip(assigned, requests, strict=True)
+            if request is not None and self._is_held(each.job)
         ]
-        known = {one.job_id for one in unseen}
-        return await self._give_back(endpoint, worker, unseen + [one for one in named if one.job_id not in known])
+
+    async def release_undelivered(self, request: TakeRequest, assigned: list[Assigned]) -> None:
+        """Put jobs that did not reach their worker back into the queue.
+
+        Only as far as they are still assigned under this take: the worker may have released them itself meanwhile, and
+        got them again by another take, with the same attempt number.
+        """
+        jobs = [ReleasedJob(job_id=each.job.id, attempt=each.job.attempt, take=request.id) for each in assigned]
+        await self._release(request.endpoint, request.worker, jobs)
+
+    async def release(
+        self, endpoint: str, worker: str, take_ids: Collection[str], released: Iterable[ReleasedJob]
+    ) -> int:
+        """A worker will not run some jobs: those of the takes `take_ids`, and the ones it names. Takes of these ids
+        that are open, or arrive later, get nothing. Returns how many jobs went back to the queue."""
+        take_ids = {take_id for take_id in take_ids if take_id}
+        self._remember_released(endpoint, worker, take_ids)
+        self.polls.release(endpoint, worker, take_ids)
+        jobs = {
+            job.id: ReleasedJob(job_id=job.id, attempt=job.attempt, take=job.lease.take)
+            for job in self._taken_under(endpoint, worker, take_ids)
+            if job.lease is not None
+        }
+        jobs |= {job.job_id: job for job in released if job.job_id not in jobs}
+        return await self._release(endpoint, worker, jobs.values())
 
     async def dispatch(self, endpoint: str) -> None:
-        """Hand what is queued to the workers that wait."""
-        while self._store.head(endpoint, 1):
-            poll = self.polls.claim(endpoint)
-            if poll is None:
-                return
-            try:
-                handed = await self._grab(poll.ask)
-            except BaseException:
-                self.polls.unclaim(poll)
-                raise
-            if handed:
-                poll.give(handed)
-            else:
-                self.polls.unclaim(poll)
+        """Assign what is queued to the takes that are open."""
+        transaction = Transaction(self._jobs)
+        answers: list[tuple[Poll, list[Assigned]]] = []
+        while self._jobs.index.queue_length(endpoint) and (poll := self.polls.pop(endpoint)) is not None:
+            jobs = self._assign_next(transaction, poll.request)
+            answers.append((poll, [Assigned(job) for job in jobs]))
+        try:
+            await transaction.commit(durable=False)
+        finally:
+            for poll, assigned in answers:
+                poll.resolve(assigned if transaction.committed else [])
 
     def close(self) -> None:
-        """Hand over nothing more; every waiting worker is answered."""
+        """Assign nothing more; every open take is answered."""
         self._closed = True
-        self.polls.silence()
+        self.polls.close()
 
-    async def _grab(self, ask: Ask) -> list[Handed]:
-        while found := self._store.head(ask.endpoint, ask.limit):
-            event = self._event(ask)
-            taken = [apply(job, event) for job in found]
-            won = await together([self._store.swap(old, new) for old, new in zip(found, taken, strict=True)])
-            mine = [job for job, got in zip(taken, won, strict=True) if got]
-            for job in mine:
-                self._jobs.alarm.arm(job.due_at)
-                self._workers.took(ask.endpoint, ask.worker, job.id)
-            if mine:
-                return await self._read(mine, ask)
-        return []
+    def _assign_next(self, transaction: Transaction, request: TakeRequest) -> list[Job]:
+        taken = self._taken(request)
+        head = self._jobs.index.head(request.endpoint, request.max_jobs)
+        return [transaction.apply(job.id, taken) for job in head]
 
-    async def _again(self, ask: Ask) -> list[Handed]:
-        if not ask.take:
-            return []
-        held = [
-            job
-            for job in self._store.leased(ask.worker)
-            if job.lease and job.lease.take == ask.take and job.endpoint == ask.endpoint
-        ]
-        return await self._read(held, ask)
-
-    async def _read(self, jobs: list[Job], ask: Ask) -> list[Handed]:
-        bodies = await together([self._store.request(job.id) for job in jobs])
-        return [
-            self._handed(job, wire.stored_request(body), ask)
-            for job, body in zip(jobs, bodies, strict=True)
-            if body is not None
-        ]
-
-    def _handed(self, job: Job, request: wire.Submission | wire.SubmitBody, ask: Ask) -> Handed:
-        return Handed(job, wire.assignment(job, request, now=self._now(), counted=ask.counted))
-
-    def _event(self, ask: Ask) -> Taken:
+    def _taken(self, request: TakeRequest) -> Taken:
         return Taken(
-            at=self._now(),
-            worker=ask.worker,
+            at=self._jobs.now(),
+            worker=request.worker,
             lease_s=self._settings.lease_s,
-            take=ask.take,
-            confirms=ask.confirms,
-            gpu=ask.gpu,
+            take=request.id,
+            confirms=request.confirms,
+            gpu=request.gpu,
         )
 
-    async def _give_back(self, endpoint: str, worker: str, named: list[ReturnedJob]) -> int:
-        mine = [one for one in named if self._is_of(one.job_id, endpoint)]
-        now = self._now()
-        events = [Released(at=now, worker=worker, attempt=one.attempt, take=one.take) for one in mine]
-        changed = await together(
-            [self._jobs.try_change(one.job_id, event) for one, event in zip(mine, events, strict=True)]
-        )
-        back = [job for job in changed if job is not None]
-        if back:
+    def _taken_under(self, endpoint: str, worker: str, take_ids: Collection[str]) -> list[Job]:
+        """The jobs that the worker holds by these takes."""
+        return [
+            job
+            for job in self._jobs.index.leased(worker)
+            if job.lease is not None and job.lease.take in take_ids and job.endpoint == endpoint
+        ]
+
+    async def _release(self, endpoint: str, worker: str, released: Iterable[ReleasedJob]) -> int:
+        transaction = Transaction(self._jobs)
+        now, count = self._jobs.now(), 0
+        for named in released:
+            job = self._jobs.get(named.job_id)
+            if job is not None and job.endpoint == endpoint:
+                event = Released(at=now, worker=worker, attempt=named.attempt, take=named.take)
+                count += transaction.try_apply(named.job_id, event) is not None
+        await transaction.commit()
+        if count:
             await self.dispatch(endpoint)
-        return len(back)
+        return count
 
-    def _is_of(self, job_id: str, endpoint: str) -> bool:
-        job = self._store.get(job_id)
-        return job is not None and job.endpoint == endpoint
+    def _is_held(self, assigned: Job) -> bool:
+        job = self._jobs.get(assigned.id)
+        if job is None or job.lease is None or assigned.lease is None or job.attempt != assigned.attempt:
+            return False
+        return (job.lease.worker, job.lease.take) == (assigned.lease.worker, assigned.lease.take)
 
-    def _is_returned(self, ask: Ask) -> bool:
-        return bool(ask.take) and (ask.endpoint, ask.worker, ask.take) in self._returned
+    def _is_refused(self, request: TakeRequest) -> bool:
+        """Whether the take gets nothing: the service drains, or the worker has released it."""
+        return self._closed or (request.endpoint, request.worker, request.id) in self._released
 
-    def _remember(self, endpoint: str, worker: str, takes: set[str]) -> None:
-        for take in takes:
-            self._returned[endpoint, worker, take] = None
-        while len(self._returned) > RETURNED_TAKES:
-            self._returned.popitem(last=False)
+    def _remember_released(self, endpoint: str, worker: str, take_ids: Collection[str]) -> None:
+        for take_id in take_ids:
+            self._released[endpoint, worker, take_id] = None
+        while len(self._released) > MAX_RELEASED_TAKES:
+            self._released.popitem(last=False)

@@ -1,80 +1,244 @@
-"""One way to change a job: apply the event, write it, and tell whoever waits. Rules are in `core.lifecycle`."""
+"""The jobs in memory, the journal behind them, and the requests that wait for news of them.
+
+Reads for rules show the newest version of a job, at once. What a caller is told comes from `get_committed` and from the
+waiters, which are notified after the commit: nothing that could still be lost.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Iterable
+from contextlib import suppress
+from typing import NamedTuple
 
-from runpod_worker.core.errors import IllegalTransition, JobNotFound, StaleAttempt
-from runpod_worker.core.job import Job, Status
-from runpod_worker.core.lifecycle import Event, WorkerEvent, apply
-from runpod_worker.service.journal.port import Store
-from runpod_worker.service.queue.streams import Streams
-from runpod_worker.service.queue.waiters import Alarm, Bells
+from runpod_worker.core.errors import StoreUnavailable
+from runpod_worker.core.job import Job, Lease
+from runpod_worker.core.lifecycle import Event, Taken, WorkerEvent
+from runpod_worker.service.journal.port import (
+    ChunkRecord,
+    Delivery,
+    EndedJob,
+    ForgetRecord,
+    JobRecord,
+    Journal,
+    Record,
+    Written,
+)
+from runpod_worker.service.queue.bodies import BodyCache
+from runpod_worker.service.queue.deliveries import Deliveries
+from runpod_worker.service.queue.index import JobIndex
+from runpod_worker.service.queue.streams import ChunkLog, ChunkLogs
+from runpod_worker.service.queue.waiters import DeadlineTimer, Waiters
 from runpod_worker.service.queue.workers import Workers
 
+MAX_RECENT_JOBS = 10_000
+"""Jobs of /run, and as many of /runsync, that stay in memory after their end; older ones are read from the journal."""
 
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """A job that has just ended, and its output."""
+
+class Ended(NamedTuple):
+    """A job that has ended, and its output."""
 
     job: Job
     output: bytes | None
 
 
+class Step(NamedTuple):
+    """A record, and what it comes from: the job before, the event; or the log that the chunks belong to."""
+
+    record: Record
+    old: Job | None = None
+    event: Event | None = None
+    log: ChunkLog | None = None
+
+
 class Jobs:
-    """The jobs in the store, with everybody who waits for news of them."""
+    """All jobs of the service. `transaction.Transaction` changes them.
+
+    Args:
+        journal: what makes them durable; its unfinished jobs are loaded here.
+        now: the clock, in seconds since the epoch.
+        on_owed: called when a webhook is owed.
+        max_recent: jobs that ended and stay in memory (at least 1).
+    """
 
     def __init__(
-        self, store: Store, now: Callable[[], float], workers: Workers, streams: Streams, on_owed: Callable[[], None]
+        self,
+        journal: Journal,
+        now: Callable[[], float],
+        on_owed: Callable[[], None],
+        *,
+        max_recent: int = MAX_RECENT_JOBS,
     ) -> None:
-        self.store = store
+        snapshot = journal.load(self._read_again)
+        self.journal = journal
         self.now = now
-        self.alarm = Alarm(now)
-        self.ended: Bells[Ended] = Bells()
-        self.moved: Bells[bool] = Bells()
-        """Rung when a job has a new chunk, and when it ends."""
-        self._workers = workers
-        self._streams = streams
+        self.index = JobIndex(snapshot)
+        self.deliveries = Deliveries(snapshot.deliveries)
+        self.bodies = BodyCache(journal)
+        self.logs = ChunkLogs(journal)
+        self.workers = Workers(self.index, now)
+        self.timer = DeadlineTimer(now)
+        self.ended: Waiters[Ended] = Waiters()
+        self.moved: Waiters[bool] = Waiters()
+        """Notified when a job has a new chunk, and when it ends."""
         self._on_owed = on_owed
+        self._max_recent = max(1, max_recent)
+        self._recent: dict[bool, OrderedDict[str, None]] = {False: OrderedDict(), True: OrderedDict()}
+        """By `sync`, in the order they ended."""
+        self._pending: dict[str, Written] = {}
+        """The latest write under way for each job that has one."""
 
-    async def change(self, job_id: str, event: Event, *, output: bytes | None = None) -> Job:
-        """The job after `event`, once that is written; `output` is kept beside it.
-
-        Raises:
-            JobNotFound: there is no such job.
-            StaleAttempt: a worker reports on an attempt it does not hold.
-            IllegalTransition: the job's status does not allow the event.
-        """
-        while True:
-            old = self.store.get(job_id)
-            if old is None:
-                raise JobNotFound
-            new = apply(old, event)
-            if new.final and new.stop:
-                output = None  # the caller was promised a stopped job
-            moved = new.status is not old.status and old.status is not Status.IN_QUEUE
-            if await self.store.swap(old, new, output=output, drop_output=moved and output is None):
-                self._tell(old, new, event, output)
-                return new
-
-    async def try_change(self, job_id: str, event: Event) -> Job | None:
-        """As `change`; None when the job has moved on and the event means nothing to it any more."""
-        try:
-            return await self.change(job_id, event)
-        except (JobNotFound, StaleAttempt, IllegalTransition):
+    def get(self, job_id: str) -> Job | None:
+        """Return the newest version of the job, at once, even if it is not committed. For rules, not for callers."""
+        job = self.index.get(job_id)
+        if job is not None or job_id in self._pending:  # a job that is being forgotten has left the index
+            return job
+        stored = self.journal.read(job_id)
+        if stored is None:
             return None
+        self.index.add(stored.job, stored.seq)
+        self._remember(stored.job)
+        return stored.job
 
-    def _tell(self, old: Job, new: Job, event: Event, output: bytes | None) -> None:
-        if new.final:
-            self.ended.ring(new.id, Ended(new, output))
-            self.moved.ring(new.id, True)
-            if new.webhook:
-                self._on_owed()
-        elif old.final:
-            self._streams.forget(new.id)
-        elif new.status is Status.IN_QUEUE:
-            self._streams.restart(new.id)
-        self.alarm.arm(new.due_at)
-        if old.lease and not isinstance(event, WorkerEvent) and (new.lease is None or new.stop is not old.stop):
-            self._workers.stop(new.endpoint, old.lease.worker, new.id, old.attempt)
+    def seq(self, job_id: str) -> int | None:
+        """Return the job's number, None if there is no such job."""
+        return None if self.get(job_id) is None else self.index.seq(job_id)
+
+    def is_pending(self, job_id: str) -> bool:
+        """Whether a write to the job is under way."""
+        return job_id in self._pending
+
+    async def wait_committed(self, job_id: str) -> None:
+        """Wait until no write to the job is under way."""
+        while (written := self._pending.get(job_id)) is not None:
+            with suppress(StoreUnavailable):
+                await written
+
+    async def get_committed(self, job_id: str) -> Job | None:
+        """Return the job as a caller may be told of it. Waits for a write that is under way."""
+        await self.wait_committed(job_id)
+        return self.get(job_id)
+
+    async def request(self, job_id: str) -> bytes | None:
+        """Return the committed request of the job."""
+        await self.wait_committed(job_id)
+        seq = self.seq(job_id)
+        return None if seq is None else await self.bodies.read(("requests", seq))
+
+    async def output(self, job_id: str) -> bytes | None:
+        """Return the committed output of the job."""
+        await self.wait_committed(job_id)
+        seq = self.seq(job_id)
+        return None if seq is None else await self.bodies.read(("outputs", seq))
+
+    async def find_ended(self, before: float, *, sync: bool, limit: int) -> list[EndedJob]:
+        """As `Journal.find_ended`, also for a journal that keeps nothing."""
+        if self.journal.keeps:
+            return await self.journal.find_ended(before, sync=sync, limit=limit)
+        ended: list[EndedJob] = []
+        for job_id in self._recent[sync]:
+            job, seq = self.index.get(job_id), self.index.seq(job_id)
+            if job is None or seq is None or job.ended_at is None or job_id in self.deliveries:
+                continue
+            if job.ended_at >= before or len(ended) == limit:
+                break
+            ended.append(EndedJob(seq, job_id, job.ended_at))
+        return ended
+
+    def track(self, written: Written, job_ids: Iterable[str]) -> None:
+        """Note a write that is under way."""
+        for job_id in job_ids:
+            self._pending[job_id] = written
+
+    def untrack(self, written: Written, job_ids: Iterable[str]) -> None:
+        """Note that the write is not under way any more."""
+        for job_id in job_ids:
+            if self._pending.get(job_id) is written:
+                del self._pending[job_id]
+
+    def on_committed(self, step: Step) -> None:
+        """Make what follows from a committed record visible, and notify those who wait for it."""
+        record = step.record
+        match record:
+            case JobRecord():
+                self._on_job_committed(record, step.old, step.event)
+            case ChunkRecord() if step.log is not None:
+                self.logs.on_written(step.log, record.start + len(record.chunks))
+                self.moved.notify(record.job_id, True)
+            case ForgetRecord():
+                self.bodies.drop(record.seq)
+                for recent in self._recent.values():
+                    recent.pop(record.job_id, None)
+
+    def _on_job_committed(self, record: JobRecord, old: Job | None, event: Event | None) -> None:
+        job = record.job
+        self._cache_bodies(record)
+        if any(record.delta):
+            self.index.count(job.endpoint, record.delta)
+        if record.drops_delivery:
+            self.deliveries.drop(job.id)
+        if record.delivery is not None:
+            self.deliveries.put(record.delivery)
+            self._on_owed()
+        if job.final and (old is None or not old.final):
+            self.ended.notify(job.id, Ended(job, record.output))
+            self.moved.notify(job.id, True)
+            self._remember(job)
+        self.timer.arm(job.due_at)
+        if isinstance(event, Taken):
+            self.workers.drop_stop(job.endpoint, event.worker, job.id)
+        elif old is not None and (lease := _stopped_lease(old, job, event)) is not None:
+            self.workers.stop(job.endpoint, lease.worker, job.id, old.attempt)
+
+    def _cache_bodies(self, record: JobRecord) -> None:
+        if record.request is not None:
+            self.bodies.put(("requests", record.seq), record.request)
+        if record.request is not None or record.output is not None or record.drops_output:
+            self.bodies.put(("outputs", record.seq), record.output)
+
+    def _read_again(self, job_ids: Collection[str]) -> None:
+        """Replace what memory has of these jobs by what the journal has: a write failed, or may have."""
+        for job_id in job_ids:
+            seq = self.index.seq(job_id)
+            if seq is not None:
+                self.logs.drop(seq)
+                self.bodies.drop(seq)
+            self.index.drop(job_id)
+            stored = self.journal.read(job_id)
+            self._restore_delivery(job_id, stored.delivery if stored else None)
+            if stored is None:
+                continue
+            self.index.add(stored.job, stored.seq)
+            self.timer.arm(stored.job.due_at)
+            if stored.job.final:
+                self._remember(stored.job)
+                self.ended.notify(job_id, None)
+
+    def _restore_delivery(self, job_id: str, delivery: Delivery | None) -> None:
+        if self.deliveries.get(job_id) == delivery:
+            return  # and its hold stays: with a disk that is full, the webhook is not sent again and again
+        self.deliveries.drop(job_id)
+        if delivery is not None:
+            self.deliveries.put(delivery)
+            self._on_owed()
+
+    def _remember(self, ended: Job) -> None:
+        """Keep the job among the recent ones, and let the oldest of them go."""
+        recent = self._recent[ended.sync]
+        recent[ended.id] = None
+        recent.move_to_end(ended.id)
+        while self.journal.keeps and len(recent) > self._max_recent:
+            oldest, _ = recent.popitem(last=False)
+            if self.is_pending(oldest):
+                recent[oldest] = None  # its turn comes again; until then one more is kept
+                return
+            job = self.index.get(oldest)
+            if job is not None and job.final:
+                self.index.drop(oldest)
+
+
+def _stopped_lease(old: Job, new: Job, event: Event | None) -> Lease | None:
+    """Return the lease whose worker must be told to stop: the job was taken from it, or its stop began."""
+    if isinstance(event, WorkerEvent) or (new.lease is not None and new.stop is old.stop):
+        return None
+    return old.lease

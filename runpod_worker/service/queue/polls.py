@@ -1,15 +1,15 @@
-"""Held job-takes, first come first served."""
+"""Open takes, first come first served."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import msgspec
 
-from runpod_worker.core.job import Job
+from runpod_worker.core.job import Job, Policy
 from runpod_worker.service.queue.waiters import resolve
 
 
@@ -17,116 +17,118 @@ def _always() -> bool:
     return True
 
 
-class Ask(msgspec.Struct, frozen=True, kw_only=True):
-    """What a worker asks for when it takes jobs.
+class Submission(msgspec.Struct, frozen=True, kw_only=True):
+    """A checked request for a job. `body` is what the journal keeps; `input` and `s3_config` are parts of it."""
 
-    `take` names the hand-over (see docs/extensions.md), `counted` and `confirms` say that the worker speaks the
-    `attempt` and `stop` extensions, `alive` tells whether its connection still stands.
+    body: bytes
+    input: bytes
+    s3_config: bytes
+    webhook: str | None
+    policy: Policy
+
+
+class TakeRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """A worker asks for jobs: by an open take, or with the report of a result.
+
+    `id` is chosen by the worker, which repeats or releases the take under it (docs/extensions.md); "" if it does not
+    name its takes. `counted` and `confirms` say that the worker speaks the `attempt` and `stop` extensions, `is_alive`
+    tells whether its connection is open.
     """
 
     endpoint: str
     worker: str
-    limit: int = 1
-    take: str = ""
+    max_jobs: int = 1
+    id: str = ""
     gpu: str | None = None
     counted: bool = False
     confirms: bool = False
-    alive: Callable[[], bool] = _always
+    is_alive: Callable[[], bool] = _always
 
 
-class Handed(msgspec.Struct, frozen=True):
-    """A job on its way to a worker, and the job object the worker reads."""
+class Assigned(msgspec.Struct, frozen=True):
+    """A job on which the worker has a lease, and its request: the stored body, or the submission if it is that new.
+
+    `Takes.load` fills in a request that is not there yet.
+    """
 
     job: Job
-    body: bytes
+    request: Submission | bytes = b""
 
 
 @dataclass(eq=False, slots=True)
 class Poll:
-    """One held job-take."""
+    """An open take. Its answer is a list of jobs, empty if there are none in time."""
 
-    ask: Ask
-    future: asyncio.Future[list[Handed] | None]
-    claimed: bool = False
-    late: bool = False
+    request: TakeRequest
+    future: asyncio.Future[list[Assigned]]
 
-    def give(self, handed: list[Handed] | None) -> None:
-        """Answer the poll."""
-        resolve(self.future, handed)
-
-    def expire(self) -> None:
-        """Answer with nothing, unless a job is being written for it this moment."""
-        self.late = True
-        if not self.claimed:
-            self.give(None)
+    def resolve(self, assigned: list[Assigned]) -> None:
+        """Answer the take."""
+        resolve(self.future, assigned)
 
 
 class Polls:
-    """The held job-takes of every endpoint. Waking one costs O(1), however many wait."""
+    """The open takes of every endpoint. Answering one costs O(1), however many are open."""
 
     def __init__(self) -> None:
         self._queues: dict[str, OrderedDict[Poll, None]] = {}
-        self._silenced = False
+        self._closed = False
 
     def __len__(self) -> int:
         return sum(len(queue) for queue in self._queues.values())
 
-    def claim(self, endpoint: str) -> Poll | None:
-        """The poll that waits longest and is still connected: the caller must `give` it something, or `unclaim` it."""
+    def pop(self, endpoint: str) -> Poll | None:
+        """Return the take that has been open longest and is still connected. The caller must resolve it."""
         queue = self._queues.get(endpoint)
         while queue:
-            poll, _ = queue.popitem(last=False)
-            if not poll.future.done() and poll.ask.alive():
-                poll.claimed = True
+            poll = next(iter(queue))
+            self._remove(poll)
+            if not poll.future.done() and poll.request.is_alive():
                 return poll
-            poll.give(None)
+            poll.resolve([])
         return None
 
-    def unclaim(self, poll: Poll) -> None:
-        """Put a claimed poll back, first in line; let it go if its time ran out meanwhile."""
-        poll.claimed = False
-        if poll.late or self._silenced:
-            poll.give(None)
-            return
-        queue = self._queues.setdefault(poll.ask.endpoint, OrderedDict())
-        queue[poll] = None
-        queue.move_to_end(poll, last=False)
-
-    async def wait(self, ask: Ask, timeout: float) -> list[Handed]:
-        """What the poll is given; nothing after `timeout` seconds, or when the service drains."""
-        if self._silenced or timeout <= 0:
+    async def wait(self, request: TakeRequest, timeout_s: float) -> list[Assigned]:
+        """Return what the take is answered with; nothing after `timeout_s`, or when the service drains."""
+        if self._closed or timeout_s <= 0:
             return []
         loop = asyncio.get_running_loop()
-        poll = Poll(ask, loop.create_future())
-        self._queues.setdefault(ask.endpoint, OrderedDict())[poll] = None
-        timer = loop.call_later(timeout, poll.expire)
+        poll = Poll(request, loop.create_future())
+        self._queues.setdefault(request.endpoint, OrderedDict())[poll] = None
+        timer = loop.call_later(timeout_s, self._expire, poll)
         try:
-            return await poll.future or []
+            return await poll.future
         finally:
             timer.cancel()
-            self._leave(poll)
+            self._remove(poll)
 
-    def waiting(self, endpoint: str) -> bool:
-        """Whether a worker holds a job-take of the endpoint open."""
+    def is_waiting(self, endpoint: str) -> bool:
+        """Whether a take of the endpoint is open."""
         return bool(self._queues.get(endpoint))
 
-    def drop(self, endpoint: str, worker: str, takes: set[str]) -> None:
-        """Answer the worker's polls under these names with nothing."""
+    def release(self, endpoint: str, worker: str, take_ids: Collection[str]) -> None:
+        """Answer the worker's open takes of these ids with nothing."""
         for poll in list(self._queues.get(endpoint, ())):
-            if poll.ask.worker == worker and poll.ask.take in takes:
-                poll.expire()
+            if poll.request.worker == worker and poll.request.id in take_ids:
+                self._expire(poll)
 
-    def silence(self) -> None:
-        """Answer every held job-take with nothing, now and from now on."""
-        self._silenced = True
+    def close(self) -> None:
+        """Answer every open take with nothing, now and from now on."""
+        self._closed = True
         for queue in list(self._queues.values()):
             for poll in list(queue):
-                poll.expire()
+                self._expire(poll)
 
-    def _leave(self, poll: Poll) -> None:
-        queue = self._queues.get(poll.ask.endpoint)
-        if queue is None:
-            return
-        queue.pop(poll, None)
+    def _expire(self, poll: Poll) -> None:
+        """Answer an open take with nothing. One that was popped is answered by its commit."""
+        if self._remove(poll):
+            poll.resolve([])
+
+    def _remove(self, poll: Poll) -> bool:
+        queue = self._queues.get(poll.request.endpoint)
+        if queue is None or poll not in queue:
+            return False
+        del queue[poll]
         if not queue:
-            del self._queues[poll.ask.endpoint]
+            del self._queues[poll.request.endpoint]
+        return True

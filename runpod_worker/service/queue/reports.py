@@ -1,148 +1,177 @@
-"""What workers tell: results, progress, chunks, beats. What comes late or from a worker that does not hold the job is
-acknowledged and changes nothing (protocol G.4)."""
+"""What workers report: outcomes, progress, chunks, heartbeats.
+
+What comes late, or from a worker that does not hold the job, is acknowledged and changes nothing (protocol G.4).
+"""
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Coroutine
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import msgspec
 
-from runpod_worker.core.errors import JobNotFound, ServiceRefusal, StaleAttempt
+from runpod_worker.core.errors import ServiceRefusal, StoreUnavailable
 from runpod_worker.core.job import Job
 from runpod_worker.core.lifecycle import Failed, LeaseRenewed, Stopped, Succeeded, WorkerEvent, infer_failure
-from runpod_worker.service.http import wire
 from runpod_worker.service.queue.assign import Takes
 from runpod_worker.service.queue.jobs import Jobs
-from runpod_worker.service.queue.polls import Ask, Handed
-from runpod_worker.service.queue.streams import Streams
-from runpod_worker.service.queue.waiters import started, together
+from runpod_worker.service.queue.polls import Assigned, TakeRequest
+from runpod_worker.service.queue.transaction import Transaction
 from runpod_worker.service.settings import ServiceSettings
 
 T = TypeVar("T")
 
-TIMINGS_KEPT = 10_000
-"""Jobs whose timings are remembered, the latest; they are for people, not for rules."""
+MAX_TIMINGS = 10_000
+"""Jobs whose timings and progress numbers are remembered, the latest: timings are for people, not for rules."""
 
 
-class Holder(msgspec.Struct, frozen=True, kw_only=True):
-    """Who speaks: a worker, and the attempt it speaks of (None from workers that do not count)."""
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """What a worker says about one attempt: its outcome, or its progress."""
+
+    progress: bool = False
+    stopped: bool = False
+    output: bytes | None = None
+    error: str | None = None
+    stop_pod: bool = False
+    timings: bytes | None = None
+    seq: int | None = None
+
+
+class Reporter(msgspec.Struct, frozen=True, kw_only=True):
+    """The worker that reports, and the attempt it reports on (None from workers that do not count)."""
 
     endpoint: str
     worker: str
     attempt: int | None = None
 
 
-class Received(msgspec.Struct, frozen=True):
-    """What became of a report. `stale`: the worker did not hold that attempt. `handed`: its next jobs."""
+class ReportResult(msgspec.Struct, frozen=True):
+    """What became of a report. `is_stale`: the worker did not hold that attempt. `assigned`: its next jobs."""
 
-    stale: bool
-    handed: list[Handed]
+    is_stale: bool
+    assigned: list[Assigned]
 
 
 class Reports:
-    """Takes in what workers tell."""
+    """Takes in what workers report."""
 
-    def __init__(self, jobs: Jobs, takes: Takes, streams: Streams, settings: ServiceSettings) -> None:
+    def __init__(self, jobs: Jobs, takes: Takes, settings: ServiceSettings) -> None:
         self._jobs = jobs
         self._takes = takes
-        self._streams = streams
         self._settings = settings
         self._timings: OrderedDict[str, bytes] = OrderedDict()
         self._progress: OrderedDict[str, tuple[int, int]] = OrderedDict()
 
     def timings(self, job_id: str) -> bytes | None:
-        """What the worker measured on the job, as JSON."""
+        """Return what the worker measured on the job, as JSON."""
         return self._timings.get(job_id)
 
-    async def done(self, who: Holder, job_id: str, report: wire.Report, ask: Ask | None = None) -> Received:
-        """A result, an error, a confirmed stop or progress. With `ask`, the next jobs come with the answer to a final
-        report; they are written together with it."""
-        if report.progress:
-            return Received(await self._stale(self._advance(who, job_id, report)), [])
-        ending = started(self._stale(self._end(who, job_id, report)))
-        handing = started(self._takes.take(ask, 0)) if ask else None
-        try:
-            stale = await ending
-        finally:
-            handed = await handing if handing else []
-        return Received(stale, handed)
+    async def finish(
+        self, reporter: Reporter, job_id: str, report: Report, request: TakeRequest | None = None
+    ) -> ReportResult:
+        """End the attempt. With `request`, the worker's next jobs are assigned in the same commit."""
+        transaction = Transaction(self._jobs)
+        is_stale = await self._find_held(reporter, job_id) is None
+        if not is_stale:
+            transaction.apply(job_id, self._outcome(reporter, report), output=report.output)
+            self._progress.pop(job_id, None)
+            if report.timings is not None:
+                _remember(self._timings, job_id, report.timings)
+        assigned = self._takes.assign(transaction, request) if request is not None else []
+        await transaction.commit(durable=not is_stale)
+        return ReportResult(is_stale, await self._takes.load(assigned))
 
-    async def refuse(self, who: Holder, job_id: str, why: ServiceRefusal) -> None:
-        """The worker's result cannot be taken in, ever: the job fails at once, not when its lease is over."""
-        if self._held(who, job_id) is not None:
-            error = f"the result was refused: {why}"
-            event = Failed(at=self._jobs.now(), worker=who.worker, attempt=who.attempt, error=error)
-            await self._jobs.try_change(job_id, event)
-
-    async def chunks(self, who: Holder, job_id: str, chunks: list[bytes], index: int | None) -> Received:
-        """Pieces of a stream."""
-        job = self._held(who, job_id)
+    async def progress(self, reporter: Reporter, job_id: str, report: Report) -> ReportResult:
+        """Keep the progress as the job's output for now. One with a lower `seq` than the last is dropped."""
+        job = await self._find_held(reporter, job_id)
         if job is None:
-            return Received(True, [])
-        await self._streams.append(job_id, chunks, index)
-        self._jobs.moved.ring(job_id, True)
-        if job.lease and job.lease.until - self._jobs.now() < self._settings.lease_s / 2:
-            await self._jobs.try_change(job_id, self._beat(job, who))
-        return Received(False, [])
-
-    async def beat(self, who: Holder, job_ids: list[str]) -> None:
-        """The worker is alive and holds these jobs. A job that it was told to stop gets no more time for that."""
-        held = [job for job in (self._held(who, job_id) for job_id in job_ids) if job is not None]
-        await together([self._jobs.try_change(job.id, self._beat(job, who)) for job in held if job.stop is None])
-
-    async def _end(self, who: Holder, job_id: str, report: wire.Report) -> None:
-        if self._held(who, job_id) is None:
-            raise StaleAttempt
-        self._progress.pop(job_id, None)
-        if report.timings is not None:
-            _keep(self._timings, job_id, report.timings)
-        await self._jobs.change(job_id, self._final(who, report), output=report.output)
-
-    def _final(self, who: Holder, report: wire.Report) -> WorkerEvent:
-        at = self._jobs.now()
-        if report.stopped:
-            return Stopped(at=at, worker=who.worker, attempt=who.attempt)
-        if report.error is not None:
-            kind = infer_failure(report.error)
-            return Failed(at=at, worker=who.worker, attempt=who.attempt, error=report.error, kind=kind)
-        return Succeeded(at=at, worker=who.worker, attempt=who.attempt)
-
-    async def _advance(self, who: Holder, job_id: str, report: wire.Report) -> None:
-        job = self._held(who, job_id)
-        if job is None:
-            raise StaleAttempt
+            return ReportResult(True, [])
         if report.seq is not None:
             mark = (job.attempt, report.seq)
             if mark < self._progress.get(job_id, mark):
-                return
-            _keep(self._progress, job_id, mark)
-        await self._jobs.change(job_id, self._beat(job, who), output=report.output)
+                return ReportResult(False, [])
+            _remember(self._progress, job_id, mark)
+        transaction = Transaction(self._jobs)
+        transaction.apply(job_id, self._renewal(job, reporter), output=report.output)
+        await transaction.commit()
+        return ReportResult(False, [])
 
-    def _beat(self, job: Job, who: Holder) -> LeaseRenewed:
+    async def refuse(self, reporter: Reporter, job_id: str, refusal: ServiceRefusal) -> None:
+        """The outcome can never be taken in: the job fails at once, not when its lease ends."""
+        if await self._find_held(reporter, job_id) is None:
+            return
+        error = f"the result was refused: {refusal}"
+        transaction = Transaction(self._jobs)
+        event = Failed(at=self._jobs.now(), worker=reporter.worker, attempt=reporter.attempt, error=error)
+        transaction.apply(job_id, event)
+        await transaction.commit()
+
+    async def add_chunks(self, reporter: Reporter, job_id: str, chunks: list[bytes], index: int | None) -> ReportResult:
+        """Add chunks to the attempt; they renew a lease that is half over."""
+        job = await self._find_held(reporter, job_id)
+        if job is None:
+            return ReportResult(True, [])
+        transaction = Transaction(self._jobs)
+        count = transaction.add_chunks(job_id, chunks, index)
+        if job.lease is not None and job.lease.until - self._jobs.now() < self._settings.lease_s / 2:
+            transaction.apply(job_id, self._renewal(job, reporter))
+        await transaction.commit(durable=False)
+        await self._confirm_chunks(job_id, count)
+        return ReportResult(False, [])
+
+    async def heartbeat(self, reporter: Reporter, job_ids: list[str]) -> None:
+        """Renew the leases of these jobs. A job that the worker was told to stop gets no more time for that."""
+        transaction = Transaction(self._jobs)
+        for job_id in dict.fromkeys(job_ids):
+            job = self._held(reporter, job_id)
+            if job is not None and job.stop is None:
+                transaction.apply(job_id, self._renewal(job, reporter))
+        await transaction.commit(durable=False)
+
+    async def _confirm_chunks(self, job_id: str, count: int) -> None:
+        """Return once so many chunks are written: those sent again may be part of a write that is still under way."""
+        seq = self._jobs.seq(job_id)
+        if seq is None or self._jobs.logs.of(seq).written >= count:
+            return
+        await self._jobs.wait_committed(job_id)
+        if self._jobs.logs.of(seq).written < count:
+            raise StoreUnavailable
+
+    def _outcome(self, reporter: Reporter, report: Report) -> WorkerEvent:
+        at, worker, attempt = self._jobs.now(), reporter.worker, reporter.attempt
+        if report.stopped:
+            return Stopped(at=at, worker=worker, attempt=attempt)
+        if report.error is not None:
+            kind = infer_failure(report.error)
+            return Failed(at=at, worker=worker, attempt=attempt, error=report.error, kind=kind)
+        return Succeeded(at=at, worker=worker, attempt=attempt)
+
+    def _renewal(self, job: Job, reporter: Reporter) -> LeaseRenewed:
         now = self._jobs.now()
         lease_s = self._settings.lease_s
         if job.stop is not None and job.lease is not None:
             lease_s = job.lease.until - now
-        return LeaseRenewed(at=now, worker=who.worker, attempt=who.attempt, lease_s=lease_s)
+        return LeaseRenewed(at=now, worker=reporter.worker, attempt=reporter.attempt, lease_s=lease_s)
 
-    def _held(self, who: Holder, job_id: str) -> Job | None:
-        job = self._jobs.store.get(job_id)
-        if job is None or job.endpoint != who.endpoint or job.lease is None or job.lease.worker != who.worker:
+    async def _find_held(self, reporter: Reporter, job_id: str) -> Job | None:
+        """As `_held`; an answer that the job is not held waits for the write that took it from the worker."""
+        job = self._held(reporter, job_id)
+        if job is None:
+            await self._jobs.wait_committed(job_id)
+            job = self._held(reporter, job_id)
+        return job
+
+    def _held(self, reporter: Reporter, job_id: str) -> Job | None:
+        job = self._jobs.get(job_id)
+        if job is None or job.endpoint != reporter.endpoint or job.lease is None:
             return None
-        return job if who.attempt in (None, job.attempt) else None
-
-    async def _stale(self, step: Coroutine[Any, Any, None]) -> bool:
-        try:
-            await step
-        except (StaleAttempt, JobNotFound):
-            return True
-        return False
+        if job.lease.worker != reporter.worker or reporter.attempt not in (None, job.attempt):
+            return None
+        return job
 
 
-def _keep(kept: OrderedDict[str, T], key: str, value: T) -> None:
+def _remember(kept: OrderedDict[str, T], key: str, value: T) -> None:
     kept[key] = value
     kept.move_to_end(key)
-    if len(kept) > TIMINGS_KEPT:
+    if len(kept) > MAX_TIMINGS:
         kept.popitem(last=False)

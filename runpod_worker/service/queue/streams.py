@@ -1,88 +1,161 @@
-"""Who has read how far in a job's chunks. The chunks are in the store; the marks are lost at a restart, which at worst
-shows a reader some chunks a second time."""
+"""The chunks of jobs: which are written, which have been read, which are in memory.
+
+A reader gets each chunk once, and only chunks that are written. Where readers stopped is lost in a restart, which at
+worst shows a reader some chunks a second time.
+"""
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass
 
-from runpod_worker.service.journal.port import Store
+from runpod_worker.service.journal.port import Journal
 
-REPLY_LIMIT = 16 * 2**20
-"""Bytes of chunks in one reply; a reader gets the rest with its next call."""
+MAX_REPLY_BYTES = 16 * 2**20
+"""Bytes of chunks in one reply; a reader gets more with its next call."""
 
-MARKS_KEPT = 50_000
-"""Jobs whose marks are remembered, those used last."""
+MAX_LOGS = 50_000
+"""Of jobs beyond this, those used longest ago, the service forgets how far they were read."""
 
-
-@dataclass(slots=True)
-class _Marks:
-    base: int
-    """How many chunks came from attempts that were lost: the next attempt counts from here."""
-    have: int
-    read: int = 0
+MAX_MEMORY_BYTES = 64 * 2**20
+"""Above this, written chunks leave memory, down to half of it; readers get them from the journal."""
 
 
-class Streams:
-    """The chunks of running and ended jobs, each given to readers once."""
+class ChunkLog:
+    """The chunks of one job, by five numbers.
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self._marks: OrderedDict[str, _Marks] = OrderedDict()
+    `base`: the chunks of attempts that were lost; the running attempt counts from here. `read`: how many were read.
+    `first`: those before this number are in the journal only. `written`: those before this number are in the journal.
+    `count`: how many there are, with those whose write is under way.
+    """
+
+    __slots__ = ("base", "count", "first", "read", "recent", "seq", "written")
+
+    def __init__(self, seq: int, base: int, count: int) -> None:
+        self.seq = seq
+        self.base = self.read = base
+        self.first = self.written = self.count = count
+        self.recent: list[bytes] = []
+
+    def add(self, chunks: list[bytes], index: int | None) -> tuple[int, list[bytes]]:
+        """Add chunks of the running attempt, from its chunk `index` on (None: from where it is).
+
+        Returns:
+            The number of the first new chunk, and the new ones: those already here are dropped.
+        """
+        at = self.count if index is None else min(self.base + index, self.count)
+        start = self.count
+        fresh = chunks[start - at :]
+        self.recent += fresh
+        self.count += len(fresh)
+        return start, fresh
+
+    def restart(self) -> int:
+        """The attempt was lost: drop what was not read of it. Returns the number the next attempt counts from."""
+        self.base = self.read = self.count
+        return self.base
+
+    def evict(self) -> int:
+        """Leave the written chunks to the journal. Returns the bytes freed."""
+        freed = _bytes(self.recent[: self.written - self.first])
+        del self.recent[: self.written - self.first]
+        self.first = self.written
+        return freed
+
+
+class ChunkLogs:
+    """The logs of the jobs that stream. `MAX_MEMORY_BYTES` holds for all of them together."""
+
+    def __init__(self, journal: Journal, *, max_bytes: int = MAX_MEMORY_BYTES, max_logs: int = MAX_LOGS) -> None:
+        self._journal = journal
+        self._max_bytes = max_bytes
+        self._max_logs = max_logs
+        self._bytes = 0
+        self._logs: OrderedDict[int, ChunkLog] = OrderedDict()
 
     def __len__(self) -> int:
-        return len(self._marks)
+        return len(self._logs)
 
-    async def append(self, job_id: str, chunks: list[bytes], index: int | None) -> None:
-        """Add chunks of the running attempt; those with a number that is there already are dropped."""
-        marks = self._of(job_id)
-        at = marks.have if index is None else min(marks.base + index, marks.have)
-        marks.have = max(marks.have, at + len(chunks))
-        try:
-            await self._store.append(job_id, at, chunks)
-        except Exception:
-            marks.have = len(self._store.chunks(job_id, 0))
-            raise
+    def of(self, seq: int) -> ChunkLog:
+        """Return the log of the job with this number."""
+        log = self._logs.get(seq)
+        if log is None:
+            log = self._logs[seq] = ChunkLog(seq, *self._journal.chunk_range(seq))
+            self._forget_oldest()
+        else:
+            self._logs.move_to_end(seq)
+        return log
 
-    def read(self, job_id: str) -> tuple[list[bytes], bool]:
-        """The chunks nobody has read yet, and whether that was all of them. They will not be read again."""
-        marks = self._of(job_id)
-        unread = self._store.chunks(job_id, marks.read)
-        size, taken = 0, 0
+    def add(self, seq: int, chunks: list[bytes], index: int | None) -> tuple[int, list[bytes]]:
+        """As `ChunkLog.add`."""
+        start, fresh = self.of(seq).add(chunks, index)
+        self._bytes += _bytes(fresh)
+        return start, fresh
+
+    def on_written(self, log: ChunkLog, count: int) -> None:
+        """The first `count` chunks of the log are in the journal."""
+        log.written = max(log.written, count)
+        if self._bytes > self._max_bytes and self._journal.keeps:
+            self._evict()
+
+    def read(self, seq: int) -> tuple[list[bytes], bool]:
+        """Return the chunks that were not read yet, and whether these are all. They are read now."""
+        log = self.of(seq)
+        unread = self.written(log, log.read)
+        size, count = 0, 0
         for chunk in unread:
             size += len(chunk)
-            if taken and size > REPLY_LIMIT:
+            if count and size > MAX_REPLY_BYTES:
                 break
-            taken += 1
-        marks.read += taken
-        return unread[:taken], taken == len(unread)
+            count += 1
+        log.read += count
+        return unread[:count], count == len(unread)
 
-    def latest(self, job_id: str) -> list[bytes]:
-        """All chunks of the latest attempt, read or not."""
-        return self._store.chunks(job_id, self._of(job_id).base)
-
-    def unread(self, job_id: str, count: int) -> None:
+    def unread(self, seq: int, count: int) -> None:
         """The last `count` chunks did not reach their reader: the next one gets them."""
-        marks = self._of(job_id)
-        marks.read = max(0, marks.read - count)
+        log = self.of(seq)
+        log.read = max(0, log.read - count)
 
-    def restart(self, job_id: str) -> None:
-        """The attempt was lost. What nobody has read of it is dropped; the next attempt follows on what was read."""
-        marks = self._marks.get(job_id)
-        if marks is not None or self._store.chunks(job_id, 0):
-            marks = self._of(job_id)
-            marks.base = marks.read = marks.have
+    def latest(self, seq: int) -> list[bytes]:
+        """Return all chunks of the latest attempt, read or not."""
+        log = self.of(seq)
+        return self.written(log, log.base)
 
-    def forget(self, job_id: str) -> None:
+    def restart(self, seq: int) -> int | None:
+        """As `ChunkLog.restart`; None for a job without chunks."""
+        log = self.of(seq)
+        return log.restart() if log.count else None
+
+    def reset(self, seq: int) -> None:
         """The job starts anew, without chunks."""
-        self._marks.pop(job_id, None)
+        self.drop(seq)
+        self._logs[seq] = ChunkLog(seq, 0, 0)
 
-    def _of(self, job_id: str) -> _Marks:
-        marks = self._marks.get(job_id)
-        if marks is None:
-            marks = self._marks[job_id] = _Marks(base=0, have=len(self._store.chunks(job_id, 0)))
-            if len(self._marks) > MARKS_KEPT:
-                self._marks.popitem(last=False)
+    def drop(self, seq: int) -> None:
+        """Forget the log; what is written stays in the journal."""
+        log = self._logs.pop(seq, None)
+        if log is not None:
+            self._bytes -= _bytes(log.recent)
+
+    def written(self, log: ChunkLog, start: int) -> list[bytes]:
+        """Return the written chunks from number `start` on."""
+        older = self._journal.chunks(log.seq, start, log.first) if start < log.first else []
+        return older + log.recent[max(0, start - log.first) : max(0, log.written - log.first)]
+
+    def _evict(self) -> None:
+        for log in self._logs.values():
+            self._bytes -= log.evict()
+            if self._bytes <= self._max_bytes // 2:
+                return
+
+    def _forget_oldest(self) -> None:
+        if len(self._logs) <= self._max_logs or not self._journal.keeps:
+            return
+        seq, log = next(iter(self._logs.items()))
+        if log.written == log.count:
+            self.drop(seq)
         else:
-            self._marks.move_to_end(job_id)
-        return marks
+            self._logs.move_to_end(seq)  # its turn comes again; until then one more is kept
+
+
+def _bytes(chunks: list[bytes]) -> int:
+    return sum(map(len, chunks))

@@ -1,36 +1,46 @@
-"""Time speaks: leases that lapse, time-outs, ttl, retention. One task sleeps exactly until the next thing is due."""
+"""Applies everything that is due: expired leases, timeouts, ttl and retention. One task sleeps between deadlines."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 from runpod_worker.core.errors import ServiceRefusal
 from runpod_worker.core.job import Job, Status
 from runpod_worker.core.lifecycle import ExecutionTimedOut, LeaseRenewed, due
 from runpod_worker.log import log
+from runpod_worker.service.journal.port import EndedJob
 from runpod_worker.service.queue.assign import Takes
 from runpod_worker.service.queue.jobs import Jobs
-from runpod_worker.service.queue.waiters import together
-from runpod_worker.service.queue.workers import Workers
+from runpod_worker.service.queue.transaction import Transaction
 from runpod_worker.service.settings import ServiceSettings
 
-BATCH = 500
-"""So many jobs are changed in one commit."""
+MAX_COMMIT_JOBS = 500
+"""Jobs changed in one commit; more are changed in several."""
+
+MAX_FORGET_JOBS = 200
+"""Jobs deleted in one commit: callers wait for no more than that."""
 
 RETRY_S = 1.0
-"""The pause before the next pass when the store could not write, or while the grace after a start lasts."""
+"""The pause before the next pass if the journal could not write, or while the grace after a start lasts."""
 
 
-@dataclass(slots=True)
 class Sweep:
     """The service's pass over everything that is due."""
 
-    jobs: Jobs
-    takes: Takes
-    workers: Workers
-    settings: ServiceSettings
-    started_at: float = 0.0
-    forget_at: float = 0.0
+    def __init__(self, jobs: Jobs, takes: Takes, settings: ServiceSettings) -> None:
+        self._jobs = jobs
+        self._takes = takes
+        self._settings = settings
+        self._started_at = 0.0
+        self._forget_at = 0.0
+
+    async def start(self) -> None:
+        """Renew every lease that is near its end: heartbeats could not arrive while the service was down."""
+        now = self._started_at = self._forget_at = self._jobs.now()
+        transaction = Transaction(self._jobs)
+        for job in self._jobs.index.overdue(now + self._settings.lease_s):
+            if job.lease is not None:
+                renewal = LeaseRenewed(at=now, worker=job.lease.worker, lease_s=self._settings.lease_s)
+                transaction.try_apply(job.id, renewal)
+        await transaction.commit(durable=False)
 
     async def run(self) -> None:
         """Sweep for ever; `start` comes first."""
@@ -39,44 +49,59 @@ class Sweep:
                 await self.once()
             except ServiceRefusal:
                 log.exception("sweep.failed")
-                self.jobs.alarm.arm(self.jobs.now() + RETRY_S)
-            await self.jobs.alarm.wait()
-
-    async def start(self) -> None:
-        """Renew every lease that is near its end: nobody was here to hear the beats while the service was down."""
-        now = self.started_at = self.jobs.now()
-        self.forget_at = now
-        for job in self.jobs.store.overdue(now + self.settings.lease_s):
-            if job.lease is not None:
-                beat = LeaseRenewed(at=now, worker=job.lease.worker, lease_s=self.settings.lease_s)
-                await self.jobs.try_change(job.id, beat)
+                self._jobs.timer.arm(self._jobs.now() + RETRY_S)
+            await self._jobs.timer.wait()
 
     async def once(self) -> None:
-        """Deal with everything that is due now, and arm the alarm for the next thing."""
-        now = self.jobs.now()
-        found = self.jobs.store.overdue(now)
-        graced = [job for job in found if self._graced(job, now)]
-        await self._apply([job for job in found if not self._graced(job, now)], now)
-        if now >= self.forget_at:
-            await self._forget(now)
-        self.jobs.alarm.arm(self.forget_at)
-        self.jobs.alarm.arm(now + RETRY_S if graced else self.jobs.store.next_due())
+        """Apply everything that is due now, and arm the timer for the next deadline."""
+        now = self._jobs.now()
+        overdue = self._jobs.index.overdue(now)
+        graced = {job.id for job in overdue if self._has_grace(job, now)}
+        await self._apply([job for job in overdue if job.id not in graced], now)
+        if now >= self._forget_at:
+            self._forget_at = now + self._settings.forget_every_s
+            self._jobs.workers.prune(now - self._settings.worker_retention_s)
+            await self.forget(now - self._settings.retention_s, sync=False)
+            await self.forget(now - self._settings.sync_retention_s, sync=True)
+        self._jobs.timer.arm(self._forget_at)
+        self._jobs.timer.arm(now + RETRY_S if graced else self._jobs.index.next_due())
 
-    def _graced(self, job: Job, now: float) -> bool:
+    async def forget(self, before: float, *, sync: bool) -> int:
+        """Delete the jobs that ended before this time. Returns how many."""
+        forgotten = 0
+        while True:
+            ended = await self._jobs.find_ended(before, sync=sync, limit=MAX_FORGET_JOBS)
+            chosen = [job for job in ended if self._is_forgettable(job)]
+            if not chosen:
+                return forgotten
+            transaction = Transaction(self._jobs)
+            for job in chosen:
+                transaction.forget(job)
+            await transaction.commit()
+            forgotten += len(chosen)
+
+    def _has_grace(self, job: Job, now: float) -> bool:
         """Whether the attempt ran while the service was down: its result may be on the way, for one more lease."""
-        started_before = job.taken_at is not None and job.taken_at < self.started_at
-        in_grace = now < self.started_at + self.settings.lease_s
+        started_before = job.taken_at is not None and job.taken_at < self._started_at
+        in_grace = now < self._started_at + self._settings.lease_s
         return started_before and in_grace and isinstance(due(job, now), ExecutionTimedOut)
 
-    async def _apply(self, found: list[Job], now: float) -> None:
-        for start in range(0, len(found), BATCH):
-            steps = [(job, due(job, now)) for job in found[start : start + BATCH]]
-            changed = await together([self.jobs.try_change(job.id, event) for job, event in steps if event])
-            requeued = {job.endpoint for job in changed if job is not None and job.status is Status.IN_QUEUE}
+    async def _apply(self, overdue: list[Job], now: float) -> None:
+        for start in range(0, len(overdue), MAX_COMMIT_JOBS):
+            transaction = Transaction(self._jobs)
+            requeued: set[str] = set()
+            for job in overdue[start : start + MAX_COMMIT_JOBS]:
+                newest = self._jobs.get(job.id)
+                event = None if newest is None else due(newest, now)
+                changed = None if event is None else transaction.try_apply(job.id, event)
+                if changed is not None and changed.status is Status.IN_QUEUE:
+                    requeued.add(job.endpoint)
+            await transaction.commit()
             for endpoint in requeued:
-                await self.takes.dispatch(endpoint)
+                await self._takes.dispatch(endpoint)
 
-    async def _forget(self, now: float) -> None:
-        self.forget_at = now + self.settings.forget_every_s
-        self.workers.prune(now - self.settings.worker_retention_s)
-        await self.jobs.store.forget(now - self.settings.retention_s, now - self.settings.sync_retention_s)
+    def _is_forgettable(self, ended: EndedJob) -> bool:
+        """Whether what was read about the job is still so: it may have been retried since."""
+        job = self._jobs.index.get(ended.job_id)
+        in_use = self._jobs.is_pending(ended.job_id) or ended.job_id in self._jobs.deliveries
+        return not in_use and (job is None or job.ended_at == ended.ended_at)

@@ -8,13 +8,15 @@ import io
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
 
-from runpod_worker.service.journal.memory import MemoryStore
-from runpod_worker.service.queue.queue import Service
+from runpod_worker.service.journal.null import NullJournal
+from runpod_worker.service.journal.sqlite import SqliteJournal
+from runpod_worker.service.queue.queue import JobQueue
 from runpod_worker.service.server import Server, Stores, open_stores
 from runpod_worker.service.settings import ServiceSettings
 
@@ -161,8 +163,8 @@ class Running:
     sessions: list[aiohttp.ClientSession] = field(default_factory=list)
 
     @property
-    def service(self) -> Service:
-        return self.server.service
+    def service(self) -> JobQueue:
+        return self.server.queue
 
     def endpoint(self, name: str) -> Api:
         return Api(self.api.session, self.server.url, name)
@@ -222,7 +224,25 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def service(clock: Clock) -> Service:
+def service(clock: Clock) -> JobQueue:
     """The use cases alone, in memory, with a clock that the test moves."""
     ids = iter(range(1_000_000))
-    return Service(MemoryStore(), ServiceSettings(), now=clock, new_id=lambda: f"job-{next(ids)}")
+    return JobQueue(NullJournal(), ServiceSettings(), now=clock, new_id=lambda: f"job-{next(ids)}")
+
+
+Restart = Callable[[], Awaitable[JobQueue]]
+
+
+@pytest.fixture
+async def restart(clock: Clock, tmp_path: Path) -> AsyncIterator[Restart]:
+    """Starts the service without HTTP on one database; each call closes the one before it."""
+    journals: list[SqliteJournal] = []
+
+    async def start() -> JobQueue:
+        if journals:
+            await journals.pop().close()
+        journals.append(SqliteJournal(tmp_path / "restarted.sqlite"))
+        return JobQueue(journals[0], ServiceSettings(), now=clock)
+
+    yield start
+    await journals[0].close()

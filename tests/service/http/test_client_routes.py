@@ -197,7 +197,7 @@ async def test_status_sets_the_ttl_that_it_is_given(running, api):
     assert (await api.get(f"/status/{job_id}?ttl=20000")).json["status"] == "IN_QUEUE"
     assert (await api.get(f"/status/{job_id}?ttl=soon")).status == 400
 
-    job = running.stores.jobs.get(job_id)
+    job = running.server.queue.jobs.get(job_id)
     assert 20_000 <= job.policy.ttl_ms < 40_000
 
 
@@ -349,7 +349,7 @@ async def test_an_unexpected_error_is_logged_with_an_id_and_shows_no_traceback(r
     async def broken(job_id):
         raise RuntimeError("secret detail")
 
-    running.stores.jobs.settled = broken
+    running.server.queue.jobs.get_committed = broken
 
     reply = await api.get("/status/x")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from runpod_worker.service.queue.polls import Ask
+from runpod_worker.service.queue.polls import TakeRequest
 
 
 async def test_the_job_object_is_counted(api, ours):
@@ -169,13 +169,13 @@ async def test_a_return_that_comes_late_does_not_take_the_job_from_its_next_run(
 
 async def test_a_reply_that_could_not_be_written_takes_back_its_own_hand_over_only(running, api, ours):
     job_id = await api.run()
-    ask = Ask(endpoint="ep", worker=ours.name, take="cut", counted=True)
+    ask = TakeRequest(endpoint="ep", worker=ours.name, id="cut", counted=True)
     handed = await running.service.takes.take(ask, 0)
     await ours.give_back(takes=["cut"])
     again = await ours.take("again")
     assert again["id"] == job_id
 
-    await running.service.takes.put_back(ask, handed)  # what the cut connection's own handler does, late
+    await running.service.takes.release_undelivered(ask, handed)  # what the cut connection's own handler does, late
 
     assert (await ours.done(again, {"output": 1})).status == 200
     assert (await api.status(job_id))["status"] == "COMPLETED"

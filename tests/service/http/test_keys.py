@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from runpod_worker.core.errors import SettingsError
-from runpod_worker.service.journal.memory import MemoryStore
+from runpod_worker.service.journal.null import NullJournal
 from runpod_worker.service.keys import DATABASE, REFRESH_S, KeyFile, Keys
 from runpod_worker.service.server import Server, Stores, is_loopback, open_stores
 from runpod_worker.service.settings import ServiceSettings
@@ -75,7 +75,7 @@ async def test_without_keys_a_service_refuses_to_listen_elsewhere(host):
 
 
 async def test_a_service_that_others_reach_stays_locked_when_its_last_key_is_revoked(serve, key_file, tmp_path, clock):
-    stores = Stores(jobs=MemoryStore(), keys=Keys(tmp_path / DATABASE, clock=clock))
+    stores = Stores(journal=NullJournal(), keys=Keys(tmp_path / DATABASE, clock=clock))
     running = await serve(stores=stores, host="0.0.0.0")
     ann = running.endpoint("ann")
     ann.base = ann.base.replace("0.0.0.0", "127.0.0.1")

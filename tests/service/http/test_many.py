@@ -10,8 +10,8 @@ import pytest
 
 from runpod_worker.core.job import Status
 from runpod_worker.service.http import wire
-from runpod_worker.service.queue.polls import Ask
-from runpod_worker.service.queue.reports import Holder
+from runpod_worker.service.queue.polls import TakeRequest
+from runpod_worker.service.queue.reports import Reporter
 
 
 async def until(condition) -> None:
@@ -40,7 +40,7 @@ async def test_one_job_wakes_exactly_one_of_a_thousand_idle_workers(running):
             job_id = await running.api.run()
             assert (await asyncio.wait_for(taken.get(), 20))[0] == job_id
             assert len(polls) == left
-        running.server.service.drain()
+        running.server.queue.drain()
         await asyncio.gather(*tasks)
 
     assert len(polls) == 0
@@ -49,26 +49,28 @@ async def test_one_job_wakes_exactly_one_of_a_thousand_idle_workers(running):
 async def test_a_thousand_callers_and_workers_leave_nothing_behind(service):
     async def call(n: int) -> None:
         job = await service.submit("ep", wire.submission(b'{"input": 1}', service.settings), sync=n % 2 == 0)
-        assert (await service.ended(job.id, 20)).job.status is Status.COMPLETED
+        assert (await service.wait_end(job.id, 20)).job.status is Status.COMPLETED
 
     async def work(name: str) -> None:
         for _ in range(20):
-            (handed,) = await service.takes.take(Ask(endpoint="ep", worker=name), 20)
-            await service.reports.done(Holder(endpoint="ep", worker=name), handed.job.id, wire.report(b'{"output": 1}'))
+            (handed,) = await service.takes.take(TakeRequest(endpoint="ep", worker=name), 20)
+            await service.reports.finish(
+                Reporter(endpoint="ep", worker=name), handed.job.id, wire.report(b'{"output": 1}')
+            )
 
     await asyncio.gather(*[call(n) for n in range(1000)], *[work(f"w-{n}") for n in range(50)])
 
     assert len(service.takes.polls) == len(service.jobs.ended) == len(service.jobs.moved) == 0
-    assert service.health("ep")["jobs"]["completed"] == 1000
+    assert service.counts("ep").completed == 1000
 
 
 async def test_jobs_of_one_endpoint_wake_no_worker_of_another(running, workers):
     other = asyncio.create_task(workers[0](running.endpoint("other")).take())
-    await until(lambda: running.service.takes.polls.waiting("other"))
+    await until(lambda: running.service.takes.polls.is_waiting("other"))
 
     await running.api.run()
 
-    assert running.service.takes.polls.waiting("other")
+    assert running.service.takes.polls.is_waiting("other")
     await running.endpoint("other").run()
     assert await other is not None
 
@@ -78,5 +80,5 @@ async def test_purging_a_large_queue(service):
     for _ in range(3000):
         await service.submit("ep", asked)
 
-    assert await service.purge_queue("ep") == 3000
-    assert service.health("ep")["jobs"]["inQueue"] == 0
+    assert await service.purge("ep") == 3000
+    assert service.counts("ep").in_queue == 0

@@ -115,8 +115,8 @@ async def test_a_part_that_dies_ends_the_service(tmp_path):
     def broken(now):
         raise RuntimeError("index is corrupt")
 
-    stores.jobs.overdue = broken
     server = Server(settings, stores)
+    server.queue.jobs.index.overdue = broken
     with pytest.raises(RuntimeError):
         await server.start()
     await server.close()

@@ -86,23 +86,23 @@ async def test_a_reply_of_limited_size_keeps_the_status_open_until_the_rest_is_r
 
 async def test_a_lost_attempt_leaves_no_unread_chunks_and_the_next_follows(service, clock):
     from runpod_worker.service.http import wire
-    from runpod_worker.service.queue.polls import Ask
-    from runpod_worker.service.queue.reports import Holder
+    from runpod_worker.service.queue.polls import TakeRequest
+    from runpod_worker.service.queue.reports import Reporter
 
     job = await service.submit("ep", wire.submission(b'{"input": 1}', service.settings))
-    first, second = Holder(endpoint="ep", worker="a", attempt=1), Holder(endpoint="ep", worker="b", attempt=2)
-    await service.takes.take(Ask(endpoint="ep", worker="a"), 0)
-    await service.reports.chunks(first, job.id, [b'"read"'], 0)
-    assert (await service.stream("ep", job.id, 0)).count == 1
-    await service.reports.chunks(first, job.id, [b'"unread"'], 1)
+    first, second = Reporter(endpoint="ep", worker="a", attempt=1), Reporter(endpoint="ep", worker="b", attempt=2)
+    await service.takes.take(TakeRequest(endpoint="ep", worker="a"), 0)
+    await service.reports.add_chunks(first, job.id, [b'"read"'], 0)
+    assert len((await service.read_stream("ep", job.id, 0)).chunks) == 1
+    await service.reports.add_chunks(first, job.id, [b'"unread"'], 1)
 
     clock.time += 41
     await service.sweep.once()
-    await service.takes.take(Ask(endpoint="ep", worker="b"), 0)
-    await service.reports.chunks(second, job.id, [b'"again"', b'"more"'], 0)
-    await service.reports.chunks(second, job.id, [b'"more"', b'"last"'], 1)
+    await service.takes.take(TakeRequest(endpoint="ep", worker="b"), 0)
+    await service.reports.add_chunks(second, job.id, [b'"again"', b'"more"'], 0)
+    await service.reports.add_chunks(second, job.id, [b'"more"', b'"last"'], 1)
 
-    assert b'[{"output":"again"},{"output":"more"},{"output":"last"}]' in (await service.stream("ep", job.id, 0)).view
+    assert (await service.read_stream("ep", job.id, 0)).chunks == [b'"again"', b'"more"', b'"last"']
 
 
 @pytest.mark.parametrize("verb", ["/retry/"])

@@ -10,9 +10,8 @@ import pytest
 from runpod_worker.core.errors import JobNotFound
 from runpod_worker.core.job import Status
 from runpod_worker.service.http import wire
-from runpod_worker.service.queue.polls import Ask
-from runpod_worker.service.queue.queue import Service
-from runpod_worker.service.queue.reports import Holder
+from runpod_worker.service.queue.polls import TakeRequest
+from runpod_worker.service.queue.reports import Reporter
 
 
 async def submit(service, **fields):
@@ -21,12 +20,12 @@ async def submit(service, **fields):
 
 
 async def take(service, worker="a", **more):
-    handed = await service.takes.take(Ask(endpoint="ep", worker=worker, **more), 0)
+    handed = await service.takes.take(TakeRequest(endpoint="ep", worker=worker, **more), 0)
     return handed[0].job if handed else None
 
 
 def holder(worker="a", attempt=None):
-    return Holder(endpoint="ep", worker=worker, attempt=attempt)
+    return Reporter(endpoint="ep", worker=worker, attempt=attempt)
 
 
 async def test_a_lost_job_is_handed_out_once_more_and_then_fails_in_the_platforms_words(service, clock):
@@ -35,22 +34,22 @@ async def test_a_lost_job_is_handed_out_once_more_and_then_fails_in_the_platform
 
     clock.time += 40
     await service.sweep.once()
-    assert (await service.job("ep", job.id)).status is Status.IN_PROGRESS, "at its end the lease still holds"
+    assert (await service.get("ep", job.id)).status is Status.IN_PROGRESS, "at its end the lease still holds"
     clock.time += 0.001
     await service.sweep.once()
-    assert (await service.job("ep", job.id)).status is Status.IN_QUEUE
+    assert (await service.get("ep", job.id)).status is Status.IN_QUEUE
     assert (await take(service, "b")).attempt == 2
     clock.time += 41
     await service.sweep.once()
 
-    ended = await service.job("ep", job.id)
+    ended = await service.get("ep", job.id)
     assert (ended.status, ended.error, ended.retries) == (Status.FAILED, "job timed out after 1 retries", 1)
 
 
 async def test_a_lost_job_goes_to_a_worker_that_waits(service, clock):
     job = await submit(service)
     await take(service)
-    waiting = asyncio.create_task(service.takes.take(Ask(endpoint="ep", worker="b"), 20))
+    waiting = asyncio.create_task(service.takes.take(TakeRequest(endpoint="ep", worker="b"), 20))
     await asyncio.sleep(0)
 
     clock.time += 41
@@ -65,14 +64,14 @@ async def test_pings_keep_a_lease_but_never_longer_than_the_execution_timeout(se
 
     for _ in range(5):
         clock.time += 11
-        await service.reports.beat(holder(), [job.id, "unknown"])
+        await service.reports.heartbeat(holder(), [job.id, "unknown"])
         await service.sweep.once()
-    assert (await service.job("ep", job.id)).status is Status.IN_PROGRESS
+    assert (await service.get("ep", job.id)).status is Status.IN_PROGRESS
     clock.time += 11
-    await service.reports.beat(holder(), [job.id])
+    await service.reports.heartbeat(holder(), [job.id])
     await service.sweep.once()
 
-    ended = await service.job("ep", job.id)
+    ended = await service.get("ep", job.id)
     assert (ended.status, ended.error) == (Status.FAILED, "executionTimeout exceeded")
 
 
@@ -81,11 +80,11 @@ async def test_pings_of_another_worker_keep_nothing(service, clock):
     await take(service)
 
     clock.time += 30
-    await service.reports.beat(holder("b"), [job.id])
+    await service.reports.heartbeat(holder("b"), [job.id])
     clock.time += 11
     await service.sweep.once()
 
-    assert (await service.job("ep", job.id)).status is Status.IN_QUEUE
+    assert (await service.get("ep", job.id)).status is Status.IN_QUEUE
 
 
 async def test_chunks_and_progress_keep_a_lease(service, clock):
@@ -93,27 +92,27 @@ async def test_chunks_and_progress_keep_a_lease(service, clock):
     await take(service)
 
     clock.time += 30
-    await service.reports.chunks(holder(), job.id, [b"1"], None)
+    await service.reports.add_chunks(holder(), job.id, [b"1"], None)
     clock.time += 30
-    await service.reports.done(holder(), job.id, wire.report(b'{"status":"IN_PROGRESS","output":1}'))
+    await service.reports.progress(holder(), job.id, wire.report(b'{"status":"IN_PROGRESS","output":1}'))
     clock.time += 30
     await service.sweep.once()
 
-    assert (await service.job("ep", job.id)).status is Status.IN_PROGRESS
+    assert (await service.get("ep", job.id)).status is Status.IN_PROGRESS
 
 
 async def test_execution_timeout_tells_the_worker_and_waits_for_one_that_confirms(service, clock):
     job = await submit(service, policy={"executionTimeout": 5_000})
-    service.workers.heard("ep", "a")
+    service.workers.touch("ep", "a")
     await take(service, confirms=True)
 
     clock.time += 5
     await service.sweep.once()
-    assert (await service.job("ep", job.id)).status is Status.IN_PROGRESS
-    assert list(await service.workers.stops("ep", "a", 0)) == [job.id]
-    await service.reports.done(holder(), job.id, wire.report(b'{"stopped":true}'))
+    assert (await service.get("ep", job.id)).status is Status.IN_PROGRESS
+    assert list(await service.workers.wait_stops("ep", "a", 0)) == [job.id]
+    await service.reports.finish(holder(), job.id, wire.report(b'{"stopped":true}'))
 
-    ended = await service.job("ep", job.id)
+    ended = await service.get("ep", job.id)
     assert (ended.status, ended.error) == (Status.FAILED, "executionTimeout exceeded")
 
 
@@ -124,7 +123,7 @@ async def test_a_worker_that_never_confirms_a_stop_cannot_keep_the_job_by_pingin
     await asyncio.sleep(0)
 
     clock.time += 30
-    await service.reports.beat(holder(), [job.id])
+    await service.reports.heartbeat(holder(), [job.id])
     clock.time += 11
     await service.sweep.once()
 
@@ -139,7 +138,7 @@ async def test_ttl_counts_from_submission_and_shows_as_timed_out(service, clock)
     clock.time += 10
     await service.sweep.once()
 
-    assert [(await service.job("ep", one.id)).status for one in (queued, running)] == [Status.TIMED_OUT] * 2
+    assert [(await service.get("ep", one.id)).status for one in (queued, running)] == [Status.TIMED_OUT] * 2
     assert (await service.retry("ep", queued.id)).status is Status.IN_QUEUE
 
 
@@ -150,54 +149,56 @@ async def test_a_caller_may_set_how_much_longer_a_job_lives(service, clock):
     await service.set_ttl("ep", job.id, 10_000)
     clock.time += 9.9
     await service.sweep.once()
-    assert (await service.job("ep", job.id)).status is Status.IN_QUEUE
+    assert (await service.get("ep", job.id)).status is Status.IN_QUEUE
     clock.time += 0.2
     await service.sweep.once()
 
-    assert (await service.job("ep", job.id)).status is Status.TIMED_OUT
+    assert (await service.get("ep", job.id)).status is Status.TIMED_OUT
 
 
 @pytest.mark.parametrize(("sync", "kept_s"), [(False, 1800), (True, 60)])
 async def test_an_ended_job_is_found_until_its_retention_is_over(service, clock, sync, kept_s):
     job = await service.submit("ep", wire.submission(b'{"input": 1}', service.settings), sync=sync)
     await take(service)
-    await service.reports.done(holder(), job.id, wire.report(b'{"output": 1}'))
+    await service.reports.finish(holder(), job.id, wire.report(b'{"output": 1}'))
 
     clock.time += kept_s
-    assert (await service.job("ep", job.id)).status is Status.COMPLETED
+    assert (await service.get("ep", job.id)).status is Status.COMPLETED
     clock.time += 1
     with pytest.raises(JobNotFound):
-        await service.job("ep", job.id)
+        await service.get("ep", job.id)
     await service.sweep.once()
 
-    assert service.jobs.store.get(job.id) is None
+    assert service.jobs.get(job.id) is None
 
 
-async def test_a_service_that_was_away_gives_its_workers_time_to_speak(service, clock):
+async def test_a_service_that_was_away_gives_its_workers_time_to_speak(restart, clock):
+    service = await restart()
     job = await submit(service)
     await take(service)
     clock.time += 3600  # the service is down; executionTimeout passes as well
 
-    again = Service(service.jobs.store, service.settings, now=clock)
+    again = await restart()
     await again.sweep.start()
     await again.sweep.once()
-    assert (await again.job("ep", job.id)).status is Status.IN_PROGRESS
-    await again.reports.done(holder(), job.id, wire.report(b'{"output": 1}'))
+    assert (await again.get("ep", job.id)).status is Status.IN_PROGRESS
+    await again.reports.finish(holder(), job.id, wire.report(b'{"output": 1}'))
 
-    assert (await again.job("ep", job.id)).status is Status.COMPLETED
+    assert (await again.get("ep", job.id)).status is Status.COMPLETED
 
 
-async def test_a_worker_that_stays_silent_after_a_restart_loses_its_jobs(service, clock):
+async def test_a_worker_that_stays_silent_after_a_restart_loses_its_jobs(restart, clock):
+    service = await restart()
     job = await submit(service)
     await take(service)
     clock.time += 3600
 
-    again = Service(service.jobs.store, service.settings, now=clock)
+    again = await restart()
     await again.sweep.start()
     clock.time += 41
     await again.sweep.once()
 
-    ended = await again.job("ep", job.id)
+    ended = await again.get("ep", job.id)
     assert (ended.status, ended.error) == (Status.FAILED, "executionTimeout exceeded")
 
 
@@ -213,7 +214,8 @@ async def test_the_sweep_wakes_by_itself_when_something_is_due(serve, workers):
     assert (await running.api.get(f"/status-sync/{job_id}")).json["error"] == "job timed out after 1 retries"
 
 
-async def test_a_stop_that_was_pending_when_the_service_restarted_is_told(service, clock):
+async def test_a_stop_that_was_pending_when_the_service_restarted_is_told(restart, clock):
+    service = await restart()
     job = await submit(service)
     await take(service, confirms=True)
     cancelling = asyncio.create_task(service.cancel("ep", job.id))
@@ -221,17 +223,17 @@ async def test_a_stop_that_was_pending_when_the_service_restarted_is_told(servic
     service.drain()
     await cancelling
 
-    again = Service(service.jobs.store, service.settings, now=clock)
+    again = await restart()
 
-    assert list(await again.workers.stops("ep", "a", 0)) == [job.id]
+    assert list(await again.workers.wait_stops("ep", "a", 0)) == [job.id]
 
 
 async def test_a_worker_that_takes_a_lost_job_again_is_not_told_to_stop_it(service, clock):
     await submit(service)
-    service.workers.heard("ep", "a")
+    service.workers.touch("ep", "a")
     await take(service)
     clock.time += 41
     await service.sweep.once()
     assert (await take(service)).attempt == 2
 
-    assert list(await service.workers.stops("ep", "a", 0)) == []
+    assert list(await service.workers.wait_stops("ep", "a", 0)) == []

@@ -1,25 +1,43 @@
-"""A store that cannot write: who hears of it, and that memory never says more than the disk."""
+"""A journal that cannot write: who is told, and that memory never says more than the disk."""
 
 import asyncio
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 
 from runpod_worker.core.errors import StoreUnavailable
 from runpod_worker.core.job import Status
-from runpod_worker.core.lifecycle import CancelRequested, Succeeded, Taken, apply
-from runpod_worker.service.journal.port import Counts
-from runpod_worker.service.journal.sqlite import SqliteStore
+from runpod_worker.core.lifecycle import CancelRequested, Succeeded, Taken
+from runpod_worker.service.journal.sqlite import SqliteJournal
+from runpod_worker.service.queue.index import Counts
+from runpod_worker.service.queue.polls import TakeRequest
+from runpod_worker.service.queue.queue import JobQueue
+from runpod_worker.service.settings import ServiceSettings
 
 LARGE = b"x" * (4 * 2**20)
+HOOK = "https://receiver.example/"
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "jobs.db"
+async def reopen(tmp_path, store_of):
+    """Opens the database of this test; each call closes the one before it."""
+    journals = []
+
+    async def opened():
+        if journals:
+            await journals.pop().close()
+        journals.append(SqliteJournal(tmp_path / "jobs.db"))
+        return store_of(JobQueue(journals[0], ServiceSettings(), now=lambda: 2000.0))
+
+    yield opened
+    await journals[0].close()
+
+
+@pytest.fixture
+async def store(reopen):
+    return await reopen()
 
 
 @contextmanager
@@ -33,130 +51,133 @@ def no_file_above(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-async def test_full_disk_fails_the_write_and_nothing_of_it_stays(path, make_job):
-    store = SqliteStore(path)
-    first = make_job()
-    await store.add(first, b"{}")
+async def failures(*writes) -> list[type | None]:
+    outcomes = await asyncio.gather(*writes, return_exceptions=True)
+    return [type(outcome) if isinstance(outcome, Exception) else None for outcome in outcomes]
+
+
+async def test_full_disk_fails_the_write_and_nothing_of_it_stays(store, reopen, make_job):
+    first = await store.add(make_job())
 
     with no_file_above(2**20):
         job = make_job()
         with pytest.raises(StoreUnavailable):
             await store.add(job, LARGE)
-        assert store.get(job.id) is None
-        assert store.head("ep", 9) == [first]
-        assert store.counts("ep") == Counts(in_queue=1)
+        assert store.queue.jobs.get(job.id) is None
+        assert store.index.head("ep", 9) == [first]
+        assert store.index.counts("ep") == Counts(in_queue=1)
 
     await store.add(job, LARGE)
-    assert await store.request(job.id) == LARGE
-    await store.close()
-    store = SqliteStore(path)
-    assert [found.id for found in store.head("ep", 9)] == [first.id, job.id]
-    await store.close()
+    assert await store.queue.request(job.id) == LARGE
+    again = await reopen()
+    assert [job.id for job in again.index.head("ep", 9)] == [first.id, job.id]
 
 
-async def test_only_the_callers_concerned_hear_of_it(path, make_job):
-    store = SqliteStore(path)
+async def test_only_the_callers_concerned_are_told(store, make_job):
     jobs = [make_job() for _ in range(40)]
     bodies = [LARGE if number == 20 else b"{}" for number in range(40)]
 
     with no_file_above(2**20):
-        outcomes = await asyncio.gather(
-            *(store.add(job, body) for job, body in zip(jobs, bodies, strict=True)), return_exceptions=True
-        )
+        outcomes = await failures(*(store.add(job, body) for job, body in zip(jobs, bodies, strict=True)))
 
     assert [number for number, outcome in enumerate(outcomes) if outcome is not None] == [20]
-    assert isinstance(outcomes[20], StoreUnavailable)
-    assert len(store.head("ep", 99)) == 39
-    await store.close()
+    assert outcomes[20] is StoreUnavailable
+    assert len(store.index.head("ep", 99)) == 39
 
 
-async def test_what_was_built_on_a_lost_write_is_lost_with_it(path, make_job):
-    store = SqliteStore(path)
-    job = make_job()
-    await store.add(job, b"{}")
-    running = apply(job, Taken(at=2000, worker="w"))
-    await store.swap(job, running)
-    ended = apply(running, Succeeded(at=2001, worker="w"))
+async def test_what_was_decided_on_top_of_a_lost_write_is_lost_with_it(store, reopen, make_job):
+    job = await store.add(make_job())
+    running = await store.step(job, Taken(at=2000, worker="w"))
+    ended = Succeeded(at=2001, worker="w")
 
     with no_file_above(2**20):
-        chunk = asyncio.ensure_future(store.append(job.id, 0, [LARGE]))
-        more = asyncio.ensure_future(store.append(job.id, 1, [b"small"]))
-        end = asyncio.ensure_future(store.swap(running, ended, output=b"1"))
-        outcomes = await asyncio.gather(chunk, more, end, return_exceptions=True)
+        chunk = asyncio.ensure_future(store.add_chunks(job.id, 0, [LARGE]))
+        more = asyncio.ensure_future(store.add_chunks(job.id, 1, [b"small"]))
+        end = asyncio.ensure_future(store.step(job, ended, output=b"1"))
+        outcomes = await failures(chunk, more, end)
 
-    assert [type(outcome) for outcome in outcomes] == [StoreUnavailable] * 3
-    assert await store.settled(job.id) == running
-    assert store.leased("w") == [running]
-    assert store.counts("ep") == Counts(in_progress=1)
-    assert store.chunks(job.id, 0) == []
-    assert await store.append(job.id, 0, [b"a"]) == 1
-    assert await store.swap(running, ended, output=b"1")
-    await store.close()
-    store = SqliteStore(path)
-    assert (await store.settled(job.id)).status is Status.COMPLETED
-    assert store.chunks(job.id, 0) == [b"a"]
-    await store.close()
+    assert outcomes == [StoreUnavailable] * 3
+    assert await store.committed(job.id) == running
+    assert store.index.leased("w") == [running]
+    assert store.index.counts("ep") == Counts(in_progress=1)
+    assert store.chunks(job.id) == []
+    assert await store.add_chunks(job.id, 0, [b"a"]) == 1
+    await store.step(job, ended, output=b"1")
+    again = await reopen()
+    assert (await again.committed(job.id)).status is Status.COMPLETED
+    assert again.chunks(job.id) == [b"a"]
 
 
-async def test_chunk_sent_again_is_not_acknowledged_before_its_first_write(path, make_job):
-    store = SqliteStore(path)
-    job = make_job()
-    await store.add(job, b"{}")
-
-    with no_file_above(2**20):
-        first = asyncio.ensure_future(store.append(job.id, 0, [LARGE]))
-        again = asyncio.ensure_future(store.append(job.id, 0, [LARGE]))
-        outcomes = await asyncio.gather(first, again, return_exceptions=True)
-
-    assert [type(outcome) for outcome in outcomes] == [StoreUnavailable] * 2
-    await store.close()
-
-
-async def test_job_taken_while_its_adding_fails_was_never_there(path, make_job):
-    store = SqliteStore(path)
+async def test_job_taken_while_its_adding_fails_was_never_there(store, make_job):
     job = make_job()
 
     with no_file_above(2**20):
         adding = asyncio.ensure_future(store.add(job, LARGE))
         await asyncio.sleep(0)
-        taking = asyncio.ensure_future(store.swap(job, apply(job, Taken(at=2000, worker="w"))))
-        outcomes = await asyncio.gather(adding, taking, return_exceptions=True)
+        taking = asyncio.ensure_future(store.step(job, Taken(at=2000, worker="w")))
+        outcomes = await failures(adding, taking)
 
-    assert [type(outcome) for outcome in outcomes] == [StoreUnavailable] * 2
-    assert await store.settled(job.id) is None
-    assert store.leased("w") == []
-    await store.close()
+    assert outcomes == [StoreUnavailable] * 2
+    assert await store.committed(job.id) is None
+    assert store.index.leased("w") == []
 
 
-async def test_webhook_is_as_before_when_they_cannot_be_written(path, make_job):
-    store = SqliteStore(path)
-    job = make_job(webhook="https://receiver.example/")
-    await store.add(job, b"{}")
+async def test_id_that_is_only_on_disk_is_refused_and_the_old_job_stays(tmp_path, store_of, make_job):
+    journal = SqliteJournal(tmp_path / "jobs.db")
+    store = store_of(JobQueue(journal, ServiceSettings(), now=lambda: 2000.0, max_recent=1))
+    first, second = await store.add(make_job(), b"first"), await store.add(make_job())
+    old = await store.step(first, CancelRequested(at=2000))
+    await store.step(second, CancelRequested(at=2000))
+
+    adding = [store.add(job, b"new") for job in (make_job(id=first.id), make_job(), make_job())]
+    outcomes = await failures(*adding)
+
+    assert outcomes == [StoreUnavailable, None, None]
+    assert await store.committed(first.id) == old
+    assert await store.queue.request(first.id) == b"first"
+    assert store.index.counts("ep").in_queue == 2
+    await journal.close()
+
+
+async def test_webhook_is_owed_as_before_when_its_outcome_cannot_be_written(store, make_job):
+    job = await store.add(make_job(webhook=HOOK))
 
     with no_file_above(0), pytest.raises(StoreUnavailable):
-        await store.swap(job, apply(job, CancelRequested(at=2000)))
+        await store.step(job, CancelRequested(at=2000))
+    assert store.queue.next_delivery() is None
 
-    assert store.next_delivery() is None
-    await store.swap(job, apply(job, CancelRequested(at=2000)))
-    [delivery] = await store.deliveries(3000, 9)
+    await store.step(job, CancelRequested(at=2000))
+    [delivery] = store.due_deliveries(3000, 9)
     with no_file_above(0):
         with pytest.raises(StoreUnavailable):
-            await store.settle(delivery)
+            await store.queue.settle(delivery)
         with pytest.raises(StoreUnavailable):
-            await store.postpone(delivery, 1.0)
-    assert await store.deliveries(9000, 9) == [delivery]
-    await store.close()
+            await store.queue.postpone(delivery, 1.0)
+    assert store.due_deliveries(3100, 9) == [], "a webhook that was sent is not sent again at once"
+    assert store.due_deliveries(9000, 9) == [delivery]
 
 
-async def test_forgetting_that_fails_forgets_nothing(path, make_job):
-    store = SqliteStore(path)
-    job = apply(make_job(), CancelRequested(at=2000))
-    await store.add(job, b"{}")
+async def test_forgetting_that_fails_forgets_nothing(store, make_job):
+    job = await store.add(make_job())
+    ended = await store.step(job, CancelRequested(at=2000))
 
     with no_file_above(0), pytest.raises(StoreUnavailable):
         await store.forget(9e9, 9e9)
 
-    assert await store.settled(job.id) == job
-    assert await store.request(job.id) == b"{}"
+    assert await store.committed(job.id) == ended
+    assert await store.queue.request(job.id) == b"{}"
     assert await store.forget(9e9, 9e9) == 1
-    await store.close()
+
+
+async def test_open_take_gets_nothing_and_its_worker_asks_again_when_the_job_cannot_be_written(store, make_job):
+    waiting = asyncio.create_task(store.queue.takes.take(TakeRequest(endpoint="ep", worker="w"), 20))
+    await asyncio.sleep(0)
+    job = await store.add(make_job())
+
+    with no_file_above(0), pytest.raises(StoreUnavailable):
+        await store.queue.takes.dispatch("ep")
+
+    assert await waiting == []
+    assert store.index.leased("w") == []
+    [assigned] = await store.queue.takes.take(TakeRequest(endpoint="ep", worker="w"), 0)
+    assert assigned.job.id == job.id

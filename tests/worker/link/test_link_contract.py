@@ -209,11 +209,11 @@ async def test_heartbeats_keep_a_job(service: InProcessService, link: HttpLink, 
     for _ in range(5):
         await clock.advance(30)
         await link.heartbeat([job.id])
-    await service.server.service.sweep.once()
+    await service.server.queue.sweep.once()
 
     assert (await service.view(job_id))["status"] == "IN_PROGRESS"
     await clock.advance(41)
-    await service.server.service.sweep.once()
+    await service.server.queue.sweep.once()
     assert (await service.view(job_id))["status"] == "IN_QUEUE"
 
 

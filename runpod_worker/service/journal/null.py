@@ -1,0 +1,39 @@
+"""The journal that keeps nothing: jobs live in the memory of the queue, as long as the process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+
+from runpod_worker.service.journal.port import Body, EndedJob, Record, Snapshot, StoredJob, Written
+
+
+class NullJournal:
+    """`Journal` for tests and for `dev`."""
+
+    keeps = False
+
+    def load(self, on_lost: Callable[[Collection[str]], None]) -> Snapshot:
+        return Snapshot([], [], {}, 0)
+
+    def append(self, records: Sequence[Record], *, durable: bool) -> Written:
+        written = Written()
+        written.set_result(None)
+        return written
+
+    def read(self, job_id: str) -> StoredJob | None:
+        return None
+
+    async def body(self, kind: Body, seq: int) -> bytes | None:
+        return None
+
+    def chunk_range(self, seq: int) -> tuple[int, int]:
+        return 0, 0
+
+    def chunks(self, seq: int, start: int, stop: int) -> list[bytes]:
+        return []
+
+    async def find_ended(self, before: float, *, sync: bool, limit: int) -> list[EndedJob]:
+        return []
+
+    async def close(self) -> None:
+        """Do nothing: there is nothing to release."""

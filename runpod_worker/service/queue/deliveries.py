@@ -1,0 +1,50 @@
+"""The webhooks still owed, by the time at which each is sent next."""
+
+from __future__ import annotations
+
+import math
+
+from runpod_worker.service.journal.port import Delivery
+from runpod_worker.service.queue.heap import LazyHeap
+
+HOLD_S = 300.0
+"""A delivery that was handed out comes again after this time, unless its outcome was recorded."""
+
+
+class Deliveries:
+    """The deliveries that are committed, by job. Only this process remembers holds."""
+
+    def __init__(self, deliveries: list[Delivery]) -> None:
+        self._deliveries: dict[str, Delivery] = {}
+        self._times: LazyHeap[float] = LazyHeap()
+        for delivery in deliveries:
+            self.put(delivery)
+
+    def __contains__(self, job_id: str) -> bool:
+        return job_id in self._deliveries
+
+    def get(self, job_id: str) -> Delivery | None:
+        """Return the delivery of this job."""
+        return self._deliveries.get(job_id)
+
+    def put(self, delivery: Delivery) -> None:
+        """Add or replace the delivery of the job."""
+        self._deliveries[delivery.job_id] = delivery
+        self._times.put(delivery.job_id, delivery.next_at)
+
+    def drop(self, job_id: str) -> None:
+        """Remove the delivery of the job, if there is one."""
+        self._deliveries.pop(job_id, None)
+        self._times.drop(job_id)
+
+    def take_due(self, now: float, limit: int, hold_s: float = HOLD_S) -> list[Delivery]:
+        """Return the deliveries due at `now`, oldest first, and hold each for `hold_s` or until it changes."""
+        due = [self._deliveries[job_id] for job_id in self._times.first_ids(limit, up_to=now)]
+        for delivery in due:
+            self._times.put(delivery.job_id, max(math.nextafter(now, math.inf), now + hold_s))
+        return due
+
+    def next_at(self) -> float | None:
+        """Return when `take_due` has something next."""
+        first = self._times.first()
+        return None if first is None else first[0]
