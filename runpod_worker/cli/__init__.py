@@ -1,4 +1,9 @@
-"""The `runpod-worker` command: one module per command; `border` is where errors become one line."""
+"""The command line, `runpod-worker`.
+
+app: the tree of commands. build, call, config, conformance, dev, init, keys, run, serve, test: a command each.
+errors: expected errors as one line. options: the options of `run`. quick: `run` without typer. work: what `run` does.
+suite: the tests of worker.yaml.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tree of commands, and what `--help` says about each."""
+"""The tree of commands, with their help."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Annotated
 import typer
 
 from runpod_worker import __version__
-from runpod_worker.cli import border, build, call, config, conformance, dev, init, keys, run, serve
+from runpod_worker.cli import build, call, config, conformance, dev, errors, init, keys, run, serve
 from runpod_worker.cli import test as test_command
 
-HELP = """GPU inference workers: run a handler file anywhere, and the job service it takes jobs from.
+HELP = """GPU inference workers: run a handler file anywhere, with its own job service.
 
-Start here:  runpod-worker dev handler.py   (service and worker on this machine, prints a curl line to try)
+Start here:  runpod-worker dev handler.py   (a service and a worker on this machine; prints a curl line to try)
 """
 
 app = typer.Typer(help=HELP, no_args_is_help=True, add_completion=False, rich_markup_mode=None)
@@ -31,7 +31,7 @@ def _options(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    border.DEBUG["on"] = debug
+    errors.DEBUG["on"] = debug
 
 
 app.command("init")(init.init)

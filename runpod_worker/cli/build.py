@@ -7,12 +7,12 @@ from typing import Annotated
 
 import typer
 
-from runpod_worker.cli.border import bordered
+from runpod_worker.cli.errors import exit_on_error
 from runpod_worker.config import environment
 from runpod_worker.workerfile import WorkerFile, load_folder
 
 
-@bordered
+@exit_on_error
 def build(
     folder: Annotated[
         Path,

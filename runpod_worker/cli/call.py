@@ -1,4 +1,4 @@
-"""`runpod-worker call`: one job to an endpoint, from the command line."""
+"""`runpod-worker call`: send one job to an endpoint."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from typing import Annotated, Any
 import typer
 
 import runpod_worker
-from runpod_worker.cli.border import bordered
+from runpod_worker.cli.errors import exit_on_error
 from runpod_worker.core.errors import JobError, SettingsError
 
 
-@bordered
+@exit_on_error
 def call(
     endpoint: Annotated[str, typer.Argument(help="Endpoint id, or its full URL http://host:port/v2/ENDPOINT.")],
     job_input: Annotated[
-        str, typer.Argument(metavar="JSON", help="The input as JSON, @FILE, or - for standard input.")
+        str, typer.Argument(metavar="JSON", help="The input as JSON, as @FILE, or - for standard input.")
     ],
-    key: Annotated[str | None, typer.Option(help="API key; better in RUNPOD_API_KEY than here.")] = None,
+    key: Annotated[str | None, typer.Option(help="API key. Prefer the variable RUNPOD_API_KEY.")] = None,
     timeout: Annotated[float, typer.Option(min=0, help="Seconds to wait for the result.")] = 600,
-    stream: Annotated[bool, typer.Option(help="Print each chunk as it comes, one JSON line each.")] = False,
-    no_wait: Annotated[bool, typer.Option("--no-wait", help="Only submit; print the job's id.")] = False,
+    stream: Annotated[bool, typer.Option(help="Print each chunk as it arrives, as a line of JSON.")] = False,
+    no_wait: Annotated[bool, typer.Option("--no-wait", help="Only submit the job, and print its id.")] = False,
 ) -> int:
-    """Send one job and print its output as JSON. Exits 1 when the job did not complete, with the reason on stderr."""
+    """Send one job and print its output as JSON. Exits 1, with the reason on stderr, if the job does not complete."""
     base, name = _split(endpoint)
     if base:
         runpod_worker.endpoint_url_base = base
     target = runpod_worker.Endpoint(name, api_key=key)
-    body = {"input": _json(job_input)}
+    body = {"input": _parse(job_input)}
     try:
         job = target.run(body)
         if no_wait:
@@ -53,7 +53,7 @@ def _split(endpoint: str) -> tuple[str, str]:
     return base, name
 
 
-def _json(text: str) -> Any:
+def _parse(text: str) -> Any:
     if text == "-":
         text = sys.stdin.read()
     elif text.startswith("@"):
@@ -61,7 +61,7 @@ def _json(text: str) -> Any:
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
-        raise SettingsError(f"the input is not JSON: {error}; got {text[:60]!r}") from None
+        raise SettingsError(f"the input: expected JSON, got {text[:60]!r} ({error})") from None
 
 
 def _print(value: Any) -> None:

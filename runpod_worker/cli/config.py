@@ -12,7 +12,7 @@ import msgspec
 import typer
 
 from runpod_worker import config
-from runpod_worker.cli.border import bordered
+from runpod_worker.cli.errors import exit_on_error
 from runpod_worker.cli.options import Concurrency, Device, Grace, Key, LogLevel, Url, WorkerId
 from runpod_worker.cli.work import as_mapping
 from runpod_worker.config import Loaded, WorkerSettings, environment, file_keys, resolve, worker_settings
@@ -25,7 +25,7 @@ app = typer.Typer(help="Settings: what they are here and where they came from.",
 
 
 @app.command("show")
-@bordered
+@exit_on_error
 def show(
     folder: Annotated[Path, typer.Argument(help="The folder of the handler and its worker.yaml.")] = Path(),
     url: Url = None,
@@ -56,7 +56,7 @@ def show(
 
 
 @app.command("schema")
-@bordered
+@exit_on_error
 def schema() -> int:
     """Print the JSON Schema of worker.yaml, for editors that complete and check YAML."""
     typer.echo(as_text(), nl=False)

@@ -1,4 +1,4 @@
-"""`runpod-worker conformance`: check whether a job service or a worker keeps the protocol's promises."""
+"""`runpod-worker conformance`: check a job service or a worker against the protocol."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from runpod_worker.cli.border import bordered
+from runpod_worker.cli.errors import exit_on_error
 from runpod_worker.config import environment
 from runpod_worker.core.errors import SettingsError
 
@@ -17,26 +17,26 @@ if TYPE_CHECKING:
     from runpod_worker.conformance.check import CheckResult
 
 
-@bordered
+@exit_on_error
 def conformance(
     url: Annotated[
         str | None, typer.Argument(help="Check the service of this endpoint: http://host:port/v2/ENDPOINT.")
     ] = None,
     worker: Annotated[
         str | None,
-        typer.Option(metavar="CMD", help="Check this worker instead; {handler} or {sdk_handler} stands for a file."),
+        typer.Option(metavar="CMD", help="Check the worker that CMD starts; {handler} and {sdk_handler} become paths."),
     ] = None,
     key: Annotated[str | None, typer.Option(help="API key of the endpoint.")] = None,
     lease: Annotated[
-        float | None, typer.Option(min=0.1, help="The service's lease in seconds: checks lost workers too.")
+        float | None, typer.Option(min=0.1, help="The service's lease in seconds; adds the checks of lost workers.")
     ] = None,
-    slow: Annotated[bool, typer.Option("--slow", help="Check time limits too (about 20 seconds).")] = False,
-    only: Annotated[str, typer.Option(metavar="WORDS", help="Only checks with these words in their name.")] = "",
+    slow: Annotated[bool, typer.Option("--slow", help="Add the checks of time limits (about 20 seconds).")] = False,
+    only: Annotated[str, typer.Option(metavar="WORDS", help="Run only checks with these words in their names.")] = "",
 ) -> int:
-    """Check a job service, playing caller and worker; or a worker, playing the service. Exits 1 when a check failed.
+    """Check a job service by playing callers and workers, or a worker by playing the service. Exits 1 if a check fails.
 
-    The endpoint must have no workers and no jobs of its own. The worker's command must serve the conformance handler
-    (docs/conformance.md); {handler} is one for this package, {sdk_handler} one for RunPod's SDK:
+    The endpoint must have no other workers and jobs. CMD must run the conformance handler (docs/conformance.md):
+    {handler} becomes the path of one for this package, {sdk_handler} of one for RunPod's SDK:
 
     runpod-worker conformance --worker "runpod-worker run {handler}"
     """

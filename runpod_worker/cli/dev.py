@@ -1,4 +1,4 @@
-"""`runpod-worker dev`: service and worker together on this machine; the worker restarts when its file changes."""
+"""`runpod-worker dev`: a service and a worker on this machine; the worker restarts when a file changes."""
 
 from __future__ import annotations
 
@@ -13,32 +13,35 @@ from typing import Annotated
 
 import typer
 
-from runpod_worker.cli.border import bordered
+from runpod_worker.cli.errors import exit_on_error
 from runpod_worker.cli.options import AsRunpod, Handler
-from runpod_worker.cli.work import stand_for_runpod
+from runpod_worker.cli.work import replace_runpod
 from runpod_worker.log import log, setup
 from runpod_worker.system import on_termination, require_worker_support
 from runpod_worker.workerfile import load_beside
 
-LOOK_EVERY_S = 0.3
-STOP_S = 5.0
+CHECK_INTERVAL_S = 0.3
+SHUTDOWN_TIMEOUT_S = 5.0
+"""Kill the worker when it has not exited by then."""
 
 
-@bordered
+@exit_on_error
 def dev(
     handler: Handler,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the service; 0 lets the system choose.")] = 8000,
-    endpoint: Annotated[str | None, typer.Option(help="Name of the endpoint; worker.yaml's or dev by default.")] = None,
+    endpoint: Annotated[
+        str | None, typer.Option(help="Name of the endpoint; default: that of worker.yaml, or dev.")
+    ] = None,
     log_level: Annotated[str, typer.Option(help="ERROR, WARN, INFO or DEBUG.")] = "INFO",
     as_runpod: AsRunpod = False,
 ) -> int:
-    """Run HANDLER behind a job service on this machine, and restart it whenever a Python file beside it changes.
+    """Run HANDLER behind a job service on this machine, and restart it when a Python file beside it changes.
 
-    Jobs and files are gone at the end. Ctrl-C ends both.
+    Ctrl-C ends both, and removes jobs and files.
     """
     require_worker_support("dev")
     setup(log_level)
-    stand_for_runpod(as_runpod)
+    replace_runpod(as_runpod)
     name = endpoint or load_beside(handler).endpoint or "dev"
     return asyncio.run(_dev(handler.resolve(), port, name, log_level))
 
@@ -69,63 +72,63 @@ async def _service(port: int) -> AsyncIterator[str]:
 
 
 async def _worker_until(stop: asyncio.Event, handler: Path, target: str, log_level: str) -> None:
-    """Keep one worker running the newest file until `stop`."""
+    """Run a worker with the current files until `stop`."""
     while not stop.is_set():
-        seen = _stamps(handler.parent)
+        stamps = _stamps(handler.parent)
         command = ["-m", "runpod_worker", "run", str(handler), "--url", target, "--log-level", log_level]
         worker = await asyncio.create_subprocess_exec(sys.executable, "-u", *command, start_new_session=True)
         try:
-            changed = await _change(stop, handler.parent, seen, worker)
+            changed = await _wait_for_change(stop, handler.parent, stamps, worker)
         finally:
-            await _end(worker)
+            await _shut_down(worker)
         if changed:
-            log.info("dev.restart", extra={"changed": ", ".join(changed)})
+            log.info("dev.worker_restarted", extra={"changed": ", ".join(changed)})
 
 
-async def _change(
-    stop: asyncio.Event, folder: Path, seen: dict[str, int], worker: asyncio.subprocess.Process
+async def _wait_for_change(
+    stop: asyncio.Event, folder: Path, stamps: dict[str, int], worker: asyncio.subprocess.Process
 ) -> list[str]:
-    """Wait for `stop` or for changed files, and return their names. A worker that died waits for the next change."""
-    told = False
+    """Wait for `stop` or a change, and return the changed files. After the worker's end only a change continues."""
+    reported = False
     while not stop.is_set():
         try:
-            await asyncio.wait_for(stop.wait(), LOOK_EVERY_S)
+            await asyncio.wait_for(stop.wait(), CHECK_INTERVAL_S)
         except TimeoutError:
             now = _stamps(folder)
-            if now != seen:
-                return sorted(name for name in now.keys() | seen.keys() if now.get(name) != seen.get(name))
-        if worker.returncode is not None and not told:
-            told = True
-            log.warning("dev.worker-ended", extra={"status": worker.returncode, "next": "waiting for a change"})
+            if now != stamps:
+                return sorted(name for name in now.keys() | stamps.keys() if now.get(name) != stamps.get(name))
+        if worker.returncode is not None and not reported:
+            reported = True
+            log.warning("dev.worker_exited", extra={"status": worker.returncode, "next": "waiting for a change"})
     return []
 
 
-async def _end(worker: asyncio.subprocess.Process) -> None:
+async def _shut_down(worker: asyncio.subprocess.Process) -> None:
     if worker.returncode is not None:
         return
     worker.terminate()
     try:
-        await asyncio.wait_for(worker.wait(), STOP_S)
+        await asyncio.wait_for(worker.wait(), SHUTDOWN_TIMEOUT_S)
     except TimeoutError:
         worker.kill()
         await worker.wait()
 
 
 def _stamps(folder: Path) -> dict[str, int]:
-    found = {}
+    stamps = {}
     for path in folder.rglob("*.py"):
         parts = path.relative_to(folder).parts
         if any(part.startswith((".", "__")) for part in parts[:-1]):
             continue
         try:
-            found["/".join(parts)] = path.stat().st_mtime_ns
-        except FileNotFoundError:  # it went away between the listing and the look
+            stamps["/".join(parts)] = path.stat().st_mtime_ns
+        except FileNotFoundError:  # removed since the listing
             continue
-    return found
+    return stamps
 
 
 def try_line(target: str, handler: Path) -> str:
-    """A curl command that sends the handler's own test input."""
+    """A curl command with the handler's test input."""
     example = handler.parent / "test_input.json"
     try:
         job_input = json.loads(example.read_text(encoding="utf-8"))["input"]

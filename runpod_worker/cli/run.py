@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from runpod_worker.cli.border import bordered
+from runpod_worker.cli.errors import exit_on_error
 from runpod_worker.cli.options import (
     AsRunpod,
     Concurrency,
@@ -17,7 +17,7 @@ from runpod_worker.cli.options import (
 from runpod_worker.cli.work import work
 
 
-@bordered
+@exit_on_error
 def run(
     handler: Handler,
     url: Url = None,

@@ -8,13 +8,13 @@ from typing import Annotated
 
 import typer
 
-from runpod_worker.cli.border import bordered
+from runpod_worker.cli.errors import exit_on_error
 from runpod_worker.cli.keys import DATA
 from runpod_worker.config import load
 from runpod_worker.log import setup
 
 
-@bordered
+@exit_on_error
 def serve(
     host: Annotated[
         str | None, typer.Option(help="Address to listen on, 127.0.0.1 by default; another needs an API key.")
@@ -23,23 +23,25 @@ def serve(
     data: Annotated[
         Path | None, typer.Option(help=f"Folder of the job store and the files, {DATA} by default.")
     ] = None,
-    memory: Annotated[bool, typer.Option("--memory", help="Keep nothing on disk; all is gone at the end.")] = False,
+    memory: Annotated[
+        bool, typer.Option("--memory", help="Keep jobs in memory only, and lose them at the end.")
+    ] = False,
     public_url: Annotated[
-        str | None, typer.Option(help="How others reach this service, for the URLs of output files.")
+        str | None, typer.Option(help="The address of this service for others, in the URLs of output files.")
     ] = None,
     private_webhooks: Annotated[
-        bool, typer.Option("--private-webhooks", help="Let webhooks go to private and loopback addresses.")
+        bool, typer.Option("--private-webhooks", help="Allow webhooks to private and loopback addresses.")
     ] = False,
     lease: Annotated[
-        float | None, typer.Option(min=1, help="Seconds after which the jobs of a silent worker go to another.")
+        float | None, typer.Option(min=1, help="Seconds until another worker gets the jobs of a silent worker.")
     ] = None,
     log_level: Annotated[str, typer.Option(help="ERROR, WARN, INFO or DEBUG.")] = "INFO",
 ) -> int:
-    """Run the job service: callers use http://HOST:PORT/v2/ENDPOINT/run, workers take jobs from the same address.
+    """Run the job service. Callers use http://HOST:PORT/v2/ENDPOINT/run, workers take jobs from the same address.
 
-    An endpoint exists as soon as somebody uses its name. Without API keys the service listens on this machine only;
-    make one with `runpod-worker keys create ACCOUNT --endpoint NAME`. Every other setting has an environment variable,
-    RUNPOD_SERVICE_...: docs/settings.md lists them.
+    An endpoint exists as soon as a request names it. Without API keys the service listens on this machine only; create
+    a key with `runpod-worker keys create ACCOUNT --endpoint NAME`. Other settings have environment variables,
+    RUNPOD_SERVICE_..., which docs/settings.md lists.
     """
     from runpod_worker.service.server import serve as serve_forever
     from runpod_worker.service.settings import ServiceSettings, WebhookSettings

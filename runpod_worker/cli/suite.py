@@ -1,4 +1,4 @@
-"""Runs the tests of worker.yaml and tests.json through a real service and worker, one job a test."""
+"""Runs the tests of worker.yaml and tests.json through a real service and worker, with a job for each test."""
 
 from __future__ import annotations
 
@@ -21,49 +21,49 @@ if TYPE_CHECKING:
     from runpod_worker.client.aio import AsyncioClient
 
 ENDPOINT = "test"
-END_S = 10.0
-"""How long the worker may take to leave before it is killed."""
+SHUTDOWN_TIMEOUT_S = 10.0
+"""Kill the worker when it has not exited by then."""
 
-SHOWN = 300
-"""Characters of an output that are printed when it is not the expected one."""
+MAX_SHOWN_CHARS = 300
+"""A wrong output is cut to this length."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
-    """What came of one test. `reason` is empty when it passed."""
+class TestResult:
+    """The result of a test. `reason` says why it failed; empty when it passed."""
 
     name: str
     reason: str
     seconds: float
 
 
-async def run_suite(handler: Path, cases: Sequence[Case], env: Mapping[str, str]) -> AsyncIterator[Verdict]:
-    """Run the cases one after the other through one worker, whose model is loaded once; `env` is its environment.
+async def run_suite(handler: Path, cases: Sequence[Case], env: Mapping[str, str]) -> AsyncIterator[TestResult]:
+    """Run the cases one after the other through one worker with this environment, which loads its model once.
 
-    A case's time begins when the worker takes its job, so that loading the model does not count.
+    The time of a case begins when the worker takes its job, so it does not include loading the model.
     """
     async with _service() as url, _worker(handler, f"{url}/v2/{ENDPOINT}", env) as worker, _client(url) as client:
         for number, case in enumerate(cases, start=1):
             yield await _run(client, worker, case, case.name or f"test {number}")
 
 
-def report(verdict: Verdict, width: int) -> str:
-    """One test's lines in the table; `width` is that of the longest name."""
-    word = "FAIL" if verdict.reason else "ok"
-    line = f"{word:<4}  {verdict.name:<{width}}  {verdict.seconds:>8.3f} s"
-    return f"{line}  {verdict.reason}".rstrip()
+def report(result: TestResult, width: int) -> str:
+    """The line of a test in the table; `width` is that of the longest name."""
+    mark = "FAIL" if result.reason else "ok"
+    line = f"{mark:<4}  {result.name:<{width}}  {result.seconds:>8.3f} s"
+    return f"{line}  {result.reason}".rstrip()
 
 
-def summary(verdicts: Sequence[Verdict]) -> str:
+def summary(results: Sequence[TestResult]) -> str:
     """The last line of the table."""
-    failed = sum(bool(one.reason) for one in verdicts)
-    return f"{len(verdicts) - failed} of {len(verdicts)} passed"
+    failed = sum(bool(result.reason) for result in results)
+    return f"{len(results) - failed} of {len(results)} passed"
 
 
 def judge(case: Case, view: Mapping[str, Any]) -> str:
-    """Why the test with this last view has failed, nothing when it passed.
+    """Why a test with this final view failed; empty when it passed.
 
-    Only COMPLETED passes: a job that was cancelled or is still waiting has not answered.
+    Only a COMPLETED job passes.
     """
     if view["status"] != "COMPLETED":
         error = str(view.get("error", ""))
@@ -75,16 +75,16 @@ def judge(case: Case, view: Mapping[str, Any]) -> str:
     return f"expected {_shown(case.output)}, got {_shown(view.get('output'))}"
 
 
-def same(one: object, other: object) -> bool:
-    """Whether two JSON values are equal. Python takes True for 1, JSON does not."""
-    if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(same(value, other[key]) for key, value in one.items())
-    if isinstance(one, list) and isinstance(other, list):
-        return len(one) == len(other) and all(map(same, one, other))
-    return isinstance(one, bool) == isinstance(other, bool) and one == other
+def same(value: object, other: object) -> bool:
+    """Whether two JSON values are equal. In Python True equals 1, in JSON it does not."""
+    if isinstance(value, dict) and isinstance(other, dict):
+        return value.keys() == other.keys() and all(same(item, other[key]) for key, item in value.items())
+    if isinstance(value, list) and isinstance(other, list):
+        return len(value) == len(other) and all(map(same, value, other))
+    return isinstance(value, bool) == isinstance(other, bool) and value == other
 
 
-async def _run(client: AsyncioClient, worker: asyncio.subprocess.Process, case: Case, name: str) -> Verdict:
+async def _run(client: AsyncioClient, worker: asyncio.subprocess.Process, case: Case, name: str) -> TestResult:
     timeout_ms = max(1, round(case.timeout * 1000))
     body = {"input": case.input, "policy": {"executionTimeout": timeout_ms}}
     running = asyncio.ensure_future(_last_view(client, body))
@@ -92,9 +92,9 @@ async def _run(client: AsyncioClient, worker: asyncio.subprocess.Process, case: 
     try:
         await asyncio.wait((running, died), return_when=asyncio.FIRST_COMPLETED)
         if not running.done():
-            return Verdict(name=name, reason=f"the worker ended with status {died.result()}", seconds=0.0)
+            return TestResult(name=name, reason=f"the worker ended with status {died.result()}", seconds=0.0)
         view = running.result()
-        return Verdict(name=name, reason=judge(case, view), seconds=view.get("executionTime", 0) / 1000)
+        return TestResult(name=name, reason=judge(case, view), seconds=view.get("executionTime", 0) / 1000)
     finally:
         for task in (running, died):
             task.cancel()
@@ -137,7 +137,7 @@ async def _worker(handler: Path, target: str, env: Mapping[str, str]) -> AsyncIt
         if worker.returncode is None:
             worker.terminate()
         try:
-            await asyncio.wait_for(worker.wait(), END_S)
+            await asyncio.wait_for(worker.wait(), SHUTDOWN_TIMEOUT_S)
         except TimeoutError:
             worker.kill()
             await worker.wait()
@@ -155,13 +155,13 @@ async def _client(url: str) -> AsyncIterator[AsyncioClient]:
 
 
 def _why(error: str) -> str:
-    """The words of an error; one that a handler raised is JSON in a string (protocol B.6)."""
+    """The message of an error. An exception of a handler is JSON in a string (protocol B.6)."""
     try:
-        told = json.loads(error)
+        described = json.loads(error)
     except ValueError:
-        told = None
-    if isinstance(told, dict) and "error_message" in told:
-        return f"{told.get('error_type', '')}: {told['error_message']}"
+        described = None
+    if isinstance(described, dict) and "error_message" in described:
+        return f"{described.get('error_type', '')}: {described['error_message']}"
     return " ".join(_lines(error))
 
 
@@ -172,4 +172,4 @@ def _lines(error: str) -> Iterator[str]:
 
 def _shown(value: object) -> str:
     text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= SHOWN else f"{text[:SHOWN]}… ({len(text)} characters)"
+    return text if len(text) <= MAX_SHOWN_CHARS else f"{text[:MAX_SHOWN_CHARS]}… ({len(text)} characters)"

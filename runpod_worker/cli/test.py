@@ -1,4 +1,4 @@
-"""`runpod-worker test`: the handler on its test input, or all of its tests, on this machine."""
+"""`runpod-worker test`: run a handler on its test input, or all of its tests, on this machine."""
 
 from __future__ import annotations
 
@@ -11,41 +11,42 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from runpod_worker.cli.border import bordered
+from runpod_worker.cli.errors import exit_on_error
 from runpod_worker.cli.options import AsRunpod
-from runpod_worker.cli.work import stand_for_runpod
+from runpod_worker.cli.work import replace_runpod
 from runpod_worker.config import environment, fill_environment
 from runpod_worker.core.errors import SettingsError
 from runpod_worker.workerfile import Case, hub, load_folder
 
 
-@bordered
+@exit_on_error
 def test(
     handler: Annotated[
-        Path, typer.Argument(help="The handler's file, or its folder (worker.yaml says which file).", exists=True)
+        Path,
+        typer.Argument(help="The handler's file, or its folder with a worker.yaml that names the file.", exists=True),
     ] = Path(),
     job: Annotated[
-        str | None, typer.Option("--input", "-i", help="The job as JSON, or @FILE; else test_input.json here.")
+        str | None, typer.Option("--input", "-i", help="The job as JSON, or @FILE; default: test_input.json.")
     ] = None,
-    output: Annotated[
-        str | None, typer.Option("--output", "-o", help="The expected output as JSON, or @FILE; compared.")
-    ] = None,
-    full: Annotated[bool, typer.Option("--full", "--test_full", help="Print a single run in full.")] = False,
+    output: Annotated[str | None, typer.Option("--output", "-o", help="The expected output as JSON, or @FILE.")] = None,
+    full: Annotated[
+        bool, typer.Option("--full", "--test_full", help="Do not shorten the output of a single run.")
+    ] = False,
     as_runpod: AsRunpod = False,
 ) -> int:
-    """Run HANDLER's tests, exit 0 when all passed.
+    """Run HANDLER's tests, and exit with 0 if all pass.
 
-    With tests in worker.yaml or .runpod/tests.json all of them run, through a service and a worker of their own on this
-    machine: each must be COMPLETED within its time, with the expected output where one is given. Without them, or with
-    --input, the handler runs once, on test_input.json or --input, in this very process, so breakpoint() works.
+    The tests in worker.yaml and .runpod/tests.json run through a service and a worker on this machine. Each must be
+    COMPLETED within its time, with the expected output if it names one. Without such tests, or with --input, the
+    handler runs once in this process, on test_input.json or --input, so breakpoint() works.
     """
     folder = handler if handler.is_dir() else handler.parent
     file = load_folder(folder)
     handler = folder / file.handler if handler.is_dir() else handler
     if not handler.is_file():
-        raise SettingsError(f"there is no handler {handler}; name it: runpod-worker test FILE.py")
+        raise SettingsError(f"no handler {handler}; name its file: runpod-worker test FILE.py")
     fill_environment({**hub.variables(folder), **file.env})
-    stand_for_runpod(as_runpod)
+    replace_runpod(as_runpod)
     cases = [*file.tests, *(hub.cases(folder) or ())]
     if job is not None or output is not None or not cases:
         _once(handler, job, output, full=full)
@@ -56,12 +57,12 @@ async def _all(handler: Path, cases: Sequence[Case], env: Mapping[str, str]) -> 
     from runpod_worker.cli.suite import report, run_suite, summary
 
     width = max(len(case.name or f"test {number}") for number, case in enumerate(cases, start=1))
-    verdicts = []
-    async for verdict in run_suite(handler, cases, env):
-        verdicts.append(verdict)
-        typer.echo(report(verdict, width))
-    typer.echo(summary(verdicts))
-    return 1 if any(verdict.reason for verdict in verdicts) else 0
+    results = []
+    async for result in run_suite(handler, cases, env):
+        results.append(result)
+        typer.echo(report(result, width))
+    typer.echo(summary(results))
+    return 1 if any(result.reason for result in results) else 0
 
 
 def _once(handler: Path, job: str | None, output: str | None, *, full: bool) -> NoReturn:
@@ -72,4 +73,4 @@ def _once(handler: Path, job: str | None, output: str | None, *, full: bool) -> 
     if full:
         command.append("--test_full")
     sys.stdout.flush()
-    os.execv(sys.executable, command)  # noqa: S606 - the very file the user named, no shell
+    os.execv(sys.executable, command)  # noqa: S606 - the file that the user named, without a shell

@@ -1,4 +1,4 @@
-"""What `run` does once its command line is read, and how that meets worker.yaml. Imports nothing that draws."""
+"""What `run` does with its options, and the settings of worker.yaml. Does not import typer."""
 
 from __future__ import annotations
 
@@ -14,33 +14,33 @@ from runpod_worker.workerfile import WorkerFile, load_beside
 
 
 def work(handler: Path, given: Mapping[str, object], *, as_runpod: bool = False) -> int:
-    """Take jobs from a job service and run them with the handler in this file; the exit status."""
+    """Take jobs from a job service and run them with the handler in this file; return the exit status."""
     from runpod_worker.worker.launch.launch import run_handler
 
-    setup()  # so that a warning about a setting has its form; the settings then say what else it looks like
+    setup()  # for warnings about settings, until the settings set the level and format
     settings = settings_for(handler, given)
     if not settings.deployed:
         raise SettingsError(
             "no job service to take jobs from: give --url http://host:port/v2/ENDPOINT, or set RUNPOD_WEBHOOK_GET_JOB; "
-            "to try the handler here: runpod-worker test " + str(handler)
+            "to run the handler on this machine: runpod-worker test " + str(handler)
         )
     setup(settings.log_level, as_json=settings.endpoint_id is not None)
-    stand_for_runpod(as_runpod)
+    replace_runpod(as_runpod)
     return run_handler(handler, settings)
 
 
-def stand_for_runpod(asked: bool) -> None:
-    """Where `asked`, let `import runpod` in all processes started from here find this package."""
-    if asked:
+def replace_runpod(enabled: bool) -> None:
+    """If `enabled`, let `import runpod` import this package in every process started from here."""
+    if enabled:
         from runpod_worker.serverless import as_runpod
 
         put_on_python_path(as_runpod.FOLDER)
 
 
 def settings_for(handler: Path, given: Mapping[str, object]) -> WorkerSettings:
-    """The settings of a worker that runs `handler`: `given`, environment, the worker.yaml beside it, defaults.
+    """The settings of a worker that runs `handler`: from `given`, the environment, its worker.yaml and defaults.
 
-    The variables of worker.yaml's `env` are in the environment afterwards, so that the handler sees them.
+    Sets the variables in worker.yaml's `env`, for the handler too.
     """
     file = load_beside(handler)
     fill_environment(file.env)
@@ -48,6 +48,6 @@ def settings_for(handler: Path, given: Mapping[str, object]) -> WorkerSettings:
 
 
 def as_mapping(file: WorkerFile) -> dict[str, object]:
-    """worker.yaml as `config` reads it."""
+    """worker.yaml in the form that `config` reads."""
     mapping: dict[str, object] = msgspec.to_builtins(file)
     return mapping

@@ -88,7 +88,7 @@ def test_what_is_not_json_is_named_with_what_came() -> None:
     refused = call("http://127.0.0.1:9/v2/x", '{"nam')
 
     assert refused.returncode == 1
-    assert re.fullmatch(r"error: the input is not JSON: .* got '\{\"nam'\n", refused.stderr)
+    assert re.fullmatch(r"error: the input: expected JSON, got '\{\"nam' .*\n", refused.stderr)
 
 
 def test_every_command_explains_itself() -> None:

@@ -107,7 +107,7 @@ def test_a_folder_without_a_handler_is_told_so(tmp_path: Path) -> None:
     done = run(tmp_path)
 
     assert done.returncode == 1
-    assert "there is no handler handler.py" in done.stderr
+    assert "no handler handler.py" in done.stderr
 
 
 @pytest.mark.parametrize("status", ["FAILED", "CANCELLED", "TIMED_OUT", "IN_QUEUE", "IN_PROGRESS"])

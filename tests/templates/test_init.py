@@ -77,7 +77,7 @@ def test_a_folder_that_holds_something_is_refused_and_left_alone(run) -> None:
     result = run("hello", "mine")
 
     assert result.exit_code == 1
-    assert "mine is not empty (it holds thesis.txt)" in result.stderr
+    assert "mine is not empty (it contains thesis.txt)" in result.stderr
     assert [path.name for path in Path("mine").iterdir()] == ["thesis.txt"]
 
 
@@ -91,7 +91,7 @@ def test_an_unknown_template_names_the_known_ones(run) -> None:
     result = run("helo", "mine")
 
     assert result.exit_code == 1
-    assert "no template 'helo'; there are: hello, stream" in result.stderr
+    assert "no template 'helo'; expected one of hello, stream" in result.stderr
     assert not Path("mine").exists()
 
 

@@ -11,7 +11,6 @@ SHAPE = re.compile(r"[a-z_]+\.[a-z_]+")
 
 PENDING = {
     "worker.agent.reports f'{what}.refused'",
-    "cli.dev 'dev.worker-ended'",
 }
 
 

@@ -1,4 +1,4 @@
-"""Where a command's errors become one line on standard error and an exit status."""
+"""Turns expected errors of a command into one line on standard error and an exit status."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from runpod_worker.core.errors import RunpodWorkerError
 P = ParamSpec("P")
 
 DEBUG = {"on": False}
-"""Set by `--debug`: errors keep their traceback."""
+"""Set by `--debug`: errors are raised with their traceback."""
 
 
-def bordered(command: Callable[P, int | None]) -> Callable[P, None]:
-    """Make `command` end the process with its returned status, and with one line for an error that is expected."""
+def exit_on_error(command: Callable[P, int | None]) -> Callable[P, None]:
+    """Make `command` exit with its returned status, or print one line and exit with 1 for an expected error."""
 
     @functools.wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
