@@ -24,9 +24,9 @@ def check_url(url: str) -> URL:
         parsed = URL(url)
         host, _ = parsed.host, parsed.port
     except ValueError:
-        raise ValueError("url: is not a URL") from None
+        raise ValueError("expected a URL") from None
     if parsed.scheme not in ("http", "https") or not host:
-        raise ValueError(f"url: expected http:// or https:// with a host, got scheme {parsed.scheme!r}")
+        raise ValueError(f"expected http:// or https:// with a host, got scheme {parsed.scheme!r}")
     return parsed
 
 

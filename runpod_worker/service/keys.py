@@ -1,7 +1,7 @@
 """Accounts, and the endpoints and API keys that belong to them: three tables in the journal's SQLite file.
 
 `KeyFile` changes them, from any process. `Keys` answers for a running service, through a connection of its own. It
-remembers what it has read until another connection writes to the file, and looks for that at most once a second.
+remembers its answers until another connection writes to the file, and checks that at most once a second.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _PREFIX_BYTES = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Account:
-    """Who endpoints and keys belong to."""
+    """The holder of endpoints and keys."""
 
     id: str
     name: str
@@ -140,7 +140,7 @@ class Keys:
         """The id of the account the key belongs to, None for an unknown key."""
         self._forget_if_changed()
         wanted = digest(key)
-        # Found by the first bytes of the digest, then compared in constant time: the time tells nothing about the rest.
+        # Found by its first bytes, then compared in constant time: the time reveals nothing about the other bytes.
         bounds = wanted[:_PREFIX_BYTES], wanted[:_PREFIX_BYTES] + b"\xff" * len(wanted)
         rows = self._rows("SELECT digest, account FROM keys WHERE digest BETWEEN ? AND ?", *bounds)
         return next((account for known, account in rows if hmac.compare_digest(known, wanted)), None)

@@ -74,7 +74,7 @@ class Server:
     """One job service on one port. `failed` is set if one of its loops ends with an error; then close it.
 
     Args:
-        settings: what can be set.
+        settings: the settings of the service.
         stores: where things are kept; closed with the server.
         pages: answers to GETs of paths outside /v2.
         open_to_all: without keys, answer every caller that reaches the host, from any machine.
@@ -149,7 +149,7 @@ class Server:
         self.url = self._bound()
 
     async def close(self) -> None:
-        """Answer every long poll, let the other requests finish, write what is under way. A second call waits too."""
+        """Answer every long poll, let the other requests finish, write pending changes. A second call waits too."""
         if self._closing is None:
             self._closing = asyncio.create_task(self._close())
         await asyncio.shield(self._closing)
@@ -244,7 +244,7 @@ async def run_service(
     """Run the job service until `stop` is set; without one, until SIGTERM or SIGINT.
 
     Args:
-        settings: what can be set.
+        settings: the settings of the service.
         ready: called with the service's URL once it answers.
         stop: ends the service.
         stores: where things are kept, by default as the settings say.

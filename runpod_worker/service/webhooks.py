@@ -1,9 +1,9 @@
-"""Delivering webhooks: those that the journal wrote together with the end of a job.
+"""Delivers webhooks, which the journal writes together with the end of a job.
 
-1. A delivery leaves the outbox only when the receiver answered 2xx or the last try failed; so a restart loses nothing,
-   and a receiver may be called twice (it tells by the job's id).
-2. Each receiver (scheme, host, port) has a lane of its own: one that is slow or dead keeps nobody else waiting.
-3. Of what a receiver sends back only the status is looked at; redirects are not followed.
+1. A delivery leaves the outbox only when the receiver answered 2xx or the last try failed. So a restart loses none,
+   and a receiver may get one twice (the job's id shows that).
+2. Each receiver (scheme, host, port) has a lane of its own, so that a slow receiver does not delay the others.
+3. Only the status of a receiver's reply counts. Redirects are not followed.
 """
 
 from __future__ import annotations
@@ -21,21 +21,24 @@ from typing import Protocol
 import aiohttp
 from yarl import URL
 
+from runpod_worker.core.testsignal import TestSignal
 from runpod_worker.log import log
 from runpod_worker.net import connector as net
 from runpod_worker.service.journal.port import Delivery
 from runpod_worker.service.settings import WebhookSettings
 
 SECRET_PREFIX = "whsec_"  # noqa: S105 - the prefix that Standard Webhooks gives to secrets
-_PULL = 256
+MAX_DUE_DELIVERIES = 256
+"""Due deliveries are read from the outbox in groups of this size."""
+
 _HEADERS = {"Content-Type": "application/json", "User-Agent": "runpod-worker"}
 
 Body = Callable[[str], Awaitable[bytes | None]]
-"""Builds what a receiver gets from the job's id (protocol A.8); None: there is nothing to tell (any more)."""
+"""Renders the body from the job's id (protocol A.8); None if the job has not ended, or runs again."""
 
 
 class Signer:
-    """Signs bodies as standardwebhooks.com says, version v1 (HMAC-SHA256).
+    """Signs bodies by standardwebhooks.com, version v1 (HMAC-SHA256).
 
     Raises:
         ValueError: the secret is not base64, or has fewer than 24 bytes.
@@ -50,7 +53,7 @@ class Signer:
             raise ValueError(f"secret: expected at least 24 bytes in base64, got {len(self._key)}")
 
     def headers(self, job_id: str, body: bytes, now: float) -> dict[str, str]:
-        """The three headers. The message id is the same on each try, and another one when a retried job ends anew."""
+        """The three headers. The message id is the same on each try, and changes when a retried job ends again."""
         message = f"{job_id}-{hashlib.sha256(body).hexdigest()[:12]}"
         stamp = str(int(now))
         digest = hmac.digest(self._key, f"{message}.{stamp}.".encode() + body, "sha256")
@@ -65,36 +68,36 @@ class _Lane:
 
 
 class _Refused(Exception):
-    """No later try can succeed."""
+    """The receiver must not be called: no later try can succeed."""
 
 
 class Outbox(Protocol):
-    """The webhooks that are owed. `JobQueue` is one."""
+    """The deliveries that are not settled. `JobQueue` is one."""
 
     def due_deliveries(self, now: float, limit: int) -> list[Delivery]:
-        """Return the deliveries due at `now`, oldest first; each is held until its outcome is recorded, for a while."""
+        """Return the deliveries due at `now`, oldest first. For a while, the next call does not return them again."""
 
     def next_delivery(self) -> float | None:
         """Return when `due_deliveries` has something next."""
 
     async def settle(self, delivery: Delivery) -> None:
-        """The webhook was delivered, or given up: it is not owed any more."""
+        """Remove a delivery that was made or given up."""
 
     async def postpone(self, delivery: Delivery, next_at: float) -> None:
-        """One more try has failed: the next one is due at `next_at`."""
+        """Record a failed try; the next one is due at `next_at`."""
 
 
 class Webhooks:
     """The delivery loop. `run` it as a task; cancel the task to stop.
 
     Args:
-        outbox: the webhooks that are owed.
-        body: builds what is sent.
+        outbox: the deliveries that are not settled.
+        body: renders the body.
         now: seconds since the epoch, the clock of the jobs' times.
         random: floats from 0 to 1, to spread retries.
 
     Raises:
-        ValueError: the secret in the settings is not one.
+        ValueError: the secret in the settings is not a valid one.
     """
 
     def __init__(
@@ -116,13 +119,15 @@ class Webhooks:
         self._known: dict[str, Delivery] = {}
         self._active = 0
         self._woken = asyncio.Event()
+        self.tried: TestSignal[Delivery] = TestSignal()
+        """Sent after each try, when its result is recorded."""
 
     def notify(self) -> None:
-        """A final job with a webhook was written."""
+        """Look for due deliveries now: a job with a webhook has ended."""
         self._woken.set()
 
     async def run(self) -> None:
-        """Deliver until cancelled; what is under way then stays owed."""
+        """Deliver until cancelled; a delivery under way is then made again later."""
         connector = net.connector(private=self._settings.private, limit=self._settings.max_concurrent)
         timeout = aiohttp.ClientTimeout(total=self._settings.timeout_s)
         session = aiohttp.ClientSession(
@@ -131,24 +136,24 @@ class Webhooks:
         async with session, asyncio.TaskGroup() as deliveries:
             while True:
                 self._woken.clear()
-                self._pull()
-                for delivery in self._startable():
+                self._collect_due()
+                for delivery in self._pop_startable():
                     deliveries.create_task(self._deliver(session, delivery), name=f"webhook-{delivery.job_id}")
                 await self._sleep()
 
-    def _pull(self) -> None:
-        """Sort everything that is due into the lanes."""
+    def _collect_due(self) -> None:
+        """Sort the due deliveries into the lanes."""
         while True:
-            due = self._outbox.due_deliveries(self._now(), _PULL)
+            due = self._outbox.due_deliveries(self._now(), MAX_DUE_DELIVERIES)
             for delivery in due:
                 if delivery.job_id not in self._known:
                     self._lanes.setdefault(_origin(delivery.url), _Lane()).waiting.append(delivery.job_id)
-                self._known[delivery.job_id] = delivery  # a job that was retried may have ended anew
-            if len(due) < _PULL:
+                self._known[delivery.job_id] = delivery  # a retried job may have ended again
+            if len(due) < MAX_DUE_DELIVERIES:
                 return
 
-    def _startable(self) -> list[Delivery]:
-        """The deliveries that may start now; lanes that got something go to the end."""
+    def _pop_startable(self) -> list[Delivery]:
+        """The deliveries that may start now. A lane that starts one goes to the end of the line."""
         chosen: list[Delivery] = []
         for origin, lane in list(self._lanes.items()):
             while lane.waiting and lane.active < self._settings.max_concurrent_per_receiver:
@@ -171,12 +176,13 @@ class Webhooks:
     async def _deliver(self, session: aiohttp.ClientSession, delivery: Delivery) -> None:
         try:
             await self._try(session, delivery)
-        except Exception:  # the row is still owed: it is handed out again when its hold is over
+        except Exception:  # it is not settled, so that the outbox returns it again later
             log.exception("webhook.error", extra={"job": delivery.job_id, "receiver": _origin(delivery.url)})
         finally:
-            self._leave(delivery)
+            self._release_lane(delivery)
+            self.tried.send(delivery)
 
-    def _leave(self, delivery: Delivery) -> None:
+    def _release_lane(self, delivery: Delivery) -> None:
         origin = _origin(delivery.url)
         lane = self._lanes[origin]
         lane.active -= 1
@@ -214,9 +220,9 @@ class Webhooks:
         try:
             url = net.check_url(delivery.url)
             async with session.post(url, data=body, headers=headers, allow_redirects=False) as reply:
-                return reply.status  # the body is not read: what came with the head is dropped with it
+                return reply.status  # the body is not read
         except ValueError as exc:
-            raise _Refused(str(exc)) from exc
+            raise _Refused(f"url: {exc}") from exc
         except aiohttp.ClientConnectorError as exc:
             if net.refused(exc):
                 raise _Refused("the address is not a public one") from exc
@@ -238,7 +244,7 @@ class Webhooks:
 
 
 def _origin(url: str) -> str:
-    """Scheme, host and port: all of a URL that may appear in a log."""
+    """Scheme, host and port: the parts of a URL that may appear in a log."""
     try:
         return str(URL(url).origin())
     except ValueError:

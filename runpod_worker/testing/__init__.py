@@ -1,4 +1,4 @@
-"""Tools for tests of workers: the real job service in this process, a clock that stands, exact moments.
+"""Tools for tests of workers: `run_once`, the real job service in this process, a clock that stands, exact moments.
 
 service      the job service without a socket
 link         a worker's link to it
@@ -12,13 +12,16 @@ from runpod_worker.testing.link import InProcessLink, InProcessTransport
 from runpod_worker.testing.service import InProcessService, ServiceReply
 from runpod_worker.testing.signals import listening
 from runpod_worker.testing.start_close import check_start_close
+from runpod_worker.worker.launch.once import OnceResult, run_once
 
 __all__ = [
     "InProcessLink",
     "InProcessService",
     "InProcessTransport",
     "ManualClock",
+    "OnceResult",
     "ServiceReply",
     "check_start_close",
     "listening",
+    "run_once",
 ]

@@ -148,12 +148,12 @@ async def test_connection_that_just_fails_is_not_called_refused():
     ],
 )
 def test_only_http_urls_with_a_host_are_urls(url):
-    with pytest.raises(ValueError, match="url:"):
+    with pytest.raises(ValueError, match="expected"):
         net.check_url(url)
 
 
 def test_error_does_not_repeat_what_may_be_secret():
-    with pytest.raises(ValueError, match="url:") as caught:
+    with pytest.raises(ValueError, match="expected") as caught:
         net.check_url("ftp://user:password@x/?token=secret")
 
     assert "password" not in str(caught.value)

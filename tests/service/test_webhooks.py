@@ -20,13 +20,14 @@ from runpod_worker.service.queue.queue import JobQueue
 from runpod_worker.service.queue.transaction import Transaction
 from runpod_worker.service.settings import DELAYS_S, ServiceSettings, WebhookSettings
 from runpod_worker.service.webhooks import Signer, Webhooks
+from runpod_worker.testing import listening
 
 PATIENCE_S = 30
 SECRET = "whsec_" + base64.b64encode(b"a secret of twenty-four bytes or more").decode()
 
 
 class Receiver:
-    """A server that keeps what it is sent and answers as told."""
+    """A server that keeps what it is sent and answers as the test says."""
 
     def __init__(self) -> None:
         self.requests: asyncio.Queue[tuple[str, dict[str, str], bytes]] = asyncio.Queue()
@@ -74,57 +75,40 @@ async def receiver() -> AsyncIterator[Receiver]:
 
 
 class Delivering:
-    """The loop over a queue, and an event for each delivery that it settles or postpones."""
+    """The loop over a queue, and a value for each try that it has recorded."""
 
-    def __init__(self, queue: JobQueue) -> None:
+    def __init__(self, queue: JobQueue, webhooks: Webhooks, tried: asyncio.Queue[Delivery]) -> None:
         self.queue = queue
-        self.changed = asyncio.Event()
-        self.webhooks: Webhooks
-
-    def notify(self) -> None:
-        self.webhooks.notify()
-
-    async def body(self, job_id: str) -> bytes | None:
-        job = await self.queue.jobs.get_committed(job_id)
-        return None if job is None or not job.final else json.dumps({"id": job_id, "status": job.status}).encode()
-
-    def due_deliveries(self, now: float, limit: int) -> list[Delivery]:
-        return self.queue.due_deliveries(now, limit)
-
-    def next_delivery(self) -> float | None:
-        return self.queue.next_delivery()
-
-    async def settle(self, delivery: Delivery) -> None:
-        await self.queue.settle(delivery)
-        self.changed.set()
-
-    async def postpone(self, delivery: Delivery, next_at: float) -> None:
-        await self.queue.postpone(delivery, next_at)
-        self.changed.set()
+        self.notify = webhooks.notify
+        self._tried = tried
 
     async def until(self, condition: Callable[[], bool]) -> None:
         async with asyncio.timeout(PATIENCE_S):
             while not condition():
-                await self.changed.wait()
-                self.changed.clear()
+                await self._tried.get()
 
-    async def until_nothing_is_owed(self) -> None:
+    async def until_all_are_settled(self) -> None:
         await self.until(lambda: self.queue.next_delivery() is None)
 
 
 @asynccontextmanager
-async def delivering(queue, **settings) -> AsyncIterator[Delivering]:
+async def delivering(queue: JobQueue, **settings) -> AsyncIterator[Delivering]:
     """The loop with no waits between tries."""
-    made = Delivering(queue)
+
+    async def body(job_id: str) -> bytes | None:
+        job = await queue.jobs.get_committed(job_id)
+        return None if job is None or not job.final else json.dumps({"id": job_id, "status": job.status}).encode()
+
     chosen = WebhookSettings(**({"private": True, "schedule": Schedule((0.0,) * 3)} | settings))
-    made.webhooks = Webhooks(made, made.body, now=time.time, random=lambda: 0.5, settings=chosen)
-    task = asyncio.create_task(made.webhooks.run())
-    try:
-        yield made
-    finally:
-        task.cancel()
-        await asyncio.wait([task])
-        assert task.cancelled()
+    webhooks = Webhooks(queue, body, now=time.time, random=lambda: 0.5, settings=chosen)
+    with listening(webhooks.tried) as tried:
+        task = asyncio.create_task(webhooks.run())
+        try:
+            yield Delivering(queue, webhooks, tried)
+        finally:
+            task.cancel()
+            await asyncio.wait([task])
+            assert task.cancelled()
 
 
 def reopened(folder) -> JobQueue:
@@ -154,7 +138,7 @@ async def test_final_job_is_delivered(queue, receiver, make_job):
         await ended(queue, make_job(webhook=receiver.url + "?a=b"))
         webhooks.notify()
         path, headers, body = await receiver.next()
-        await webhooks.until_nothing_is_owed()
+        await webhooks.until_all_are_settled()
 
     assert path == "/hook?a=b"
     assert headers["Content-Type"] == "application/json"
@@ -162,7 +146,7 @@ async def test_final_job_is_delivered(queue, receiver, make_job):
     assert "webhook-signature" not in headers
 
 
-async def test_what_was_owed_before_the_start_is_delivered(tmp_path, receiver, make_job):
+async def test_delivery_from_before_the_start_is_made(tmp_path, receiver, make_job):
     queue = reopened(tmp_path)
     await ended(queue, make_job(webhook=receiver.url))
     await queue.jobs.journal.close()
@@ -170,7 +154,7 @@ async def test_what_was_owed_before_the_start_is_delivered(tmp_path, receiver, m
     queue = reopened(tmp_path)
     async with delivering(queue) as webhooks:
         await receiver.next()
-        await webhooks.until_nothing_is_owed()
+        await webhooks.until_all_are_settled()
     await queue.jobs.journal.close()
 
 
@@ -187,7 +171,7 @@ async def test_delivery_that_was_cut_off_by_a_stop_is_made_after_the_restart(tmp
     queue = reopened(tmp_path)
     async with delivering(queue) as webhooks:
         await receiver.next()
-        await webhooks.until_nothing_is_owed()
+        await webhooks.until_all_are_settled()
     await queue.jobs.journal.close()
 
 
@@ -198,7 +182,7 @@ async def test_answer_other_than_2xx_is_tried_again(queue, receiver, make_job, s
         await ended(queue, make_job(webhook=receiver.url))
         webhooks.notify()
         paths = [(await receiver.next())[0] for _ in range(3)]
-        await webhooks.until_nothing_is_owed()
+        await webhooks.until_all_are_settled()
 
     assert paths == ["/hook"] * 3, "redirects are not followed"
     assert receiver.requests.empty()
@@ -227,7 +211,7 @@ async def test_webhook_is_given_up_after_the_last_try_and_says_so(queue, receive
             webhooks.notify()
             for _ in range(4):
                 await receiver.next()
-            await webhooks.until_nothing_is_owed()
+            await webhooks.until_all_are_settled()
 
     given_up = [record for record in caplog.records if record.message == "webhook.given_up"]
     assert [(record.tries, record.reason) for record in given_up] == [(4, "HTTP 500")]
@@ -236,7 +220,7 @@ async def test_webhook_is_given_up_after_the_last_try_and_says_so(queue, receive
     assert "s3cret" not in lines
 
 
-async def test_slow_receiver_delays_nobody_else(queue, receiver, make_job):
+async def test_slow_receiver_delays_no_other(queue, receiver, make_job):
     async with receiving() as slow, delivering(queue, max_concurrent=8, max_concurrent_per_receiver=2) as webhooks:
         slow.hold = asyncio.Event()
         await asyncio.gather(*(ended(queue, make_job(webhook=slow.url)) for _ in range(300)))
@@ -248,7 +232,7 @@ async def test_slow_receiver_delays_nobody_else(queue, receiver, make_job):
 
         assert slow.most_active == 2
         slow.hold.set()
-        await webhooks.until_nothing_is_owed()
+        await webhooks.until_all_are_settled()
         assert slow.number == 300
 
 
@@ -265,7 +249,7 @@ async def test_private_address_is_refused_at_once_and_visibly(queue, receiver, m
     async with delivering(queue, private=False) as webhooks:
         await ended(queue, make_job(webhook=receiver.url))
         webhooks.notify()
-        await webhooks.until_nothing_is_owed()
+        await webhooks.until_all_are_settled()
 
     assert receiver.requests.empty()
     assert [record.reason for record in caplog.records if record.message == "webhook.given_up"] == [
@@ -278,7 +262,7 @@ async def test_url_that_cannot_be_called_is_given_up(queue, make_job, url, caplo
     async with delivering(queue) as webhooks:
         await ended(queue, make_job(webhook=url))
         webhooks.notify()
-        await webhooks.until_nothing_is_owed()
+        await webhooks.until_all_are_settled()
 
     assert "webhook.given_up" in [record.message for record in caplog.records]
 
@@ -298,7 +282,7 @@ async def test_job_that_was_retried_is_told_again_when_it_ends_anew(queue, recei
         receiver.hold.set()
 
         second = json.loads((await receiver.next())[2])
-        await webhooks.until_nothing_is_owed()
+        await webhooks.until_all_are_settled()
 
     assert (first["status"], second["status"]) == ("FAILED", "CANCELLED")
 

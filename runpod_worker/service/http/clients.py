@@ -1,4 +1,4 @@
-"""What callers send to `/v2/{endpoint}` (protocol A.2)."""
+"""The routes of callers below `/v2/{endpoint}` (protocol A.2)."""
 
 from __future__ import annotations
 
@@ -41,23 +41,23 @@ class ClientRoutes:
         }
 
     async def run(self, call: Call) -> Answer:
-        """Submit a job; its id."""
-        asked = await self._submission(call, self._settings.max_run_bytes)
-        job = await self._queue.submit(call.endpoint, asked)
-        return json_reply(wire.submitted(job.id))
+        """Submit a job; reply with its id."""
+        submission = await self._submission(call, self._settings.max_run_bytes)
+        job = await self._queue.submit(call.endpoint, submission)
+        return json_reply(wire.render_submitted(job.id))
 
     async def runsync(self, call: Call) -> Answer:
-        """Submit a job; its view once it has ended, or as it is when the wait is over."""
-        asked = await self._submission(call, self._settings.max_runsync_bytes)
+        """Submit a job; reply with its view when it has ended, or as it is after the wait."""
+        submission = await self._submission(call, self._settings.max_runsync_bytes)
         wait_s = self._wait(call, self._settings.runsync_poll_timeout_s)
-        job = await self._queue.submit(call.endpoint, asked, sync=True)
+        job = await self._queue.submit(call.endpoint, submission, sync=True)
 
         async def ended(timeout_s: float) -> bytes | None:
             end = await self._queue.wait_end(job.id, timeout_s)
             if end is None:
                 return None
             timings = self._queue.reports.timings(job.id) if _timings(call) else None
-            return wire.job_view(end.job, source=asked.input, output=end.output, timings=timings)
+            return wire.render_view(end.job, source=submission.input, output=end.output, timings=timings)
 
         async def as_it_is() -> bytes:
             await self._queue.flush(job.id)
@@ -66,15 +66,15 @@ class ClientRoutes:
         return await long_poll(wait_s, self._settings.keepalive_s, ended, as_it_is)
 
     async def status(self, call: Call) -> Answer:
-        """The job as it is; `?ttl=` sets how much longer it may live."""
-        ttl_s = wire.milliseconds("ttl", call.query.get("ttl"), 0, self._settings.ttl_bounds_ms)
+        """Reply with the job as it is; `?ttl=` sets how much longer it may live."""
+        ttl_s = wire.parse_milliseconds("ttl", call.query.get("ttl"), 0, self._settings.ttl_bounds_ms)
         if ttl_s:
-            await self._queue.set_ttl(call.endpoint, call.rest[0], round(ttl_s * 1000))
-        return json_reply(await self._view(call, call.rest[0]))
+            await self._queue.set_ttl(call.endpoint, call.segments[0], round(ttl_s * 1000))
+        return json_reply(await self._view(call, call.segments[0]))
 
     async def status_sync(self, call: Call) -> Answer:
-        """The job once it has ended, or as it is when the wait is over."""
-        job_id = call.rest[0]
+        """Reply with the job when it has ended, or as it is after the wait."""
+        job_id = call.segments[0]
         await self._queue.get(call.endpoint, job_id)
         wait_s = self._wait(call, self._settings.runsync_poll_timeout_s)
 
@@ -87,45 +87,45 @@ class ClientRoutes:
         return await long_poll(wait_s, self._settings.keepalive_s, ended, as_it_is)
 
     async def stream(self, call: Call) -> Answer:
-        """The chunks nobody has read yet; waits for some."""
-        job_id = call.rest[0]
+        """Reply with the chunks that were not read yet; wait for the first of them."""
+        job_id = call.segments[0]
         wait_s = self._wait(call, self._settings.stream_poll_timeout_s)
-        taken = 0
+        count = 0
 
         async def chunks(timeout_s: float) -> bytes | None:
-            nonlocal taken
+            nonlocal count
             read = await self._queue.read_stream(call.endpoint, job_id, timeout_s)
-            taken = len(read.chunks)
+            count = len(read.chunks)
             return _stream_view(read) if read.chunks or read.job.final else None
 
         async def as_it_is() -> bytes:
-            nonlocal taken
+            nonlocal count
             read = await self._queue.read_stream(call.endpoint, job_id, 0)
-            taken = len(read.chunks)
+            count = len(read.chunks)
             return _stream_view(read)
 
         async def mark_unread() -> None:
-            self._queue.unread(job_id, taken)
+            self._queue.unread(job_id, count)
 
         return await long_poll(wait_s, self._settings.keepalive_s, chunks, as_it_is, on_lost=mark_unread)
 
     async def cancel(self, call: Call) -> Answer:
-        """Cancel the job; its view."""
-        job = await self._queue.cancel(call.endpoint, call.rest[0])
-        return json_reply(wire.job_view(job))
+        """Cancel the job; reply with its view."""
+        job = await self._queue.cancel(call.endpoint, call.segments[0])
+        return json_reply(wire.render_view(job))
 
     async def retry(self, call: Call) -> Answer:
-        """Run a job that failed once more."""
-        job = await self._queue.retry(call.endpoint, call.rest[0])
-        return json_reply(wire.submitted(job.id))
+        """Run a failed job once more."""
+        job = await self._queue.retry(call.endpoint, call.segments[0])
+        return json_reply(wire.render_submitted(job.id))
 
     async def purge_queue(self, call: Call) -> Answer:
-        """Cancel all that is queued."""
+        """Cancel all jobs in the queue."""
         removed = await self._queue.purge(call.endpoint)
         return json_reply(b'{"removed":%d,"status":"completed"}' % removed)
 
     async def health(self, call: Call) -> Answer:
-        """How many jobs and workers there are."""
+        """Reply with the numbers of jobs and workers."""
         counts = self._queue.counts(call.endpoint)
         jobs = {
             "completed": counts.completed,
@@ -138,23 +138,23 @@ class ClientRoutes:
         return json_reply(msgspec.json.encode(health))
 
     async def _submission(self, call: Call, limit: int) -> Submission:
-        asked = wire.submission(await call.request.read_body(limit), self._settings)
-        if asked.webhook is not None:
-            check_webhook(asked.webhook, private=self._settings.webhooks.private)
-        return asked
+        submission = wire.parse_submission(await call.request.read_body(limit), self._settings)
+        if submission.webhook is not None:
+            check_webhook(submission.webhook, private=self._settings.webhooks.private)
+        return submission
 
     async def _view(self, call: Call, job_id: str) -> bytes:
         job = await self._queue.get(call.endpoint, job_id)
         return await render_job(self._queue, job, timings=_timings(call))
 
     def _wait(self, call: Call, default_s: float) -> float:
-        return wire.milliseconds("wait", call.query.get("wait"), default_s, self._settings.wait_bounds_ms)
+        return wire.parse_milliseconds("wait", call.query.get("wait"), default_s, self._settings.wait_bounds_ms)
 
 
 def _stream_view(read: StreamRead) -> bytes:
     """The reply to /stream; the final status comes only with the last chunk or after it."""
     status = read.job.status if read.drained or not read.job.final else Status.IN_PROGRESS
-    return wire.stream_view(read.job, status, read.chunks)
+    return wire.render_stream(read.job, status, read.chunks)
 
 
 def _timings(call: Call) -> bool:
@@ -165,12 +165,12 @@ def check_webhook(url: str, *, private: bool) -> None:
     """Refuse a webhook that could never be delivered. Names are looked up when it is sent, and checked again then.
 
     Raises:
-        BadRequest: it is no http(s) URL, or names a private address.
+        BadRequest: it is not an http(s) URL, or names a private address.
     """
     try:
         host = net.check_url(url).host or ""
     except ValueError as exc:
-        raise BadRequest(f"webhook: {str(exc).removeprefix('url: ')}") from exc
+        raise BadRequest(f"webhook: {exc}") from exc
     try:
         ipaddress.ip_address(host)
     except ValueError:

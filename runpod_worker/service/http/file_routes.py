@@ -1,4 +1,4 @@
-"""Output files: workers PUT them, everyone who knows the URL may GET them."""
+"""Output files: workers PUT them, and every caller that knows the URL may GET them."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from runpod_worker.service.http.replies import Answer, FileReply, json_reply
 from runpod_worker.service.http.routing import Call, Route, RouteNotFound
 from runpod_worker.service.queue.jobs import Jobs
 
-_SHOWN = ("image/", "video/", "audio/")
-"""Types a browser may show in place; everything else is offered for download."""
+_INLINE_TYPES = ("image/", "video/", "audio/")
+"""Types that a browser may show in place; any other is offered as a download."""
 
 
 class FileRoutes:
@@ -25,8 +25,8 @@ class FileRoutes:
         return {"files": Route(self.file, "GET", "HEAD", "PUT", segments=3, public=("GET", "HEAD"))}
 
     async def file(self, call: Call) -> Answer:
-        """Keep a file, or send it."""
-        job_id, token, name = call.rest
+        """Store a file, or send it."""
+        job_id, token, name = call.segments
         named = FileName(job_id=job_id, token=token, name=name)
         return await (self._put(call, named) if call.request.method == "PUT" else self._get(named))
 
@@ -42,10 +42,10 @@ class FileRoutes:
         stored = await self._files.open(named)
         if stored is None:
             raise RouteNotFound("file not found")
-        shown = stored.content_type.startswith(_SHOWN)
+        inline = stored.content_type.startswith(_INLINE_TYPES)
         headers = {
             **SERVE_HEADERS,
             "Content-Type": stored.content_type,
-            "Content-Disposition": f'{"inline" if shown else "attachment"}; filename="{named.name}"',
+            "Content-Disposition": f'{"inline" if inline else "attachment"}; filename="{named.name}"',
         }
         return FileReply(headers, stored.path)

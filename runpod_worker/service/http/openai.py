@@ -30,10 +30,10 @@ class OpenAIRoutes:
         return {"openai": Route(self.answer, GET, POST, segments=None, refusal=_refusal)}
 
     async def answer(self, call: Call) -> Answer:
-        """What the handler makes of the request: one body, or a stream of events as they come."""
+        """Reply with the handler's answer: one body, or a stream of events as they come."""
         body = await call.request.read_body(self._settings.max_runsync_bytes)
-        body, stream = openai.job_body("/" + "/".join(call.rest), body)
-        job = await self._queue.submit(call.endpoint, wire.submission(body, self._settings), sync=True)
+        body, stream = openai.job_body("/" + "/".join(call.segments), body)
+        job = await self._queue.submit(call.endpoint, wire.parse_submission(body, self._settings), sync=True)
         try:
             return await cancel_on_disconnect(call.request, self._stream(job) if stream else self._whole(job))
         except BaseException:
@@ -100,7 +100,7 @@ class OpenAIRoutes:
         return await self._queue.read_stream(job.endpoint, job.id, self._settings.keepalive_s)
 
     def _end_of_stream(self, read: StreamRead, attempt: int) -> bytes | None:
-        """The last bytes of a stream that ends here; None when it goes on."""
+        """The last bytes of a stream that ends here; None while it continues."""
         job = read.job
         if attempt and (job.attempt != attempt or job.status is Status.IN_QUEUE):
             return _error_event("the worker was lost in the middle of its answer", 502)

@@ -13,7 +13,7 @@ JSON = "application/json"
 _JSON_HEAD = b"Content-Type: application/json\r\n"
 
 OnLost = Callable[[], Awaitable[object]]
-"""Awaited when a reply did not reach its caller: what the reply gave away goes back to where it was."""
+"""Awaited when a reply did not reach its caller, to undo the effect of the reply."""
 
 
 class Reply:
@@ -52,7 +52,7 @@ class FileReply:
 
 
 Answer = Reply | StreamReply | FileReply
-"""What a route returns."""
+"""The reply of a route."""
 
 
 def render_head(headers: Mapping[str, str]) -> bytes:
@@ -77,7 +77,7 @@ def render_refusal(exc: ServiceRefusal) -> Reply:
 
 def error_reply(status: int, detail: str) -> Reply:
     """An error in the platform's envelope."""
-    return Reply(status, _JSON_HEAD, wire.error_view(status, HTTPStatus(status).phrase, detail))
+    return Reply(status, _JSON_HEAD, wire.render_error(status, HTTPStatus(status).phrase, detail))
 
 
 async def long_poll(
@@ -88,8 +88,7 @@ async def long_poll(
     *,
     on_lost: OnLost | None = None,
 ) -> Answer:
-    """A JSON reply that may take long: what `step(timeout)` gives as soon as it gives something, `last()` after
-    `wait_s`.
+    """A JSON reply that may take long: the first content of `step(timeout)`, or after `wait_s` the content of `last()`.
 
     After each `keepalive_s` without a byte a space goes out, which JSON ignores, so that proxies keep the connection.
     """

@@ -1,4 +1,4 @@
-"""How a request's path names an endpoint, a route and its arguments, and what a route is."""
+"""Parses the path of a request into an endpoint, a route and its arguments."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ class RouteNotFound(ServiceRefusal):
 
 
 class Call(msgspec.Struct, frozen=True):
-    """A request to `/v2/{endpoint}/{verb}/{rest...}`."""
+    """A request to `/v2/{endpoint}/{verb}/{segments...}`."""
 
     request: Request
     endpoint: str
     verb: str
-    rest: tuple[str, ...]
+    segments: tuple[str, ...]
     query: Mapping[str, str]
 
     def is_alive(self) -> bool:
@@ -54,8 +54,15 @@ Handler = Callable[[Call], Awaitable[Answer]]
 
 
 class Route:
-    """A handler, the methods it answers, how many path segments follow its verb (None: at least one), and how it
-    words a refusal."""
+    """One route.
+
+    Args:
+        handle: answers a call.
+        methods: the methods it answers.
+        segments: how many path segments follow the verb; None for one or more.
+        public: methods that need no key: the URL itself is the capability.
+        refusal: renders a refusal, by default in the platform's envelope.
+    """
 
     __slots__ = ("handle", "methods", "public", "refusal", "segments")
 
@@ -71,16 +78,15 @@ class Route:
         self.methods = frozenset(methods)
         self.segments = segments
         self.public = frozenset(public)
-        """Methods that need no key: the URL itself is the capability."""
         self.refusal = refusal or render_refusal
 
-    def fits(self, rest: tuple[str, ...]) -> bool:
+    def fits(self, segments: tuple[str, ...]) -> bool:
         """Whether these segments may follow the verb."""
-        return bool(rest) if self.segments is None else len(rest) == self.segments
+        return bool(segments) if self.segments is None else len(segments) == self.segments
 
 
 def parse(request: Request) -> Call | None:
-    """The call that the request makes, None if it is for none of an endpoint's routes.
+    """The call that the request makes, None if its path names no endpoint.
 
     Old workers append `&name=value` to a URL without a query (protocol B.2): what follows the first `&` of the last
     segment is query too.

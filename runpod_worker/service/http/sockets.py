@@ -1,7 +1,7 @@
 """Requests and replies over sockets: every part of aiohttp's server that the service touches is in this file.
 
-It sits on aiohttp's low-level server and writes whole replies by itself: a reply costs a tenth of what a
-`web.Response` costs. `tests/service/http/test_sockets.py` names what this relies on.
+It sits on aiohttp's low-level server and writes whole replies by itself: a reply costs a tenth of a
+`web.Response`. `tests/service/http/test_sockets.py` names every part of aiohttp that this needs.
 """
 
 from __future__ import annotations

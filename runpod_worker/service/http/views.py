@@ -10,11 +10,11 @@ from runpod_worker.service.queue.queue import JobQueue
 async def render_job(queue: JobQueue, job: Job, *, timings: bool = False, webhook: bool = False) -> bytes:
     """Return what a caller, or with `webhook` its receiver, sees of the job."""
     if job.status is Status.IN_QUEUE:
-        return wire.job_view(job)
+        return wire.render_view(job)
     request, output = await queue.request(job.id), await queue.output(job.id)
-    return wire.job_view(
+    return wire.render_view(
         job,
-        source=bytes(wire.stored_request(request).input) if request else None,
+        source=bytes(wire.parse_stored(request).input) if request else None,
         output=output,
         timings=queue.reports.timings(job.id) if timings else None,
         webhook=webhook,

@@ -1,7 +1,7 @@
-"""What request bodies mean and how replies are written. The user's JSON passes through as bytes, never decoded.
+"""Parses request bodies and renders replies. The user's JSON passes through as bytes, never decoded.
 
-1. Decoding raises `BadRequest` and nothing else, whatever the bytes.
-2. Views have their keys in alphabetical order and leave out what there is not (protocol A.5).
+1. Parsing raises only `BadRequest`, for any bytes.
+2. Views have their keys in alphabetical order, and no key without a value (protocol A.5).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class PolicyBody(msgspec.Struct):
 
 
 class SubmitBody(msgspec.Struct):
-    """What a caller posts to /run and /runsync; other keys are ignored."""
+    """A body of /run and /runsync; other keys are ignored."""
 
     input: msgspec.Raw = _ABSENT
     webhook: str | None = None
@@ -44,7 +44,7 @@ class SubmitBody(msgspec.Struct):
 
 
 class ResultBody(msgspec.Struct):
-    """What a worker posts to job-done. Every value is taken as it comes: old workers send surprising types."""
+    """A body of job-done. Values may have any type: old workers send surprising ones."""
 
     output: msgspec.Raw = _ABSENT
     error: msgspec.Raw = _ABSENT
@@ -56,47 +56,47 @@ class ResultBody(msgspec.Struct):
 
 
 class ChunkBody(msgspec.Struct):
-    """What a worker posts to job-stream: one chunk, or several with the number of the first."""
+    """A body of job-stream: one chunk, or several with the number of the first."""
 
     output: msgspec.Raw = _ABSENT
     outputs: list[msgspec.Raw] | None = None
     index: int | None = None
 
 
-class ReturnedJob(msgspec.Struct):
-    """One job that a worker gives back un-started."""
+class ReleasedJobBody(msgspec.Struct):
+    """One job that a worker releases."""
 
     id: str
     attempt: int | None = None
     take: str = ""
 
 
-class ReturnBody(msgspec.Struct):
-    """What a worker posts to job-return."""
+class ReleaseBody(msgspec.Struct):
+    """A body of job-return."""
 
     takes: list[str] = []
-    jobs: list[ReturnedJob] = []
+    jobs: list[ReleasedJobBody] = []
 
 
 _submit = msgspec.json.Decoder(SubmitBody)
 _result = msgspec.json.Decoder(ResultBody)
 _chunk = msgspec.json.Decoder(ChunkBody)
-_return = msgspec.json.Decoder(ReturnBody)
+_release = msgspec.json.Decoder(ReleaseBody)
 _encode = msgspec.json.Encoder().encode
 
 
-def submission(body: bytes, settings: ServiceSettings) -> Submission:
+def parse_submission(body: bytes, settings: ServiceSettings) -> Submission:
     """The request in `body`, within the limits of `settings`."""
-    body, asked = _decode(_submit, body, nan_to_null=False)
-    source = bytes(asked.input)
+    body, fields = _decode(_submit, body, nan_to_null=False)
+    source = bytes(fields.input)
     if not source:
         raise BadRequest('input: missing; the body must be a JSON object like {"input": {...}}')
     return Submission(
         body=body,
         input=source,
-        s3_config=bytes(asked.s3Config),
-        webhook=asked.webhook or None,
-        policy=_policy(asked.policy, settings) if asked.policy else _default_policy(settings),
+        s3_config=bytes(fields.s3Config),
+        webhook=fields.webhook or None,
+        policy=_policy(fields.policy, settings) if fields.policy else _default_policy(settings),
     )
 
 
@@ -105,21 +105,21 @@ def _default_policy(settings: ServiceSettings) -> Policy:
     return _policy(PolicyBody(), settings)
 
 
-def stored_request(body: bytes) -> SubmitBody:
-    """The request as `submission` accepted it before."""
+def parse_stored(body: bytes) -> SubmitBody:
+    """The request as `parse_submission` accepted it before."""
     return _submit.decode(body)
 
 
-def _policy(asked: PolicyBody, settings: ServiceSettings) -> Policy:
+def _policy(policy: PolicyBody, settings: ServiceSettings) -> Policy:
     return Policy(
         execution_timeout_ms=_within(
             "policy.executionTimeout",
-            asked.executionTimeout,
+            policy.executionTimeout,
             settings.execution_timeout_bounds_ms,
             settings.execution_timeout_ms,
         ),
-        ttl_ms=_within("policy.ttl", asked.ttl, settings.ttl_bounds_ms, settings.ttl_ms),
-        low_priority=asked.lowPriority,
+        ttl_ms=_within("policy.ttl", policy.ttl, settings.ttl_bounds_ms, settings.ttl_ms),
+        low_priority=policy.lowPriority,
     )
 
 
@@ -131,25 +131,25 @@ def _within(field: str, value: int | None, bounds: tuple[int, int], default: int
     return value
 
 
-def report(body: bytes, *, streamed: bool = False) -> Report:
-    """What the body of a job-done says. `streamed`: it ends a generator, whose empty list means no output."""
-    _, said = _decode(_result, body, nan_to_null=True)
-    output = None if said.output is _ABSENT else bytes(said.output)
+def parse_report(body: bytes, *, streamed: bool = False) -> Report:
+    """The report in the body of a job-done. `streamed`: it ends a generator, whose empty list means no output."""
+    _, fields = _decode(_result, body, nan_to_null=True)
+    output = None if fields.output is _ABSENT else bytes(fields.output)
     if streamed and output == b"[]":
         output = None
     return Report(
-        progress=said.status is not _ABSENT and bytes(said.status) == b'"IN_PROGRESS"',
-        stopped=said.stopped is not _ABSENT and bytes(said.stopped) == b"true",
+        progress=fields.status is not _ABSENT and bytes(fields.status) == b'"IN_PROGRESS"',
+        stopped=fields.stopped is not _ABSENT and bytes(fields.stopped) == b"true",
         output=output,
-        error=None if said.error is _ABSENT else _error_text(bytes(said.error)),
-        stop_pod=said.stopPod is not _ABSENT and bytes(said.stopPod) not in _FALSY,
-        timings=None if said.timings is _ABSENT else bytes(said.timings),
-        seq=None if said.seq is _ABSENT else _number(bytes(said.seq)),
+        error=None if fields.error is _ABSENT else _error_text(bytes(fields.error)),
+        stop_pod=fields.stopPod is not _ABSENT and bytes(fields.stopPod) not in _FALSY,
+        timings=None if fields.timings is _ABSENT else bytes(fields.timings),
+        seq=None if fields.seq is _ABSENT else _number(bytes(fields.seq)),
     )
 
 
 def _error_text(raw: bytes) -> str | None:
-    """The error as the string that callers are promised: other values are shown as their JSON (protocol G.10)."""
+    """The error as a string, as callers expect it; of any other value its JSON (protocol G.10)."""
     if raw in _FALSY:
         return None
     return msgspec.json.decode(raw, type=str) if raw.startswith(b'"') else raw.decode()
@@ -159,55 +159,55 @@ def _number(raw: bytes) -> int | None:
     return int(raw) if raw.isdigit() and len(raw) < 19 else None
 
 
-def chunks(body: bytes) -> tuple[list[bytes], int | None]:
+def parse_chunks(body: bytes) -> tuple[list[bytes], int | None]:
     """The chunks in the body of a job-stream, and the number of the first if the worker counts."""
-    _, said = _decode(_chunk, body, nan_to_null=True)
-    if said.outputs is not None:
-        if said.index is None or said.index < 0:
-            raise BadRequest(f"index: expected the number of the first chunk, got {said.index}")
-        return [bytes(one) for one in said.outputs], said.index
-    if not bytes(said.output):
+    _, fields = _decode(_chunk, body, nan_to_null=True)
+    if fields.outputs is not None:
+        if fields.index is None or fields.index < 0:
+            raise BadRequest(f"index: expected the number of the first chunk, got {fields.index}")
+        return [bytes(output) for output in fields.outputs], fields.index
+    if not bytes(fields.output):
         raise BadRequest("output: missing; the body must be a JSON object with output, or outputs and index")
-    return [bytes(said.output)], said.index
+    return [bytes(fields.output)], fields.index
 
 
-def returned(body: bytes) -> ReturnBody:
-    """What the body of a job-return gives back."""
-    return _decode(_return, body, nan_to_null=False)[1]
+def parse_release(body: bytes) -> ReleaseBody:
+    """The takes and jobs in the body of a job-return."""
+    return _decode(_release, body, nan_to_null=False)[1]
 
 
 def _decode(decoder: msgspec.json.Decoder[T], body: bytes, *, nan_to_null: bool) -> tuple[bytes, T]:
-    """The body, made standard JSON where it was not, and what is in it."""
+    """The body as standard JSON, and its fields."""
     try:
         if not body.isascii():
-            body.decode()  # msgspec does not look into what it passes through
+            body.decode()  # msgspec does not look into raw values
         return body, decoder.decode(body)
     except msgspec.ValidationError as exc:
-        raise _named(exc) from exc
+        raise _bad_request(exc) from exc
     except RecursionError as exc:
         raise BadRequest("body: nested too deeply") from exc
     except ValueError:
-        body = _mended(body, nan_to_null=nan_to_null)
+        body = _to_standard_json(body, nan_to_null=nan_to_null)
     try:
         return body, decoder.decode(body)
     except msgspec.ValidationError as exc:
-        raise _named(exc) from exc
+        raise _bad_request(exc) from exc
 
 
-def _mended(body: bytes, *, nan_to_null: bool) -> bytes:
+def _to_standard_json(body: bytes, *, nan_to_null: bool) -> bytes:
     """The body as standard JSON: Python workers send NaN and Infinity, JavaScript sends half surrogate pairs."""
 
-    def odd(text: str) -> float | None:
+    def reject(text: str) -> float | None:
         if nan_to_null:
             return None
         raise ValueError(f"{text} is not JSON")
 
     def number(text: str) -> float | None:
         value = float(text)
-        return value if math.isfinite(value) else odd(text)
+        return value if math.isfinite(value) else reject(text)
 
     try:
-        value = json.loads(body, parse_constant=odd, parse_float=number)
+        value = json.loads(body, parse_constant=reject, parse_float=number)
         text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
         return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode()
     except RecursionError as exc:
@@ -216,14 +216,14 @@ def _mended(body: bytes, *, nan_to_null: bool) -> bytes:
         raise BadRequest(f"body: expected JSON: {exc}") from exc
 
 
-def _named(exc: msgspec.ValidationError) -> BadRequest:
-    """msgspec's words with the field in front: `policy.ttl: expected int, got str`."""
-    what, _, path = str(exc).replace("`", "").partition(" - at ")
-    return BadRequest(f"{path.removeprefix('$').lstrip('.') or 'body'}: {what[:1].lower()}{what[1:]}")
+def _bad_request(exc: msgspec.ValidationError) -> BadRequest:
+    """msgspec's message with the field in front: `policy.ttl: expected int, got str`."""
+    message, _, path = str(exc).replace("`", "").partition(" - at ")
+    return BadRequest(f"{path.removeprefix('$').lstrip('.') or 'body'}: {message[:1].lower()}{message[1:]}")
 
 
-def milliseconds(field: str, text: str | None, default_s: float, bounds_ms: tuple[int, int]) -> float:
-    """A time in seconds from a query parameter in milliseconds, held within its bounds."""
+def parse_milliseconds(field: str, text: str | None, default_s: float, bounds_ms: tuple[int, int]) -> float:
+    """A time in seconds from a query parameter in milliseconds, moved into its bounds."""
     if not text:
         return default_s
     if not text.isascii() or not text.removeprefix("-").isdigit() or len(text) > 18:
@@ -231,8 +231,8 @@ def milliseconds(field: str, text: str | None, default_s: float, bounds_ms: tupl
     return min(max(int(text), bounds_ms[0]), bounds_ms[1]) / 1000
 
 
-def number(field: str, text: str | None, default: int, bounds: tuple[int, int]) -> int:
-    """A whole number from a query parameter or header, held within its bounds."""
+def parse_number(field: str, text: str | None, default: int, bounds: tuple[int, int]) -> int:
+    """A whole number from a query parameter or header, moved into its bounds."""
     if not text:
         return default
     if not text.isascii() or not text.isdigit() or len(text) > 18:
@@ -240,12 +240,12 @@ def number(field: str, text: str | None, default: int, bounds: tuple[int, int]) 
     return min(max(int(text), bounds[0]), bounds[1])
 
 
-def joined(pairs: Iterable[tuple[str, bytes | None]]) -> bytes:
-    """A JSON object of values that are JSON already; those that are None are left out."""
+def _render_object(pairs: Iterable[tuple[str, bytes | None]]) -> bytes:
+    """A JSON object of values that are JSON already, without those that are None."""
     return b"{" + b",".join([b'"%s":%s' % (key.encode(), value) for key, value in pairs if value is not None]) + b"}"
 
 
-def text(value: str | None) -> bytes | None:
+def _text(value: str | None) -> bytes | None:
     """A string as JSON."""
     return None if value is None else _encode(value)
 
@@ -254,12 +254,12 @@ def _int(value: int | None) -> bytes | None:
     return None if value is None else b"%d" % value
 
 
-def submitted(job_id: str) -> bytes:
+def render_submitted(job_id: str) -> bytes:
     """The reply to /run and /retry."""
     return b'{"id":"%s","status":"IN_QUEUE"}' % job_id.encode()
 
 
-def job_view(
+def render_view(
     job: Job,
     *,
     source: bytes | None = None,
@@ -267,57 +267,57 @@ def job_view(
     timings: bytes | None = None,
     webhook: bool = False,
 ) -> bytes:
-    """What a caller sees of a job (protocol A.5); `source` is the input, `webhook` shows its URL (A.8)."""
+    """A job as its caller sees it (protocol A.5); `source` is the input, `webhook` shows its URL (A.8)."""
     waiting = job.status is Status.IN_QUEUE
-    return joined(
+    return _render_object(
         (
             ("delayTime", None if waiting else _int(job.delay_ms)),
-            ("error", text(job.error)),
+            ("error", _text(job.error)),
             ("executionTime", _int(job.execution_ms)),
-            ("gpu", text(job.gpu)),
+            ("gpu", _text(job.gpu)),
             ("id", b'"%s"' % job.id.encode()),
             ("input", None if waiting else source),
             ("output", None if waiting else output),
             ("retries", _int(job.retries or None)),
             ("status", b'"%s"' % job.status.encode()),
             ("timings", timings),
-            ("webhook", text(job.webhook) if webhook else None),
-            ("workerId", text(job.worker)),
+            ("webhook", _text(job.webhook) if webhook else None),
+            ("workerId", _text(job.worker)),
         )
     )
 
 
-def stream_view(job: Job, status: Status, outputs: list[bytes]) -> bytes:
+def render_stream(job: Job, status: Status, outputs: list[bytes]) -> bytes:
     """The reply to /stream."""
-    stream = b"[" + b",".join([b'{"output":%s}' % one for one in outputs]) + b"]"
-    error = text(job.error) if status is job.status else None
-    return joined((("error", error), ("status", b'"%s"' % status.encode()), ("stream", stream)))
+    stream = b"[" + b",".join([b'{"output":%s}' % output for output in outputs]) + b"]"
+    error = _text(job.error) if status is job.status else None
+    return _render_object((("error", error), ("status", b'"%s"' % status.encode()), ("stream", stream)))
 
 
-def assignment(assigned: Assigned, *, now: float, counted: bool) -> bytes:
+def render_assignment(assigned: Assigned, *, now: float, counted: bool) -> bytes:
     """The job object that a worker gets. `counted`: with what the `attempt` extension adds."""
     job, request = assigned.job, assigned.request
     if isinstance(request, Submission):
         source, s3_config = request.input, request.s3_config
     else:
-        stored = stored_request(request)
+        stored = parse_stored(request)
         source, s3_config = bytes(stored.input), bytes(stored.s3Config)
     deadline, lease = job.deadline, job.lease
-    ahead = counted and lease is not None and deadline is not None
-    return joined(
+    extended = counted and lease is not None and deadline is not None
+    return _render_object(
         (
-            # Before the input: a worker need not read through a large one for them.
-            ("attempt", _int(job.attempt) if ahead else None),
-            ("leaseMs", _int(round((lease.until - now) * 1000)) if ahead and lease else None),
-            ("timeoutMs", _int(round((deadline - now) * 1000)) if ahead and deadline else None),
+            # Before the input: a worker finds them without reading through a large one.
+            ("attempt", _int(job.attempt) if extended else None),
+            ("leaseMs", _int(round((lease.until - now) * 1000)) if extended and lease else None),
+            ("timeoutMs", _int(round((deadline - now) * 1000)) if extended and deadline else None),
             ("id", b'"%s"' % job.id.encode()),
             ("input", source),
             ("s3Config", s3_config or None),
-            ("webhook", text(job.webhook)),
+            ("webhook", _text(job.webhook)),
         )
     )
 
 
-def error_view(status: int, title: str, detail: str) -> bytes:
+def render_error(status: int, title: str, detail: str) -> bytes:
     """The platform's error envelope (protocol A.1)."""
     return _encode({"status": status, "title": title, "detail": detail})

@@ -1,4 +1,4 @@
-"""What workers send to `/v2/{endpoint}`: RunPod's protocol (B.4 to B.9) and what docs/extensions.md adds to it."""
+"""The routes of workers below `/v2/{endpoint}`: RunPod's protocol (B.4 to B.9), and ours (docs/extensions.md)."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ from runpod_worker.service.queue.workers import ProcessMarker
 
 GET, POST = "GET", "POST"
 MAX_BATCH_JOBS = 100
+"""A take that asks for more gets this many."""
+
 X_REQUEST_ID = "X-Request-ID"
 
 _TAKE_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -48,12 +50,12 @@ class WorkerRoutes:
         }
 
     async def take(self, call: Call) -> Answer:
-        """One job, waiting for it."""
+        """Reply with one job; wait for it."""
         return await self._take(call, 1, as_list=False)
 
     async def take_batch(self, call: Call) -> Answer:
-        """Up to `batch_size` jobs, waiting for the first."""
-        limit = wire.number("batch_size", call.query.get("batch_size"), 1, (1, MAX_BATCH_JOBS))
+        """Reply with up to `batch_size` jobs; wait for the first."""
+        limit = wire.parse_number("batch_size", call.query.get("batch_size"), 1, (1, MAX_BATCH_JOBS))
         return await self._take(call, limit, as_list=True)
 
     async def _take(self, call: Call, max_jobs: int, *, as_list: bool) -> Answer:
@@ -77,13 +79,13 @@ class WorkerRoutes:
     def _assign(self, request: TakeRequest, assigned: list[Assigned], headers: bytes, *, as_list: bool) -> Reply:
         """The reply with these jobs. If it does not arrive, they go to another worker."""
         now = self._queue.jobs.now()
-        jobs = [wire.assignment(each, now=now, counted=request.counted) for each in assigned]
+        jobs = [wire.render_assignment(each, now=now, counted=request.counted) for each in assigned]
         content = b"[%s]" % b",".join(jobs) if as_list else jobs[0]
         return json_reply(content, headers, on_lost=partial(self._queue.takes.release_undelivered, request, assigned))
 
     async def stop(self, call: Call) -> Answer:
-        """The jobs this worker has to stop, waiting for one."""
-        worker = call.rest[0]
+        """Reply with the jobs that this worker has to stop; wait for the first."""
+        worker = call.segments[0]
         stops = await self._queue.workers.wait_stops(call.endpoint, worker, self._settings.take_poll_timeout_s)
         if not stops:
             return empty_reply(self._reply_headers(call))
@@ -98,15 +100,15 @@ class WorkerRoutes:
         return json_reply(msgspec.json.encode(content), self._reply_headers(call), on_lost=repeat)
 
     async def done(self, call: Call) -> Answer:
-        """A result, an error, a confirmed stop, or progress."""
-        reporter, job_id = self._reporter(call), call.rest[1]
+        """Accept a result, an error, a confirmed stop, or progress."""
+        reporter, job_id = self._reporter(call), call.segments[1]
         try:
             content = await call.request.read_body(self._settings.max_result_bytes)
         except TooLarge as exc:
             await self._queue.reports.refuse(reporter, job_id, exc)
             raise
-        report = wire.report(content, streamed=call.query.get("isStream") == "true")
-        max_jobs = wire.number(X_TAKE, call.header(X_TAKE), 0, (0, MAX_BATCH_JOBS))
+        report = wire.parse_report(content, streamed=call.query.get("isStream") == "true")
+        max_jobs = wire.parse_number(X_TAKE, call.header(X_TAKE), 0, (0, MAX_BATCH_JOBS))
         known = self._queue.workers.touch(reporter.endpoint, reporter.worker)
         if report.stop_pod:
             self._queue.workers.retire(reporter.endpoint, reporter.worker, _process_marker(call))
@@ -121,21 +123,21 @@ class WorkerRoutes:
         return json_reply(b"[]" if max_jobs else b"", headers)
 
     async def stream(self, call: Call) -> Answer:
-        """One or several chunks."""
-        chunks, index = wire.chunks(await call.request.read_body(self._settings.max_result_bytes))
-        result = await self._queue.reports.add_chunks(self._reporter(call), call.rest[1], chunks, index)
+        """Accept one or several chunks."""
+        chunks, index = wire.parse_chunks(await call.request.read_body(self._settings.max_result_bytes))
+        result = await self._queue.reports.add_chunks(self._reporter(call), call.segments[1], chunks, index)
         return json_reply(b"", self._result_headers(call, result))
 
     async def release(self, call: Call) -> Answer:
-        """Jobs that the worker did not start."""
-        returned = wire.returned(await call.request.read_body(self._settings.max_result_bytes))
+        """Accept jobs back that the worker did not start."""
+        returned = wire.parse_release(await call.request.read_body(self._settings.max_result_bytes))
         jobs = [ReleasedJob(job_id=job.id, attempt=job.attempt, take=job.take) for job in returned.jobs]
-        count = await self._queue.takes.release(call.endpoint, call.rest[0], returned.takes, jobs)
+        count = await self._queue.takes.release(call.endpoint, call.segments[0], returned.takes, jobs)
         return json_reply(b'{"returned":%d}' % count, self._reply_headers(call))
 
     async def ping(self, call: Call) -> Answer:
-        """The worker is alive, and holds these jobs."""
-        worker = call.rest[0]
+        """Accept a heartbeat: the worker is alive, and holds these jobs."""
+        worker = call.segments[0]
         self._queue.workers.heartbeat(
             call.endpoint,
             worker,
@@ -154,7 +156,7 @@ class WorkerRoutes:
             raise BadRequest(f"{X_TAKE_ID}: expected 1 to 64 characters of A-Za-z0-9_-, got {take_id[:80]!r}")
         return TakeRequest(
             endpoint=call.endpoint,
-            worker=call.rest[0],
+            worker=call.segments[0],
             max_jobs=max_jobs,
             id=take_id,
             gpu=call.query.get("gpu") or None,
@@ -165,8 +167,8 @@ class WorkerRoutes:
 
     def _reporter(self, call: Call) -> Reporter:
         counted = call.header(X_ATTEMPT)
-        attempt = wire.number(X_ATTEMPT, counted, 0, (0, 2**31)) if counted else None
-        return Reporter(endpoint=call.endpoint, worker=call.rest[0], attempt=attempt)
+        attempt = wire.parse_number(X_ATTEMPT, counted, 0, (0, 2**31)) if counted else None
+        return Reporter(endpoint=call.endpoint, worker=call.segments[0], attempt=attempt)
 
     def _result_headers(self, call: Call, result: ReportResult) -> bytes:
         headers = self._reply_headers(call)
@@ -184,7 +186,7 @@ class WorkerRoutes:
 
 
 def _process_marker(call: Call) -> ProcessMarker:
-    """What this process sends with every request from now on."""
+    """The header that this process sends with every request from now on."""
     if call.header(X_EXTENSIONS) is not None:
         return ProcessMarker.EXTENSIONS
     return ProcessMarker.REQUEST_ID if call.header(X_REQUEST_ID) is not None else ProcessMarker.NONE

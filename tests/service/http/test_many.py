@@ -48,14 +48,14 @@ async def test_one_job_wakes_exactly_one_of_a_thousand_idle_workers(running):
 
 async def test_a_thousand_callers_and_workers_leave_nothing_behind(service):
     async def call(n: int) -> None:
-        job = await service.submit("ep", wire.submission(b'{"input": 1}', service.settings), sync=n % 2 == 0)
+        job = await service.submit("ep", wire.parse_submission(b'{"input": 1}', service.settings), sync=n % 2 == 0)
         assert (await service.wait_end(job.id, 20)).job.status is Status.COMPLETED
 
     async def work(name: str) -> None:
         for _ in range(20):
             (handed,) = await service.takes.take(TakeRequest(endpoint="ep", worker=name), 20)
             await service.reports.finish(
-                Reporter(endpoint="ep", worker=name), handed.job.id, wire.report(b'{"output": 1}')
+                Reporter(endpoint="ep", worker=name), handed.job.id, wire.parse_report(b'{"output": 1}')
             )
 
     await asyncio.gather(*[call(n) for n in range(1000)], *[work(f"w-{n}") for n in range(50)])
@@ -76,7 +76,7 @@ async def test_jobs_of_one_endpoint_wake_no_worker_of_another(running, workers):
 
 
 async def test_purging_a_large_queue(service):
-    asked = wire.submission(b'{"input": 1}', service.settings)
+    asked = wire.parse_submission(b'{"input": 1}', service.settings)
     for _ in range(3000):
         await service.submit("ep", asked)
 

@@ -89,7 +89,7 @@ async def test_a_lost_attempt_leaves_no_unread_chunks_and_the_next_follows(servi
     from runpod_worker.service.queue.polls import TakeRequest
     from runpod_worker.service.queue.reports import Reporter
 
-    job = await service.submit("ep", wire.submission(b'{"input": 1}', service.settings))
+    job = await service.submit("ep", wire.parse_submission(b'{"input": 1}', service.settings))
     first, second = Reporter(endpoint="ep", worker="a", attempt=1), Reporter(endpoint="ep", worker="b", attempt=2)
     await service.takes.take(TakeRequest(endpoint="ep", worker="a"), 0)
     await service.reports.add_chunks(first, job.id, [b'"read"'], 0)

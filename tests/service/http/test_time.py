@@ -16,7 +16,7 @@ from runpod_worker.service.queue.reports import Reporter
 
 async def submit(service, **fields):
     body = msgspec.json.encode({"input": 1, **fields})
-    return await service.submit("ep", wire.submission(body, service.settings))
+    return await service.submit("ep", wire.parse_submission(body, service.settings))
 
 
 async def take(service, worker="a", **more):
@@ -94,7 +94,7 @@ async def test_chunks_and_progress_keep_a_lease(service, clock):
     clock.time += 30
     await service.reports.add_chunks(holder(), job.id, [b"1"], None)
     clock.time += 30
-    await service.reports.progress(holder(), job.id, wire.report(b'{"status":"IN_PROGRESS","output":1}'))
+    await service.reports.progress(holder(), job.id, wire.parse_report(b'{"status":"IN_PROGRESS","output":1}'))
     clock.time += 30
     await service.sweep.once()
 
@@ -110,7 +110,7 @@ async def test_execution_timeout_tells_the_worker_and_waits_for_one_that_confirm
     await service.sweep.once()
     assert (await service.get("ep", job.id)).status is Status.IN_PROGRESS
     assert list(await service.workers.wait_stops("ep", "a", 0)) == [job.id]
-    await service.reports.finish(holder(), job.id, wire.report(b'{"stopped":true}'))
+    await service.reports.finish(holder(), job.id, wire.parse_report(b'{"stopped":true}'))
 
     ended = await service.get("ep", job.id)
     assert (ended.status, ended.error) == (Status.FAILED, "executionTimeout exceeded")
@@ -158,9 +158,9 @@ async def test_a_caller_may_set_how_much_longer_a_job_lives(service, clock):
 
 @pytest.mark.parametrize(("sync", "kept_s"), [(False, 1800), (True, 60)])
 async def test_an_ended_job_is_found_until_its_retention_is_over(service, clock, sync, kept_s):
-    job = await service.submit("ep", wire.submission(b'{"input": 1}', service.settings), sync=sync)
+    job = await service.submit("ep", wire.parse_submission(b'{"input": 1}', service.settings), sync=sync)
     await take(service)
-    await service.reports.finish(holder(), job.id, wire.report(b'{"output": 1}'))
+    await service.reports.finish(holder(), job.id, wire.parse_report(b'{"output": 1}'))
 
     clock.time += kept_s
     assert (await service.get("ep", job.id)).status is Status.COMPLETED
@@ -182,7 +182,7 @@ async def test_a_service_that_was_away_gives_its_workers_time_to_speak(restart, 
     await again.sweep.start()
     await again.sweep.once()
     assert (await again.get("ep", job.id)).status is Status.IN_PROGRESS
-    await again.reports.finish(holder(), job.id, wire.report(b'{"output": 1}'))
+    await again.reports.finish(holder(), job.id, wire.parse_report(b'{"output": 1}'))
 
     assert (await again.get("ep", job.id)).status is Status.COMPLETED
 

@@ -52,11 +52,11 @@ bodies = st.dictionaries(keys, json_values | st.dictionaries(keys, json_values, 
 
 def decoders():
     return [
-        lambda body: wire.submission(body, SETTINGS),
-        wire.report,
-        lambda body: wire.report(body, streamed=True),
-        wire.chunks,
-        wire.returned,
+        lambda body: wire.parse_submission(body, SETTINGS),
+        wire.parse_report,
+        lambda body: wire.parse_report(body, streamed=True),
+        wire.parse_chunks,
+        wire.parse_release,
     ]
 
 
@@ -88,21 +88,21 @@ def test_almost_json_raises_nothing_but_bad_request(text):
 
 @given(json_values)
 def test_an_input_comes_out_of_the_view_as_it_went_in(value):
-    asked = wire.submission(encode({"input": value}), SETTINGS)
+    submission = wire.parse_submission(encode({"input": value}), SETTINGS)
     job = Job(id="j", endpoint="e", created_at=0, queued_at=0, status=Status.COMPLETED)
 
-    view = json.loads(wire.job_view(job, source=asked.input, output=encode(value)))
+    view = json.loads(wire.render_view(job, source=submission.input, output=encode(value)))
 
     assert view == {"id": "j", "input": value, "output": value, "status": "COMPLETED"}
-    assert wire.stored_request(asked.body).input == wire.msgspec.Raw(asked.input)
+    assert wire.parse_stored(submission.body).input == wire.msgspec.Raw(submission.input)
 
 
 @given(bodies.map(lambda body: {"error": 1} | body).map(encode))
 def test_the_error_of_a_view_is_always_a_string(body):
-    error = wire.report(body).error
+    error = wire.parse_report(body).error
     job = Job(id="j", endpoint="e", created_at=0, queued_at=0, status=Status.FAILED, error=error)
 
-    assert isinstance(json.loads(wire.job_view(job)).get("error", ""), str)
+    assert isinstance(json.loads(wire.render_view(job)).get("error", ""), str)
 
 
 @given(st.integers(), st.integers())
@@ -110,47 +110,46 @@ def test_a_policy_is_taken_within_its_bounds_and_refused_outside(timeout, ttl):
     body = encode({"input": 1, "policy": {"executionTimeout": timeout, "ttl": ttl}})
     fits = 5_000 <= timeout <= 604_800_000 and 10_000 <= ttl <= 604_800_000
 
-    refused = refusal(lambda body: wire.submission(body, SETTINGS), body)
+    refused = refusal(lambda body: wire.parse_submission(body, SETTINGS), body)
 
     assert (refused is None) == fits
     if refused is None:
-        assert wire.submission(body, SETTINGS).policy == Policy(execution_timeout_ms=timeout, ttl_ms=ttl)
+        assert wire.parse_submission(body, SETTINGS).policy == Policy(execution_timeout_ms=timeout, ttl_ms=ttl)
     else:
         assert refused.startswith(("policy.executionTimeout: expected", "policy.ttl: expected"))
 
 
 @pytest.mark.parametrize("policy", [None, {}, {"executionTimeout": None}])
 def test_an_absent_policy_is_the_default(policy):
-    assert wire.submission(encode({"input": 1, "policy": policy}), SETTINGS).policy == Policy()
+    assert wire.parse_submission(encode({"input": 1, "policy": policy}), SETTINGS).policy == Policy()
 
 
 def test_bounds_can_be_set():
     loose = ServiceSettings(execution_timeout_bounds_ms=(1, 10))
 
-    assert (
-        wire.submission(encode({"input": 1, "policy": {"executionTimeout": 1}}), loose).policy.execution_timeout_ms == 1
-    )
+    submission = wire.parse_submission(encode({"input": 1, "policy": {"executionTimeout": 1}}), loose)
+    assert submission.policy.execution_timeout_ms == 1
 
 
 def test_unknown_keys_are_ignored_and_the_body_is_kept_as_it_came():
     body = b' { "input" : {"a": 1.0} , "later": [1] } '
-    asked = wire.submission(body, SETTINGS)
+    submission = wire.parse_submission(body, SETTINGS)
 
-    assert asked.body == body
-    assert asked.input == b'{"a": 1.0}'
+    assert submission.body == body
+    assert submission.input == b'{"a": 1.0}'
 
 
 @pytest.mark.parametrize(
     ("text", "seconds"), [(None, 7.0), ("", 7.0), ("500", 1.0), ("1500", 1.5), ("999999999", 300.0), ("-5", 1.0)]
 )
 def test_a_wait_is_held_within_its_bounds(text, seconds):
-    assert wire.milliseconds("wait", text, 7.0, (1000, 300_000)) == seconds
+    assert wire.parse_milliseconds("wait", text, 7.0, (1000, 300_000)) == seconds
 
 
 @pytest.mark.parametrize("text", ["x", "1.5", "--1", "\uff11", "9" * 40, "NaN"])
 def test_a_wait_that_is_no_whole_number_is_refused(text):
     with pytest.raises(BadRequest, match="wait: expected milliseconds"):
-        wire.milliseconds("wait", text, 7.0, (1000, 300_000))
+        wire.parse_milliseconds("wait", text, 7.0, (1000, 300_000))
 
 
 def test_a_view_shows_every_field_in_alphabetical_order():
@@ -159,7 +158,7 @@ def test_a_view_shows_every_field_in_alphabetical_order():
         worker="w", gpu="24", error="e", webhook="https://a.b", attempt=2,
     )  # fmt: skip
 
-    view = wire.job_view(job, source=b"{}", output=b"1", timings=b"{}", webhook=True)
+    view = wire.render_view(job, source=b"{}", output=b"1", timings=b"{}", webhook=True)
 
     assert view == (
         b'{"delayTime":2000,"error":"e","executionTime":500,"gpu":"24","id":"j","input":{},"output":1,'
