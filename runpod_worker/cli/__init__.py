@@ -1,8 +1,8 @@
 """The command line, `runpod-worker`.
 
 app: the tree of commands. build, call, config, conformance, dev, init, keys, run, serve, test: a command each.
-errors: expected errors as one line. options: the options of `run`. quick: `run` without typer. work: what `run` does.
-suite: the tests of worker.yaml.
+errors: expected errors as one line. options: what several commands take.
+fast_run: `run` without typer. worker: what `run` does. suite: the tests of worker.yaml.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         from runpod_worker.worker.launch.init import continue_in_child
 
         continue_in_child()
-    from runpod_worker.cli import quick
+    from runpod_worker.cli import fast_run
 
-    if (order := quick.read(arguments)) is not None:
-        return quick.run(order)
+    if (parsed := fast_run.read(arguments)) is not None:
+        return fast_run.run(parsed)
     from runpod_worker.cli.app import app
 
     try:

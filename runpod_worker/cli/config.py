@@ -13,8 +13,8 @@ import typer
 
 from runpod_worker import config
 from runpod_worker.cli.errors import exit_on_error
-from runpod_worker.cli.options import Concurrency, Device, Grace, Key, LogLevel, Url, WorkerId
-from runpod_worker.cli.work import as_mapping
+from runpod_worker.cli.options import with_worker_settings
+from runpod_worker.cli.worker import as_mapping
 from runpod_worker.config import Loaded, WorkerSettings, environment, file_keys, resolve, worker_settings
 from runpod_worker.workerfile import FILE_NAME, WorkerFile, is_secret, load_folder
 from runpod_worker.workerfile.schema import as_text
@@ -26,32 +26,20 @@ app = typer.Typer(help="Settings: what they are here and where they came from.",
 
 @app.command("show")
 @exit_on_error
+@with_worker_settings
 def show(
     folder: Annotated[Path, typer.Argument(help="The folder of the handler and its worker.yaml.")] = Path(),
-    url: Url = None,
-    key: Key = None,
-    worker_id: WorkerId = None,
-    device: Device = None,
-    concurrency: Concurrency = None,
-    grace: Grace = None,
-    log_level: LogLevel = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of the table.")] = False,
+    *,
+    given: dict[str, Any],
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of the table.")] = False,
 ) -> int:
     """Print every setting with its value and where that came from: command line, environment, worker.yaml or default.
 
-    Takes the options of `run` and prints what `run` would use with them. Secrets are hidden.
+    It takes the options of `run` and prints what `run` would use with them. Secrets are hidden.
     """
-    given = {
-        "url": url,
-        "api_key": key,
-        "worker_id": worker_id,
-        "device": device,
-        "concurrency": concurrency,
-        "grace_s": grace,
-        "log_level": log_level,
-    }
-    found = merged(load_folder(folder if folder.is_dir() else folder.parent), given, environment())
-    typer.echo(_as_json(found) if as_json else _as_table(found))
+    file = load_folder(folder if folder.is_dir() else folder.parent)
+    settings = merged(file, given, environment())
+    typer.echo(_as_json(settings) if as_json else _as_table(settings))
     return 0
 
 

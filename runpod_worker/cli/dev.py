@@ -15,7 +15,7 @@ import typer
 
 from runpod_worker.cli.errors import exit_on_error
 from runpod_worker.cli.options import AsRunpod, Handler
-from runpod_worker.cli.work import replace_runpod
+from runpod_worker.cli.worker import replace_runpod
 from runpod_worker.log import log, setup
 from runpod_worker.system import on_termination, require_worker_support
 from runpod_worker.workerfile import load_beside

@@ -1,24 +1,40 @@
-"""What `run` can be told on its command line; `config show` takes the same options."""
+"""Options that several commands share. Those of a worker's settings are made from `setting(..., cli=...)`."""
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+
+from runpod_worker.config import WorkerSettings, options
 
 Handler = Annotated[
     Path, typer.Argument(help="The Python file that declares the handler.", exists=True, dir_okay=False)
 ]
-Url = Annotated[
-    str | None, typer.Option(help="Job service and endpoint: http://host:port/v2/ENDPOINT. [RUNPOD_WORKER_URL]")
-]
-Key = Annotated[str | None, typer.Option(help="API key of the endpoint; better in RUNPOD_AI_API_KEY than here.")]
-WorkerId = Annotated[str | None, typer.Option(help="This worker's id. [RUNPOD_POD_ID]")]
-Device = Annotated[str | None, typer.Option(help="auto, cuda, cuda:1, cpu or mps. [RUNPOD_WORKER_DEVICE]")]
-Concurrency = Annotated[int | None, typer.Option(min=1, help="Jobs at once, instead of the handler's own number.")]
-Grace = Annotated[float | None, typer.Option(min=0, help="Seconds running jobs may go on after SIGTERM.")]
 AsRunpod = Annotated[
     bool, typer.Option("--as-runpod", help="Let a handler that says `import runpod` use this package, unedited.")
 ]
-LogLevel = Annotated[str | None, typer.Option(help="ERROR, WARN, INFO or DEBUG. [RUNPOD_LOG_LEVEL]")]
+
+
+def with_worker_settings(command: Callable[..., int]) -> Callable[..., int]:
+    """Give `command` an option for each setting of a worker that has one. It gets all of them as `given`."""
+    parameters = dict(inspect.signature(command, eval_str=True).parameters)
+    del parameters["given"]
+    names = [option.name for option in options(WorkerSettings)]
+    for option in options(WorkerSettings):
+        flag = typer.Option(option.flag, min=option.minimum, help=option.help)
+        parameters[option.name] = inspect.Parameter(
+            option.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[option.kind | None, flag]
+        )
+
+    def run(**values: Any) -> int:
+        given = {name: values.pop(name) for name in names}
+        return command(**values, given=given)
+
+    run.__name__, run.__doc__ = command.__name__, command.__doc__
+    run.__annotations__ = {name: parameter.annotation for name, parameter in parameters.items()}
+    run.__signature__ = inspect.Signature(list(parameters.values()))  # type: ignore[attr-defined]
+    return run

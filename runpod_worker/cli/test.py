@@ -13,7 +13,7 @@ import typer
 
 from runpod_worker.cli.errors import exit_on_error
 from runpod_worker.cli.options import AsRunpod
-from runpod_worker.cli.work import replace_runpod
+from runpod_worker.cli.worker import replace_runpod
 from runpod_worker.config import environment, fill_environment
 from runpod_worker.core.errors import SettingsError
 from runpod_worker.workerfile import Case, hub, load_folder

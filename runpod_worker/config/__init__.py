@@ -15,7 +15,7 @@ from runpod_worker.config.groups import (
     download_settings,
     sdk_settings,
 )
-from runpod_worker.config.loading import Loaded, Old, file_keys, load, resolve, rows, setting
+from runpod_worker.config.loading import Loaded, Old, Option, file_keys, load, options, resolve, rows, setting
 from runpod_worker.config.worker import SPOOL_DIR, WorkerSettings, default_worker_id, executor_settings, worker_settings
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "DownloadSettings",
     "Loaded",
     "Old",
+    "Option",
     "SdkSettings",
     "WorkerSettings",
     "channel_fd",
@@ -35,6 +36,7 @@ __all__ = [
     "file_keys",
     "fill_environment",
     "load",
+    "options",
     "put_on_python_path",
     "resolve",
     "rows",

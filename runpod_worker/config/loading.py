@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar, get_type_hints
+from typing import Any, NamedTuple, TypeVar, get_args, get_type_hints
 
 import msgspec
 
@@ -41,6 +41,8 @@ def setting(
     scale: float = 1,
     old: Old | None = None,
     default_factory: Any = MISSING,
+    cli: str | None = None,
+    minimum: float | None = None,
 ) -> Any:
     """Return a dataclass field that can be set from outside.
 
@@ -53,11 +55,35 @@ def setting(
         scale: what the environment's number is multiplied by (0.001 when it is in milliseconds).
         old: its names before it was renamed; the new names win over them.
         default_factory: makes the value when nothing else gives one, in place of `default`.
+        cli: the option of `runpod-worker run` that gives it, such as `--grace`.
+        minimum: refuse a smaller number on the command line.
     """
-    about = {"env": env, "text": text, "file": file, "secret": secret, "scale": scale, "old": old or Old()}
+    about = {
+        "env": env,
+        "text": text,
+        "file": file,
+        "secret": secret,
+        "scale": scale,
+        "old": old or Old(),
+        "cli": cli,
+        "minimum": minimum,
+    }
     if default_factory is not MISSING:
         return field(default_factory=default_factory, metadata=about)
     return field(default=default, metadata=about)
+
+
+class Option(NamedTuple):
+    """An option of the command line that gives a setting its value."""
+
+    name: str
+    """The setting's name."""
+    flag: str
+    """Such as `--grace`."""
+    kind: type[Any]
+    """What its text is read as: str, int or float."""
+    minimum: float | None
+    help: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +203,21 @@ def _decode(kind: type, value: object) -> object:
     if issubclass(kind, Path):
         return Path(str(value)).expanduser()
     raise ValueError(f"cannot be read as {kind.__name__}")
+
+
+def options(cls: type[Any]) -> list[Option]:
+    """Return the command line's options for the settings in `cls`."""
+    types = get_type_hints(cls)
+    specs = [(spec.name, spec.metadata) for spec in fields(cls) if spec.metadata.get("cli")]
+    return [
+        Option(name, about["cli"], _bare(types[name]), about["minimum"], f"{about['text']}. [{about['env'][0]}]")
+        for name, about in specs
+    ]
+
+
+def _bare(kind: Any) -> Any:
+    """Return the type without `None`."""
+    return next((part for part in get_args(kind) if part is not type(None)), kind)
 
 
 def file_keys(cls: type[Any]) -> set[str]:

@@ -33,7 +33,8 @@ class WorkerSettings:
     url: str | None = setting(
         None,
         "RUNPOD_WORKER_URL",
-        text="Job service and endpoint, `http://host:port/v2/ENDPOINT`; derives the four URLs below",
+        cli="--url",
+        text="Job service and endpoint, `http://host:port/v2/ENDPOINT`; makes the other four URLs",
     )
     take_url: str | None = setting(None, "RUNPOD_WEBHOOK_GET_JOB", text="URL template of job-take; unset: local mode")
     done_url: str | None = setting(None, "RUNPOD_WEBHOOK_POST_OUTPUT", text="URL template of job-done")
@@ -43,26 +44,40 @@ class WorkerSettings:
         10.0, "RUNPOD_PING_INTERVAL", scale=0.001, text="Time between heartbeats (the variable is in milliseconds)"
     )
     api_key: str | None = setting(
-        None, "RUNPOD_AI_API_KEY", secret=True, text="Sent as the `Authorization` header, as it stands"
+        None,
+        "RUNPOD_AI_API_KEY",
+        cli="--key",
+        secret=True,
+        text="API key, sent unchanged as the `Authorization` header",
     )
     worker_id: str = setting(
-        MISSING, "RUNPOD_POD_ID", text="This worker's id; a random one by default", default_factory=default_worker_id
+        MISSING,
+        "RUNPOD_POD_ID",
+        cli="--worker-id",
+        text="This worker's id; a random one by default",
+        default_factory=default_worker_id,
     )
     hostname: str = setting("unknown", "RUNPOD_POD_HOSTNAME", text="Named in the error of a failed job")
     endpoint_id: str | None = setting(
         None, "RUNPOD_ENDPOINT_ID", text="The endpoint's id; when set, log lines are JSON"
     )
     gpu: str | None = setting(None, "RUNPOD_GPU_NAME", text="GPU type that is sent to the service with `url`")
-    device: str = setting("auto", "RUNPOD_WORKER_DEVICE", file="device", text="auto, cuda, cuda:1, cpu or mps")
+    device: str = setting(
+        "auto", "RUNPOD_WORKER_DEVICE", cli="--device", file="device", text="auto, cuda, cuda:1, cpu or mps"
+    )
     concurrency: int | None = setting(
         None,
         "RUNPOD_WORKER_CONCURRENCY",
+        cli="--concurrency",
+        minimum=1,
         file="concurrency",
         text="Concurrent jobs; overrides the handler's own option",
     )
     grace_s: float = setting(
         30.0,
         "RUNPOD_WORKER_GRACE",
+        cli="--grace",
+        minimum=0,
         file="timeouts.grace",
         text="After SIGTERM, how long running jobs may go on, in seconds",
     )
@@ -101,7 +116,11 @@ class WorkerSettings:
         None, "RUNPOD_WORKER_HEALTH_FILE", text="Touched every 5 seconds while the worker lives, for a health check"
     )
     log_level: str = setting(
-        "INFO", "RUNPOD_LOG_LEVEL", "RUNPOD_DEBUG_LEVEL", text="ERROR, WARN, INFO, DEBUG, TRACE or NOTSET"
+        "INFO",
+        "RUNPOD_LOG_LEVEL",
+        "RUNPOD_DEBUG_LEVEL",
+        cli="--log-level",
+        text="ERROR, WARN, INFO, DEBUG, TRACE or NOTSET",
     )
 
     @property

@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from runpod_worker.cli.config import app
-from runpod_worker.cli.work import settings_for
+from runpod_worker.cli.worker import settings_for
 from runpod_worker.workerfile.schema import as_text
 
 WORKER_YAML = """

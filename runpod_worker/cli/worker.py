@@ -13,7 +13,7 @@ from runpod_worker.log import setup
 from runpod_worker.workerfile import WorkerFile, load_beside
 
 
-def work(handler: Path, given: Mapping[str, object], *, as_runpod: bool = False) -> int:
+def run_worker(handler: Path, given: Mapping[str, object], *, as_runpod: bool = False) -> int:
     """Take jobs from a job service and run them with the handler in this file; return the exit status."""
     from runpod_worker.worker.launch.launch import run_handler
 

@@ -1,0 +1,68 @@
+"""`runpod-worker run` without a command line parser: an image's command, started each time a job waits.
+
+It reads what a Dockerfile or a supervisor writes. Everything else (help, mistakes, shortened names) is left to the
+parser, which costs 12 MB and 0.1 s more for as long as the worker lives, and explains mistakes.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from runpod_worker.config import Option, WorkerSettings, options
+from runpod_worker.core.errors import RunpodWorkerError
+
+
+class Arguments(NamedTuple):
+    """The arguments of `run`."""
+
+    handler: Path
+    given: dict[str, object]
+    as_runpod: bool
+
+
+def read(arguments: Sequence[str]) -> Arguments | None:
+    """Return the arguments of `run`; None when only the whole parser can understand them."""
+    if arguments[:1] != ["run"]:
+        return None
+    flags = {option.flag: option for option in options(WorkerSettings)}
+    handlers: list[str] = []
+    given: dict[str, object] = {}
+    as_runpod = False
+    unread = iter(arguments[1:])
+    for argument in unread:
+        flag, equals, text = argument.partition("=")
+        if argument == "--as-runpod":
+            as_runpod = True
+        elif option := flags.get(flag):
+            try:
+                given[option.name] = _value(option, text if equals else next(unread))
+            except (ValueError, StopIteration):
+                return None
+        else:
+            handlers.append(argument)
+    if len(handlers) != 1 or handlers[0].startswith("-") or not Path(handlers[0]).is_file():
+        return None
+    return Arguments(Path(handlers[0]), given, as_runpod)
+
+
+def run(arguments: Arguments) -> int:
+    """Run the worker and return the exit status; an expected error is one line."""
+    from runpod_worker.cli.worker import run_worker
+
+    try:
+        return run_worker(arguments.handler, arguments.given, as_runpod=arguments.as_runpod)
+    except (RunpodWorkerError, OSError) as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _value(option: Option, text: str) -> object:
+    value = option.kind(text)
+    if option.minimum is not None and value < option.minimum:
+        raise ValueError(text)
+    return value
