@@ -155,6 +155,7 @@ async def test_delivery_from_before_the_start_is_made(tmp_path, receiver, make_j
     async with delivering(queue) as webhooks:
         await receiver.next()
         await webhooks.until_all_are_settled()
+    assert receiver.requests.empty()
     await queue.jobs.journal.close()
 
 
@@ -172,6 +173,7 @@ async def test_delivery_that_was_cut_off_by_a_stop_is_made_after_the_restart(tmp
     async with delivering(queue) as webhooks:
         await receiver.next()
         await webhooks.until_all_are_settled()
+    assert receiver.requests.empty()
     await queue.jobs.journal.close()
 
 
@@ -243,6 +245,8 @@ async def test_receiver_that_never_answers_is_timed_out(queue, receiver, make_jo
         webhooks.notify()
         await receiver.next()
         await receiver.next()
+
+    assert queue.next_delivery() is not None
 
 
 async def test_private_address_is_refused_at_once_and_visibly(queue, receiver, make_job, caplog):
