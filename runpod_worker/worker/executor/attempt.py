@@ -12,7 +12,7 @@ from runpod_worker.core.errors import JobStopped
 from runpod_worker.worker.executor import results
 from runpod_worker.worker.executor.files.jobfiles import JobFiles
 from runpod_worker.worker.executor.results import Outcome
-from runpod_worker.worker.executor.window import Account
+from runpod_worker.worker.executor.window import FlowWindow
 from runpod_worker.worker.handler.job import Job
 from runpod_worker.worker.ipc.messages import Done, Run, Timings
 
@@ -73,7 +73,6 @@ class Attempt:
         "_post",
         "_posted",
         "_progress",
-        "account",
         "deadline",
         "ended",
         "fetched",
@@ -92,9 +91,10 @@ class Attempt:
         "run",
         "started_at",
         "timed_out",
+        "window",
     )
 
-    def __init__(self, run: Run, received: dict[str, Any], post: Post, files: Files, account: Account) -> None:
+    def __init__(self, run: Run, received: dict[str, Any], post: Post, files: Files, window: FlowWindow) -> None:
         self.run = structs.replace(run, body=b"")  # it is `received`, and may be large
         self.key = run.key
         self.job: Job[Any] = Job(received, self)
@@ -116,7 +116,7 @@ class Attempt:
         self.fetched: JobFiles | None = None
         """The files the job named, once it has named one."""
         self.metrics: dict[str, float] = {}
-        self.account = account
+        self.window = window
         self._post = post
         self._files = files
         self._progress = b""
@@ -145,7 +145,7 @@ class Attempt:
             guard.interrupt(self)
         if self.fetched is not None:
             self.fetched.stop(reason)
-        self.account.close()
+        self.window.close()
 
     def check(self) -> None:
         """Raise JobStopped if the job must stop."""
@@ -168,7 +168,7 @@ class Attempt:
             self._post.put(self)
         self._raise_pending_stop()
 
-    def latest_progress(self) -> bytes:
+    def take_progress(self) -> bytes:
         """The value to send now."""
         self._posted = False  # before the value is read: a newer one posts itself again
         return self._progress

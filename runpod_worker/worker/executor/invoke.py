@@ -92,10 +92,10 @@ class Invoker:
         _end(values, stream.attempt)
 
     def _push(self, chunk: Chunk) -> None:
-        attempt, _, data = chunk
-        attempt.account.chunk(len(data))
+        window = chunk.attempt.window
+        window.add(len(chunk.data))
         self._sender.push(chunk)
-        attempt.account.wait()
+        window.wait()
 
     # ---------------------------------------------------------------- on an event loop
 
@@ -130,15 +130,15 @@ class Invoker:
         await _end_on_loop(values, stream.attempt)
 
     async def _put(self, chunk: Chunk) -> None:
-        account = chunk[0].account
-        account.chunk(len(chunk[2]))
+        window = chunk.attempt.window
+        window.add(len(chunk.data))
         self._sender.put(chunk)
-        if self._sender.crowded(chunk):
+        if self._sender.must_flush(chunk):
             await asyncio.get_running_loop().run_in_executor(None, self._sender.send)
-        elif chunk[1] % FAIR_EVERY == 0:
+        elif chunk.index % FAIR_EVERY == 0:
             await asyncio.sleep(0)
-        if not account.has_room:
-            await account.wait_on_loop()
+        if not window.is_open:
+            await window.wait_async()
 
     # ---------------------------------------------------------------- the end
 
@@ -177,7 +177,7 @@ class _Stream:
             self.attempt.first_chunk_at = now()
         if self._kept is not None:
             self._kept.append(data)
-        return self.attempt, index, data
+        return Chunk(self.attempt, index, data)
 
     def ends_with(self, value: Any) -> bool:
         """Whether the value is an error instead of a chunk, which ends the stream."""

@@ -11,6 +11,7 @@ import inspect
 import threading
 from collections.abc import Awaitable, Callable
 from typing import Any
+from weakref import WeakValueDictionary
 
 import msgspec
 
@@ -21,7 +22,7 @@ from runpod_worker.log import log
 from runpod_worker.net.loop import new_event_loop
 from runpod_worker.worker.executor import device, results
 from runpod_worker.worker.executor.attempt import Attempt, Files, attempts_by_job_id, now
-from runpod_worker.worker.executor.concurrency import concurrency_of
+from runpod_worker.worker.executor.concurrency import Concurrency, concurrency_of
 from runpod_worker.worker.executor.deadlines import Deadlines
 from runpod_worker.worker.executor.files.inputs import Downloads
 from runpod_worker.worker.executor.files.outputs import SavedFiles
@@ -30,7 +31,7 @@ from runpod_worker.worker.executor.invoke import Invoker
 from runpod_worker.worker.executor.results import WorkerIdentity
 from runpod_worker.worker.executor.runners import Runner, runner_for
 from runpod_worker.worker.executor.sender import MessageSender
-from runpod_worker.worker.executor.window import Account, Bank
+from runpod_worker.worker.executor.window import FlowWindow, window_size
 from runpod_worker.worker.handler.declaration import Declaration, Hook
 from runpod_worker.worker.ipc.messages import Done, Ready, Revoke, Run, Stop, ToExecutor, WindowUpdate
 
@@ -46,19 +47,21 @@ class JobLoop:
         files: Files | None = None,
         downloads: Downloads | None = None,
         *,
-        bank: Bank | None = None,
+        flow_control: bool = False,
         aio: asyncio.Runner | None = None,
     ) -> None:
         """Two of these are optional.
 
-        bank: where each job's credit is kept; by default nobody gives credit, and nothing waits for it.
+        flow_control: the other side acknowledges chunks and files with WindowUpdate; else no job waits.
         aio: runs everything that is awaited, and is not closed with this object; a new one by default.
         """
         self._declared = declaration
         self._settings = settings
         self._sender = sender
         self._files: Files = files or SavedFiles(self._sender.send)
-        self._bank = bank
+        self._flow_control = flow_control
+        self._windows: WeakValueDictionary[str, FlowWindow] = WeakValueDictionary()
+        self._slots = Concurrency(1)
         self._downloads = downloads or Downloads(download_settings())
         self._pending_inputs = PendingInputs()
         self._deadlines = Deadlines()
@@ -81,7 +84,7 @@ class JobLoop:
         for check in self._declared.checks:
             self._check(check)
         self._warm_up()
-        slots = concurrency_of(handler, self._settings)
+        slots = self._slots = concurrency_of(handler, self._settings)
         self._runner = runner_for(self._invoker(self._sender), self._sender, self._on_ended, slots, self._aio)
         return Ready(
             kind=handler.kind,
@@ -111,8 +114,8 @@ class JobLoop:
                 if held is not None and held.claim():
                     self._answer(Done(message.key, revoked=True))
             case WindowUpdate():
-                if self._bank is not None:
-                    self._bank.pay(message.key, message.size)
+                if (window := self._windows.get(message.key)) is not None:
+                    window.ack(message.size)
 
     def close(self, reason: str | None = None) -> None:
         """Let `serve` end when what was received is done. With a reason: stop it, and answer for nothing any more."""
@@ -141,8 +144,9 @@ class JobLoop:
 
     def _run(self, message: Run) -> None:
         try:
-            account = None if self._bank is None else self._bank.open(message.key)
-            attempt = self._prepared(message, self._sender, self._files, account)
+            attempt = self._prepared(message, self._sender, self._files)
+            if self._flow_control:
+                self._windows[message.key] = attempt.window = FlowWindow(window_size(self._slots.slots))
         except Exception as error:  # also what a __post_init__ of the user's input type raises
             self._sender.send(Done(message.key, error=results.outcome_of_exception(error, self._identity()).error))
             return
@@ -170,7 +174,7 @@ class JobLoop:
         assert self._runner is not None  # noqa: S101 - no job comes before Ready
         self._runner.submit(attempt)
 
-    def _prepared(self, message: Run, sender: MessageSender, files: Files, account: Account | None = None) -> Attempt:
+    def _prepared(self, message: Run, sender: MessageSender, files: Files) -> Attempt:
         try:
             received = self._decode(message.body)
         except msgspec.DecodeError as error:
@@ -179,7 +183,7 @@ class JobLoop:
             raise InputError(f"job: expected object, got {type(received).__name__}")
         if "input" not in received:
             raise InputError("job.input is missing")
-        attempt = Attempt(message, received, sender, files, account or Account())
+        attempt = Attempt(message, received, sender, files, FlowWindow())
         attempt.fetcher = self._downloads
         if self._declared.handler.input_type is not None:
             decode = functools.partial(self._downloads.decoded, attempt)

@@ -16,7 +16,6 @@ from runpod_worker.log import log, setup
 from runpod_worker.worker.executor.job_loop import JobLoop
 from runpod_worker.worker.executor.results import traceback_of
 from runpod_worker.worker.executor.sender import MessageSender
-from runpod_worker.worker.executor.window import Bank
 from runpod_worker.worker.handler.declaration import Declaration
 from runpod_worker.worker.ipc.channel import ExecutorChannel
 from runpod_worker.worker.ipc.messages import LoadFailed
@@ -63,7 +62,7 @@ def serve(
 def _serve(declare: Callable[[], Declaration], settings: WorkerSettings, channel: ExecutorChannel) -> int:
     reader: _Reader | None = None
     try:
-        job_loop = JobLoop(declare(), settings, MessageSender(channel.send), bank=Bank())
+        job_loop = JobLoop(declare(), settings, MessageSender(channel.send), flow_control=True)
         reader = _Reader(channel, job_loop, settings)
         ready = job_loop.load()
         gc.collect()

@@ -1,7 +1,7 @@
-"""What leaves the executor: messages in order, chunks put together, the latest progress only.
+"""Sends the executor's messages in order: chunks put together, of progress only the latest value.
 
-User code only ever appends to a queue (single steps of the interpreter, so a JobStopped raised in the middle breaks
-nothing) and wakes a thread that sends. The framework's own code sends by itself, which spares the change of threads.
+Handlers' threads only append to a queue and wake the sending thread, so that `job.progress` costs microseconds. The
+framework's own threads send by themselves, which saves the change of threads.
 """
 
 from __future__ import annotations
@@ -9,33 +9,43 @@ from __future__ import annotations
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from runpod_worker.core.errors import ChannelClosed
 from runpod_worker.worker.executor.attempt import Attempt, now
 from runpod_worker.worker.ipc.messages import Chunks, Progress, ToAgent
 
-QUIET_S = 0.0005
-"""Chunks that come faster than this travel together."""
+BATCH_S = 0.0005
+"""Chunks that follow each other faster than this travel together."""
 
-QUEUE_LIMIT = 256
-"""Small chunks waiting to be sent, above which a generator waits."""
+MAX_QUEUED = 256
+"""Items that wait to be sent. A generator that finds more waits until all are sent."""
 
 LARGE_CHUNK = 16 * 1024
-"""A chunk of this size is not put together with others; the generator waits until it is sent."""
+"""Bytes. A larger chunk is sent at once, and its generator waits for that."""
 
-Chunk = tuple[Attempt, int, bytes]
+
+@dataclass(slots=True)
+class Chunk:
+    """One chunk of a stream, as JSON."""
+
+    attempt: Attempt
+    index: int
+    data: bytes
+
+
 Item = Attempt | Chunk
-"""A attempt job stands for its latest progress."""
+"""What waits to be sent; an attempt stands for its latest progress."""
 
 
 class MessageSender:
-    """Sends by `send`, which takes messages and may wait, from several threads one at a time."""
+    """Sends by `send`, which may wait; several threads may use a sender at the same time."""
 
     def __init__(self, send: Callable[..., None]) -> None:
         self._send = send
         self._queue: deque[Item] = deque()
-        self._sending = threading.Lock()
+        self._send_lock = threading.Lock()
         self._sent_at = 0.0
         self._wake: queue.SimpleQueue[bool] = queue.SimpleQueue()
         self._awake = False
@@ -50,31 +60,30 @@ class MessageSender:
             self._wake.put(True)
 
     def push(self, chunk: Chunk) -> None:
-        """Send a chunk: the first at once, and any when nothing was sent just now; else together with others.
+        """Send a chunk at once if it is the first or nothing was sent just now, else together with the next chunks.
 
-        Waits while too many wait.
+        Waits while the queue is full.
         """
-        self._queue.append(chunk)
-        if chunk[1] == 0 or self.crowded(chunk) or now() - self._sent_at > QUIET_S:
+        if chunk.index == 0 or self.must_flush(chunk) or now() - self._sent_at > BATCH_S:
+            self._queue.append(chunk)
             self.send()
-        elif not self._awake:
-            self._awake = True
-            self._wake.put(True)
+        else:
+            self.put(chunk)
 
-    def crowded(self, chunk: Chunk) -> bool:
-        """Whether the generator of this chunk should wait until everything was sent."""
-        return len(self._queue) >= QUEUE_LIMIT or len(chunk[2]) >= LARGE_CHUNK
+    def must_flush(self, chunk: Chunk) -> bool:
+        """Whether the generator of this chunk has to wait until everything is sent."""
+        return len(self._queue) >= MAX_QUEUED or len(chunk.data) >= LARGE_CHUNK
 
     def send(self, *messages: ToAgent) -> None:
-        """Send everything that waits, then these messages.
+        """Send everything that is queued, then these messages.
 
         Raises:
             ChannelClosed: the agent is gone.
         """
-        with self._sending:
-            waiting = self._messages() if self._queue else ()
-            if waiting or messages:
-                self._send(*waiting, *messages)
+        with self._send_lock:
+            queued = self._take_queued() if self._queue else ()
+            if queued or messages:
+                self._send(*queued, *messages)
                 self._sent_at = now()
 
     def close(self) -> None:
@@ -84,29 +93,25 @@ class MessageSender:
 
     def _work(self) -> None:
         while self._wake.get():
-            self._awake = False  # before the queue is emptied: what comes later wakes again
+            self._awake = False  # before the queue is emptied, so that an item that comes later wakes this thread again
             try:
                 self.send()
-            except ChannelClosed:  # whoever reads the channel deals with it
+            except ChannelClosed:  # the thread that reads the channel ends the executor
                 return
 
-    def _messages(self) -> list[ToAgent]:
+    def _take_queued(self) -> list[ToAgent]:
         messages: list[ToAgent] = []
-        for item in self._taken():
-            if isinstance(item, Attempt):
-                messages.append(Progress(item.key, item.latest_progress()))
-                continue
-            attempt, index, data = item
-            last = messages[-1] if messages else None
-            if isinstance(last, Chunks) and last.key == attempt.key:
-                last.outputs.append(data)
-            else:
-                messages.append(Chunks(attempt.key, index, [data]))
-        return messages
-
-    def _taken(self) -> Iterator[Item]:
         for _ in range(len(self._queue)):
-            yield self._queue.popleft()
+            item = self._queue.popleft()
+            if isinstance(item, Attempt):
+                messages.append(Progress(item.key, item.take_progress()))
+                continue
+            last = messages[-1] if messages else None
+            if isinstance(last, Chunks) and last.key == item.attempt.key:
+                last.outputs.append(item.data)
+            else:
+                messages.append(Chunks(item.attempt.key, item.index, [item.data]))
+        return messages
 
 
 class DirectSender(MessageSender):
@@ -117,15 +122,14 @@ class DirectSender(MessageSender):
 
     def put(self, item: Item) -> None:
         if isinstance(item, Attempt):
-            self._send(Progress(item.key, item.latest_progress()))
+            self._send(Progress(item.key, item.take_progress()))
         else:
             self.push(item)
 
     def push(self, chunk: Chunk) -> None:
-        attempt, index, data = chunk
-        self._send(Chunks(attempt.key, index, [data]))
+        self._send(Chunks(chunk.attempt.key, chunk.index, [chunk.data]))
 
-    def crowded(self, chunk: Chunk) -> bool:
+    def must_flush(self, chunk: Chunk) -> bool:
         return False
 
     def send(self, *messages: ToAgent) -> None:

@@ -1,123 +1,91 @@
-"""How much of what a job streams and saves may be on its way: each job waits for its own bytes only.
+"""Flow control: how many bytes of one job's chunks and files may be in flight.
 
-1. Bytes are owed from the moment they are handed to the agent until they have left it for good (message WindowUpdate).
-2. A job that owes at most `FLOOR` is never made to wait, whatever the others owe.
-3. Above that it waits while it owes more than `CEILING`, or while all together owe more than `TOTAL`.
-4. A stop ends every wait: what the job still says is dropped anyway.
-
-So a stream that cannot leave holds up its own generator, and no other job's chunks, results or stops.
+Bytes are in flight from the moment they go to the agent until the agent acknowledges them (message WindowUpdate). A job
+that has more in flight than its window waits. Each job has a window of its own, so a stream that cannot leave stops its
+own generator, and delays no other job's chunks, outcomes or stops. A stop ends every wait, because the service no
+longer wants what a stopped job sends.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
-from collections import deque
 from collections.abc import Callable
-from weakref import WeakValueDictionary
 
 from runpod_worker.core.protocol import MIB
 
-FLOOR = 256 * 1024
-CEILING = 4 * MIB
-TOTAL = 16 * MIB
+MIN_WINDOW = 256 * 1024
+"""Bytes. No job's window is smaller, however many slots there are."""
+
+MAX_WINDOW = 16 * MIB
+"""Bytes. The windows of all slots together; one slot has all of it."""
 
 
-class Account:
-    """What one job owes. Without a bank nobody gives credit back, and nothing waits."""
+def window_size(slots: int) -> int:
+    """The window of one of so many slots, in bytes."""
+    return max(MIN_WINDOW, MAX_WINDOW // slots)
 
-    __slots__ = ("__weakref__", "_bank", "_chunks", "_closed", "_files", "_lock", "_paid", "_waiting")
 
-    def __init__(self, bank: Bank | None = None) -> None:
-        self._bank = bank
-        self._chunks = 0  # counted by the handler's thread alone
-        self._files = 0
+class FlowWindow:
+    """The window of one job. Without a size nothing waits: use that where no agent acknowledges."""
+
+    __slots__ = ("__weakref__", "_in_flight", "_lock", "_size", "_waiting")
+
+    def __init__(self, size: float = math.inf) -> None:
+        self._size = size
+        self._in_flight = 0
         self._lock = threading.Lock()
-        self._paid = 0  # counted by the thread that reads the channel alone
-        self._closed = False
-        self._waiting: deque[Callable[[], object]] = deque()
+        self._waiting: list[Callable[[], object]] = []
 
     @property
-    def owed(self) -> int:
-        """Bytes that have not left the agent."""
-        return self._chunks + self._files - self._paid
+    def is_open(self) -> bool:
+        """Whether the job may send more."""
+        return self._in_flight <= self._size
 
-    @property
-    def has_room(self) -> bool:
-        """Whether more may be handed over now."""
-        if self._bank is None or self._closed:
-            return True
-        owed = self.owed
-        return owed <= FLOOR or (owed <= CEILING and self._bank.owed <= TOTAL)
-
-    def chunk(self, size: int) -> None:
-        """A chunk was handed over."""
-        self._chunks += size
-
-    def file(self, size: int) -> None:
-        """A file was handed over. From any thread."""
+    def add(self, size: int) -> None:
+        """Count bytes that go to the agent."""
         with self._lock:
-            self._files += size
+            self._in_flight += size
 
-    def wait(self) -> None:
-        """Wait, in a thread, until there is room."""
-        if not self.has_room:
-            room = threading.Event()
-            self.when_room(room.set)
-            room.wait()
-
-    async def wait_on_loop(self) -> None:
-        """Wait, in a task, until there is room."""
-        if not self.has_room:
-            loop, room = asyncio.get_running_loop(), asyncio.Event()
-            self.when_room(lambda: loop.call_soon_threadsafe(room.set))
-            await room.wait()
-
-    def when_room(self, call: Callable[[], object]) -> None:
-        """Call once there is room: now, or in the thread that brings it."""
-        self._waiting.append(call)  # before the look: who brings room from here on finds it
-        if self.has_room:
-            self._wake()
-
-    def pay(self, size: int) -> None:
-        """So many bytes have left the agent."""
-        self._paid += size
-        if self._waiting and self.has_room:
-            self._wake()
-
-    def close(self) -> None:
-        """The job is to stop: nothing waits any more."""
-        self._closed = True
+    def ack(self, size: int) -> None:
+        """Count bytes that the agent acknowledged."""
+        with self._lock:
+            self._in_flight -= size
         self._wake()
 
-    def _wake(self) -> None:
-        while True:
-            try:
-                call = self._waiting.popleft()
-            except IndexError:
+    def close(self) -> None:
+        """End every wait, now and later: the job has to stop."""
+        with self._lock:
+            self._size = math.inf
+        self._wake()
+
+    def wait(self) -> None:
+        """Wait in a thread until the window is open."""
+        if not self.is_open:
+            opened = threading.Event()
+            self.when_open(opened.set)
+            opened.wait()
+
+    async def wait_async(self) -> None:
+        """Wait in a task until the window is open."""
+        if not self.is_open:
+            loop, opened = asyncio.get_running_loop(), asyncio.Event()
+            self.when_open(lambda: loop.call_soon_threadsafe(opened.set))
+            await opened.wait()
+
+    def when_open(self, callback: Callable[[], object]) -> None:
+        """Call `callback` once the window is open: now, or later in the thread that opens it."""
+        with self._lock:
+            if not self.is_open:
+                self._waiting.append(callback)
                 return
-            call()
+        callback()
 
-
-class Bank:
-    """The accounts of one executor's jobs, each for as long as somebody can still add to it."""
-
-    def __init__(self) -> None:
-        self._accounts: WeakValueDictionary[str, Account] = WeakValueDictionary()
-
-    def open(self, key: str) -> Account:
-        """A new job's account."""
-        account = self._accounts[key] = Account(self)
-        return account
-
-    def pay(self, key: str, size: int) -> None:
-        """The agent says that so many bytes of the job have left."""
-        account = self._accounts.get(key)
-        if account is not None:
-            account.pay(size)
-
-    @property
-    def owed(self) -> int:
-        """What all jobs owe."""
-        found = (ref() for ref in self._accounts.valuerefs())  # a list: other threads open accounts meanwhile
-        return sum(account.owed for account in found if account is not None)
+    def _wake(self) -> None:
+        if not self._waiting or not self.is_open:
+            return
+        with self._lock:
+            callbacks, self._waiting = self._waiting, []
+        for callback in callbacks:
+            callback()

@@ -19,7 +19,6 @@ import pytest
 from runpod_worker.config import worker_settings
 from runpod_worker.worker.executor.job_loop import JobLoop
 from runpod_worker.worker.executor.sender import MessageSender
-from runpod_worker.worker.executor.window import Bank
 from runpod_worker.worker.ipc import channel
 from runpod_worker.worker.ipc.messages import Done, Ready, Run, ToAgent, ToExecutor
 
@@ -85,9 +84,8 @@ class Executor:
         self.error: BaseException | None = None
         self._messages: queue.SimpleQueue[ToAgent | None] = queue.SimpleQueue()
         self._ended = threading.Event()
-        self._job_loop = JobLoop(
-            self.names["worker"].declaration(), worker_settings(), MessageSender(self._put), bank=Bank()
-        )
+        declaration = self.names["worker"].declaration()
+        self._job_loop = JobLoop(declaration, worker_settings(), MessageSender(self._put), flow_control=True)
         main_thread.submit(self._serve)
 
     def _put(self, *messages: ToAgent) -> None:

@@ -6,7 +6,7 @@ import json
 import pytest
 from PIL import Image
 
-from runpod_worker.worker.executor.window import CEILING
+from runpod_worker.worker.executor.window import window_size
 from runpod_worker.worker.ipc.messages import Chunks, Done, File, FileFailed, Stop, WindowUpdate
 
 
@@ -72,12 +72,12 @@ STREAMS = {
 
 
 @pytest.mark.parametrize("kind", STREAMS)
-def test_a_stream_waits_for_its_own_credit_only_and_a_stop_ends_the_wait(start, kind):
+def test_a_stream_waits_for_its_own_window_only_and_a_stop_ends_the_wait(start, kind):
     executor = start(STREAMS[kind])
     executor.ready()
     executor.run("slow")
     size = 0
-    while size <= CEILING:
+    while size <= window_size(2):
         size += sum(map(len, executor.until(Chunks, "slow").outputs))
 
     executor.run("quick", 1)
@@ -87,7 +87,7 @@ def test_a_stream_waits_for_its_own_credit_only_and_a_stop_ends_the_wait(start, 
 
     executor.send(WindowUpdate("slow", size))
     more = 0
-    while more <= CEILING:
+    while more <= window_size(2):
         more += sum(map(len, executor.until(Chunks, "slow").outputs))
     executor.send(Stop("slow", "cancelled"))
 
@@ -95,7 +95,7 @@ def test_a_stream_waits_for_its_own_credit_only_and_a_stop_ends_the_wait(start, 
     assert len(executor.names["yielded"]) <= (size + more) // 1_000_000 + 1
 
 
-def test_files_of_a_job_without_credit_keep_no_other_jobs_files(start):
+def test_files_wait_for_the_window_of_their_own_job_only(start):
     executor = start("""
         @worker.handler(concurrency=2)
         async def handler(job):
@@ -109,7 +109,7 @@ def test_files_of_a_job_without_credit_keep_no_other_jobs_files(start):
 
     executor.until(File, "small")
 
-    assert len([one for one in executor.seen if isinstance(one, File) and one.key == "large"]) == 2
+    assert len([message for message in executor.seen if isinstance(message, File) and message.key == "large"]) == 3
     executor.send(WindowUpdate("large", 6_000_000))
     for _ in range(2):
         executor.until(File, "large")

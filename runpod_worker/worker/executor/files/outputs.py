@@ -1,7 +1,7 @@
 """Files that handlers save: what they may be, how they are encoded, where they go.
 
-Nothing that the handler could still change is touched after `job.save` returned: bytes and files are read at once, a
-picture is copied. Encoding a picture and sending it happen behind the handler's back.
+`job.save` reads bytes and files at once and copies pictures, so the handler may change them afterwards. Encoding and
+sending happen in the background.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import queue
 import re
 import secrets
 import threading
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
@@ -24,57 +23,54 @@ from urllib.parse import quote
 
 from runpod_worker.core.errors import ChannelClosed, OutputError
 from runpod_worker.worker.executor.attempt import Attempt
-from runpod_worker.worker.executor.window import Account
+from runpod_worker.worker.executor.window import FlowWindow
 from runpod_worker.worker.ipc.messages import File, FileFailed, ToAgent
 
-PENDING_LIMIT = 8
-"""Pictures waiting to be encoded; one more is encoded in the handler's own time."""
+MAX_PENDING = 8
+"""Files that wait to be encoded and sent. The thread that saves one more encodes and sends it itself."""
 
 TOKEN_BYTES = 16
 
 _NAME = re.compile(r"[^/\\\0]{1,200}")
 _FORMATS = {"JPG": "JPEG", "JPE": "JPEG", "TIF": "TIFF", "JP2": "JPEG2000"}
 
-Content = Callable[[], bytes]
+ReadContent = Callable[[], bytes]
 
 
 class SavedFiles:
-    """Files of jobs that a job service stores: sent to the agent, which uploads them. Without a store: `data:` URLs."""
+    """Saves files through the agent, which uploads them to the service. Without a file store: as `data:` URLs."""
 
     def __init__(self, send: Callable[[ToAgent], None]) -> None:
         self._send = send
-        self._inbox: queue.SimpleQueue[_Pending | _Signal] = queue.SimpleQueue()
-        self._permits = deque([True] * PENDING_LIMIT)  # no lock: a JobStopped may come at any line of the handler's
+        self._inbox: queue.SimpleQueue[_Pending | _Event] = queue.SimpleQueue()
+        self._free = threading.Semaphore(MAX_PENDING)
+        self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
 
     def save(self, attempt: Attempt, content: Any, name: str) -> str:
-        name, kind = _named(name)
+        """Send the file soon and return its URL."""
+        name, content_type = _checked_name(name)
         read = _reader(content, name)
         store = attempt.run.files_url
         if store is None:
-            return f"data:{kind};base64,{base64.b64encode(read()).decode()}"
+            return f"data:{content_type};base64,{base64.b64encode(read()).decode()}"
         token = secrets.token_urlsafe(TOKEN_BYTES)
-        attempt.files += 1
-        pending = _Pending(attempt.key, attempt.account, token, name, kind, read)
-        if self._permitted():
+        pending = _Pending(attempt.key, attempt.window, token, name, content_type, read)
+        with self._lock:
+            attempt.files += 1
             self._start()
+        if self._free.acquire(blocking=False):
             self._inbox.put(pending)
         else:
-            attempt.account.wait()
-            self._store(pending)
+            attempt.window.wait()
+            self._send_file(pending)
         return f"{store}/{quote(attempt.id, safe='')}/{token}/{quote(name)}"
 
     def close(self) -> None:
-        """Send what waits, end the thread."""
+        """Send what waits, then end the thread."""
         if self._thread is not None:
-            self._inbox.put(_Signal.CLOSE)
+            self._inbox.put(_Event.CLOSE)
             self._thread.join()
-
-    def _permitted(self) -> bool:
-        try:
-            return self._permits.pop()
-        except IndexError:
-            return False
 
     def _start(self) -> None:
         if self._thread is None:
@@ -82,84 +78,85 @@ class SavedFiles:
             self._thread.start()
 
     def _work(self) -> None:
-        """Encode and send; a file whose job has no credit waits, and no other job's file with it."""
+        """Encode and send. A file waits for its own job's window only."""
         waiting: list[_Pending] = []
-        news: _Pending | _Signal = _Signal.ROOM
+        event: _Pending | _Event = _Event.WINDOW_OPEN
         try:
-            while news is not _Signal.CLOSE:
-                news = self._inbox.get()
-                if isinstance(news, _Pending):
-                    waiting.append(news)
-                waiting = self._sent(waiting, all_of_them=news is _Signal.CLOSE)
-        except ChannelClosed:  # whoever reads the channel deals with it
+            while event is not _Event.CLOSE:
+                event = self._inbox.get()
+                if isinstance(event, _Pending):
+                    waiting.append(event)
+                waiting = self._send_allowed(waiting, closing=event is _Event.CLOSE)
+        except ChannelClosed:  # the thread that reads the channel ends the executor
             return
 
-    def _sent(self, waiting: list[_Pending], *, all_of_them: bool) -> list[_Pending]:
-        """Send what may be sent; the rest."""
-        rest: list[_Pending] = []
+    def _send_allowed(self, waiting: list[_Pending], *, closing: bool) -> list[_Pending]:
+        """Send the files whose window is open, or all; return the others."""
+        blocked: list[_Pending] = []
         for pending in waiting:
-            if all_of_them or pending.account.has_room:
-                self._store(pending)
-                self._permits.append(True)
+            if closing or pending.window.is_open:
+                self._send_file(pending)
+                self._free.release()
             else:
-                rest.append(pending)
-        for account in {pending.account for pending in rest}:
-            account.when_room(lambda: self._inbox.put(_Signal.ROOM))
-        return rest
+                blocked.append(pending)
+        for window in {pending.window for pending in blocked}:
+            window.when_open(lambda: self._inbox.put(_Event.WINDOW_OPEN))
+        return blocked
 
-    def _store(self, pending: _Pending) -> None:
-        message = pending.message()
+    def _send_file(self, pending: _Pending) -> None:
+        message = pending.encode()
         if isinstance(message, File):
-            pending.account.file(len(message.body))
+            pending.window.add(len(message.body))
         self._send(message)
 
 
-class _Signal(Enum):
-    ROOM = "some job may send again"
-    CLOSE = "nothing more comes"
+class _Event(Enum):
+    WINDOW_OPEN = "a job may send again"
+    CLOSE = "no file follows"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Pending:
-    """A file that was saved and not sent yet."""
+    """A saved file that is not sent yet."""
 
     key: str
-    account: Account
+    window: FlowWindow
     token: str
     name: str
-    kind: str
-    read: Content
+    content_type: str
+    read: ReadContent
 
-    def message(self) -> File | FileFailed:
+    def encode(self) -> File | FileFailed:
         try:
-            return File(self.key, self.token, self.name, self.kind, self.read())
+            return File(self.key, self.token, self.name, self.content_type, self.read())
         except Exception as error:
             text = f"job.save: {self.name} could not be encoded: {type(error).__name__}: {error}"
             return FileFailed(self.key, self.name, text)
 
 
 class LocalFiles:
-    """Files of a job without a job service: kept by `keep`, which gets name and content and returns the URL."""
+    """Saves files of a job without a job service through `keep`, which takes name and content and returns the URL."""
 
     def __init__(self, keep: Callable[[str, bytes], str]) -> None:
         self._keep = keep
 
     def save(self, attempt: Attempt, content: Any, name: str) -> str:
-        name, _ = _named(name)
+        """Keep the file and return its URL."""
+        name, _ = _checked_name(name)
         return self._keep(name, _reader(content, name)())
 
     def close(self) -> None:
-        """Nothing is left to do."""
+        """Nothing to do: every file is kept when it is saved."""
 
 
-def _named(name: str) -> tuple[str, str]:
+def _checked_name(name: str) -> tuple[str, str]:
     if not _NAME.fullmatch(name) or name in (".", ".."):
         raise OutputError(f"job.save: expected a plain file name such as out.png, got {name!r} ({type(name).__name__})")
     return name, mimetypes.guess_type(name)[0] or "application/octet-stream"
 
 
-def _reader(content: Any, name: str) -> Content:
-    """How to get the file's bytes later, from content that cannot change any more."""
+def _reader(content: Any, name: str) -> ReadContent:
+    """Return what reads the file's bytes later, whatever the handler does to `content` until then."""
     if isinstance(content, bytes | bytearray | memoryview):
         data = bytes(content)
         return lambda: data
@@ -173,15 +170,15 @@ def _reader(content: Any, name: str) -> Content:
         )
     if type(content).__module__.startswith("PIL."):
         picture = content.copy()
-        return lambda: _encoded(picture, name)
-    data = _encoded(content, name)
+        return lambda: _encode(picture, name)
+    data = _encode(content, name)
     return lambda: data
 
 
-def _encoded(content: Any, name: str) -> bytes:
+def _encode(content: Any, name: str) -> bytes:
     suffix = Path(name).suffix.lstrip(".").upper()
     if not suffix:
-        raise OutputError(f"job.save: {name!r} has no suffix such as .png, which would say the format")
+        raise OutputError(f"job.save: {name!r} needs a suffix such as .png, which decides the format")
     file = io.BytesIO()
     content.save(file, format=_FORMATS.get(suffix, suffix))
     return file.getvalue()

@@ -8,8 +8,8 @@ from PIL import Image
 
 from runpod_worker.core.errors import OutputError
 from runpod_worker.worker.executor.attempt import Attempt
-from runpod_worker.worker.executor.files.outputs import PENDING_LIMIT, LocalFiles, SavedFiles
-from runpod_worker.worker.executor.window import Account
+from runpod_worker.worker.executor.files.outputs import MAX_PENDING, LocalFiles, SavedFiles
+from runpod_worker.worker.executor.window import FlowWindow
 from runpod_worker.worker.ipc.messages import File, FileFailed, Run
 
 
@@ -40,7 +40,7 @@ def files(sent):
 
 
 def job(sent, files, store="http://s/v2/e/files"):
-    return Attempt(Run("k", b"", 0.0, files_url=store), {"id": "job/1", "input": 1}, sent, files, Account())
+    return Attempt(Run("k", b"", 0.0, files_url=store), {"id": "job/1", "input": 1}, sent, files, FlowWindow())
 
 
 def test_bytes_paths_pictures_and_anything_with_save_can_be_saved(sent, files, tmp_path):
@@ -79,7 +79,7 @@ def test_the_handler_does_not_wait_for_encoding_until_too_much_waits(sent, files
     sent.may.clear()
     attempt = job(sent, files)
 
-    for number in range(PENDING_LIMIT):
+    for number in range(MAX_PENDING):
         attempt.save(b"x", f"{number}.bin")
     late = threading.Thread(target=lambda: attempt.save(b"x", "late.bin"))
     late.start()
@@ -88,7 +88,7 @@ def test_the_handler_does_not_wait_for_encoding_until_too_much_waits(sent, files
     late.join(30)
     files.close()
 
-    assert len(sent.frames) == PENDING_LIMIT + 1
+    assert len(sent.frames) == MAX_PENDING + 1
 
 
 def test_a_picture_that_cannot_be_encoded_is_told_by_its_name(sent, files):
@@ -108,7 +108,7 @@ def test_a_name_that_is_not_plain_is_refused(sent, files, name):
 def test_what_cannot_be_saved_is_refused(sent, files):
     with pytest.raises(OutputError, match="expected bytes, a path, a picture"):
         job(sent, files).save({"a": 1}, "a.json")
-    with pytest.raises(OutputError, match="has no suffix"):
+    with pytest.raises(OutputError, match="needs a suffix"):
         job(sent, files, store=None).save(Image.new("RGB", (1, 1)), "picture")
 
 
