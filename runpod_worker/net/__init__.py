@@ -1,8 +1,8 @@
-"""What callers and job services name on the network.
+"""The network, for URLs that callers name; and the event loops of our processes.
 
-addresses   which addresses may be connected to: public ones
-connector   the same check for aiohttp
-download    a file by URL
-cancel      cut a download from another thread
-loop        the event loop of every process
+addresses    which addresses may be connected to: public ones
+connector    that check as a connector of aiohttp, for downloads and webhooks
+download     one file by its URL
+background   an event loop in a thread, for code that has none
+loop         a new event loop
 """

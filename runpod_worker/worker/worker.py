@@ -62,7 +62,9 @@ class Worker:
                     before the handler is called; `Job[MyInput]` as annotation does the same.
                 concurrency: concurrent jobs: threads for a function, tasks of one event loop for a coroutine. For
                     coroutines it may be a function that makes the next number from the current one; it is called
-                    whenever a job comes or goes, and every second while jobs run.
+                    whenever a job comes or goes, and every second while jobs run. In several threads, a stop reaches a
+                    function at its next yield or call of a method of `job`; one that makes none ends with its process,
+                    after the grace period.
                 timeout: seconds a job may run.
                 aggregate: what a generator yields is also collected into the output.
                 refresh: replace the worker after each job.

@@ -50,7 +50,7 @@ def test_an_unknown_job_and_an_unsendable_value_are_logged_not_raised(caplog):
         def progress(self, value):
             from runpod_worker.worker.executor import results
 
-            results.encoded(value, "progress")
+            results.encode(value, "progress")
 
     with caplog.at_level(logging.WARNING, "runpod_worker"):
         progress_update({"id": "nobody"}, 1)

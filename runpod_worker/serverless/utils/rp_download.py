@@ -8,10 +8,11 @@ import zipfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from email.message import Message
-from http.client import HTTPResponse
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
+
+import aiohttp
 
 from runpod_worker.core.backoff import Backoff
 from runpod_worker.log import log
@@ -89,7 +90,7 @@ def _downloaded(url: str, folder: Path) -> str:
     return str(path)
 
 
-def _write(response: HTTPResponse, path: Path) -> None:
+def _write(response: aiohttp.ClientResponse, path: Path) -> None:
     try:
         with path.open("wb") as target:
             for part in parts_of(response, max_download_bytes()):
@@ -99,7 +100,7 @@ def _write(response: HTTPResponse, path: Path) -> None:
         raise
 
 
-def _told_name(response: HTTPResponse) -> str:
+def _told_name(response: aiohttp.ClientResponse) -> str:
     """The file's name in Content-Disposition, without folders."""
     told = Message()
     told["Content-Disposition"] = response.headers.get("Content-Disposition", "")

@@ -1,16 +1,21 @@
-"""Fetch what a caller names, from public addresses only (protocol C.9): the SDK's names for `worker.download`."""
+"""Fetch what a caller names, from public addresses only (protocol C.9): the SDK's names for `net.download`."""
 
 from __future__ import annotations
 
-import http.client
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, contextmanager
+
+import aiohttp
 
 from runpod_worker.config import download_settings
 from runpod_worker.core.errors import DownloadFailed
 from runpod_worker.core.errors import DownloadRefused as SSRFError
-from runpod_worker.net.download import HEADERS, guard, opened, parts_of
+from runpod_worker.net.background import BackgroundLoop
+from runpod_worker.net.download import HEADERS, open_url, read_parts
 
 __all__ = ["DownloadFailed", "SSRFError", "max_download_bytes", "parts_of", "safe_get"]
+
+_background = BackgroundLoop()
 
 
 def max_download_bytes() -> int:
@@ -18,13 +23,34 @@ def max_download_bytes() -> int:
     return download_settings().max_bytes
 
 
-def safe_get(
-    url: str, *, timeout: float, headers: dict[str, str] | None = None
-) -> AbstractContextManager[http.client.HTTPResponse]:
-    """Open a GET of the URL, after redirects.
+@contextmanager
+def safe_get(url: str, *, timeout: float, headers: dict[str, str] | None = None) -> Iterator[aiohttp.ClientResponse]:
+    """Open a GET of the URL, after redirects; read the body with `parts_of`.
 
     Raises:
-        SSRFError: it is no http(s) URL, or leads to an address that is not public.
-        OSError: it cannot be reached (DownloadFailed: the server answers with an error).
+        SSRFError: the URL is not http or https, or leads to an address that is not public.
+        OSError: the server cannot be reached (DownloadFailed: it answers with an error).
     """
-    return opened(url, check=guard(private=download_settings().private), timeout_s=timeout, headers=headers or HEADERS)
+    private, stack = download_settings().private, AsyncExitStack()
+    opened = open_url(url, private=private, timeout_s=timeout, headers=headers or HEADERS)
+    response = _background.run(stack.enter_async_context(opened))
+    try:
+        yield response
+    finally:
+        _background.run(stack.aclose())
+
+
+def parts_of(response: aiohttp.ClientResponse, max_bytes: int) -> Iterator[bytes]:
+    """Yield the body, part by part.
+
+    Raises:
+        SSRFError: the body is longer than `max_bytes`.
+        DownloadFailed: the connection ends before the body does.
+    """
+    parts = read_parts(response, max_bytes)
+
+    async def next_part() -> bytes:
+        return await anext(parts, b"")
+
+    while part := _background.run(next_part()):
+        yield part

@@ -2,175 +2,168 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
-from msgspec import structs
-
 from runpod_worker.core.errors import JobStopped
+from runpod_worker.core.protocol import EXECUTION_TIMEOUT_ERROR
 from runpod_worker.worker.executor import results
-from runpod_worker.worker.executor.files.jobfiles import JobFiles
 from runpod_worker.worker.executor.results import Outcome
 from runpod_worker.worker.executor.window import FlowWindow
 from runpod_worker.worker.handler.job import Job
 from runpod_worker.worker.ipc.messages import Done, Run, Timings
 
 now = time.monotonic
-"""The clock of all times in messages; both processes share it."""
+"""The clock of all times in messages; agent and executor share it."""
 
 
 class Guard(Protocol):
-    """A place where user code can be interrupted."""
+    """Calls a handler's code in a way that a stop can reach it."""
 
     def interrupt(self, attempt: Attempt) -> None:
-        """Raise JobStopped (or cancel) in the user code of exactly this job, if it still runs. From any thread."""
+        """Stop the code of this attempt, and only of this one, if it still runs. From any thread."""
 
     def raise_pending_stop(self, attempt: Attempt) -> None:
-        """Our code, which must not be interrupted, goes back to the user's: raise what had to wait for that."""
+        """Raise JobStopped in the handler's thread, if the attempt has to stop and its handler does not know yet."""
 
 
-class Post(Protocol):
-    """Where progress goes."""
+class ProgressQueue(Protocol):
+    """Sends progress."""
 
-    def put(self, item: Attempt) -> None:
-        """Send the latest progress soon. Never waits."""
+    def put(self, attempt: Attempt, /) -> None:
+        """Send the attempt's latest progress soon. Never waits."""
 
 
-class Files(Protocol):
-    """Where saved files go."""
+class FileStore(Protocol):
+    """Keeps the files that a handler saves."""
 
     def save(self, attempt: Attempt, content: Any, name: str) -> str:
-        """Keep the file, return its URL."""
+        """Keep the file and return its URL."""
 
     def close(self) -> None:
         """Finish what was begun."""
 
 
-class Fetcher(Protocol):
-    """Where downloaded files come from."""
+class Downloader(Protocol):
+    """Downloads files for running jobs."""
 
     def fetch(self, attempt: Attempt, source: object, limit: int | None) -> Path:
-        """The file, when it is there."""
+        """Download the file and return its path."""
+
+
+class JobFiles(Protocol):
+    """The files that the job named, and their downloads."""
+
+    def start(self, on_settled: Callable[[], None]) -> None:
+        """Begin all downloads; call `on_settled` once, when all files have arrived or one has failed."""
+
+    def input_error(self, field_of: Callable[[str], str]) -> Exception | None:
+        """What to raise if a download failed; `field_of` returns the input field that names a source."""
+
+    def stop(self, reason: str) -> None:
+        """End every wait for a download."""
+
+    def close(self) -> None:
+        """End every download and remove the files."""
 
 
 attempts_by_job_id: dict[str, Attempt] = {}
-"""The attempts of this process by job id, for whoever has the id only."""
+"""The attempts in this process, for `progress_update` of RunPod's SDK, which may know a job's id only."""
 
-
-_GONE: Job[Any] = Job({"input": None})
+_ENDED_JOB: Job[Any] = Job({"input": None})
+_stop_lock = threading.Lock()
 
 
 class Attempt:
-    """The attempt, shared by the thread that reads the channel, the one that runs the handler, and the handler's own.
+    """The state of an attempt: what the reader of the channel, the handler's thread and the Job itself share."""
 
-    No lock is needed: what several threads touch is changed by single steps of the interpreter, in the order noted.
-    """
-
-    __slots__ = (
-        "_claim",
-        "_files",
-        "_post",
-        "_posted",
-        "_progress",
-        "deadline",
-        "ended",
-        "fetched",
-        "fetcher",
-        "files",
-        "first_chunk_at",
-        "guard",
-        "id",
-        "input",
-        "input_ready_at",
-        "job",
-        "key",
-        "limit",
-        "metrics",
-        "reason",
-        "run",
-        "started_at",
-        "timed_out",
-        "window",
-    )
-
-    def __init__(self, run: Run, received: dict[str, Any], post: Post, files: Files, window: FlowWindow) -> None:
-        self.run = structs.replace(run, body=b"")  # it is `received`, and may be large
+    def __init__(
+        self,
+        run: Run,
+        received: dict[str, Any],
+        sender: ProgressQueue,
+        files: FileStore,
+        window: FlowWindow,
+        downloads: Downloader | None = None,
+    ) -> None:
         self.key = run.key
+        self.files_url = run.files_url
         self.job: Job[Any] = Job(received, self)
         self.id = str(received.get("id", run.key))
         self.input: Any = received.get("input")
         self.input_ready_at = 0.0
         self.started_at = 0.0
         self.first_chunk_at: float | None = None
-        self.deadline: float | None = None
-        self.limit = ""
-        """Which limit the deadline stands for, in the words of the job's error."""
-        self.reason: str | None = None
-        """Why the job must stop; None while it need not. The first reason counts."""
+        self.deadline = None if run.timeout_s is None else run.taken_at + run.timeout_s
+        self.deadline_error = EXECUTION_TIMEOUT_ERROR
+        """The job's error if the deadline stops it."""
+        self.stop_reason: str | None = None
+        """Why the job has to stop, if it has to. The first reason stays."""
         self.timed_out = False
-        self.guard: Guard | None = None
         self.ended = False
-        self.files = 0
-        self.fetcher: Fetcher | None = None
-        self.fetched: JobFiles | None = None
-        """The files the job named, once it has named one."""
-        self.metrics: dict[str, float] = {}
+        self.guard: Guard | None = None
         self.window = window
-        self._post = post
+        self.saved_files = 0
+        self.job_files: JobFiles | None = None
+        """Set as soon as the job names a file."""
+        self.metrics: dict[str, float] = {}
+        self._sender = sender
         self._files = files
+        self._downloads = downloads
         self._progress = b""
-        self._posted = False
-        self._claim = [True]
-
-    # ---------------------------------------------------------------- whose it is
+        self._progress_queued = False
+        self._unclaimed = threading.Lock()
 
     def claim(self) -> bool:
         """Whether the caller may decide what happens to the job: run it, or answer for it. True for one caller only."""
-        try:
-            return self._claim.pop()
-        except IndexError:
-            return False
+        return self._unclaimed.acquire(blocking=False)
 
     # ---------------------------------------------------------------- stops
 
     def stop(self, reason: str, *, timed_out: bool = False) -> None:
-        """Make the handler end: `cancelled` is true at once, then its code is interrupted where it is."""
-        if self.reason is not None or self.ended:
-            return
-        self.timed_out = timed_out
-        self.reason = reason  # before the guard is looked at: a guard is set before the reason is
-        guard = self.guard
-        if guard is not None:
+        """Stop the handler: `cancelled` becomes true at once, then the guard interrupts the handler if it can."""
+        with _stop_lock:
+            if self.stop_reason is not None or self.ended:
+                return
+            self.timed_out = timed_out
+            self.stop_reason = reason  # before the guard is read: the handler's thread sets the guard, then reads this
+        if (guard := self.guard) is not None:
             guard.interrupt(self)
-        if self.fetched is not None:
-            self.fetched.stop(reason)
+        if self.job_files is not None:
+            self.job_files.stop(reason)
         self.window.close()
 
     def check(self) -> None:
-        """Raise JobStopped if the job must stop."""
-        if self.reason is not None:
-            raise JobStopped(self.reason)
+        """Raise JobStopped if the job has to stop."""
+        if self.stop_reason is not None:
+            raise JobStopped(self.stop_reason)
 
-    # ---------------------------------------------------------------- behind the Job
+    def _raise_pending_stop(self) -> None:
+        if self.stop_reason is not None and (guard := self.guard) is not None:
+            guard.raise_pending_stop(self)
+
+    # ---------------------------------------------------------------- the backend of the Job
 
     @property
     def cancelled(self) -> bool:
-        return self.reason is not None
+        return self.stop_reason is not None
 
     def progress(self, value: Any) -> None:
-        data = results.encoded(value, "progress")
+        data = results.encode(value, "progress")
         if self.ended:
             return
         self._progress = data
-        if not self._posted:  # else what is on its way will find this value
-            self._posted = True
-            self._post.put(self)
+        if not self._progress_queued:  # else the queued item takes this value
+            self._progress_queued = True
+            self._sender.put(self)
         self._raise_pending_stop()
 
     def take_progress(self) -> bytes:
         """The value to send now."""
-        self._posted = False  # before the value is read: a newer one posts itself again
+        self._progress_queued = False  # before the value is read, so that a newer value is queued again
         return self._progress
 
     def save(self, content: Any, name: str) -> str:
@@ -179,38 +172,41 @@ class Attempt:
         return url
 
     def fetch(self, source: str, limit: int | None) -> Path:
-        if self.ended or self.fetcher is None:
+        if self.ended or self._downloads is None:
             raise RuntimeError("job.fetch: the job has ended")
         try:
-            return self.fetcher.fetch(self, source, limit)
+            return self._downloads.fetch(self, source, limit)
         finally:
             self._raise_pending_stop()
             self.check()
 
     def metric(self, name: str, value: float) -> None:
         self.metrics[name] = float(value)
-
-    def _raise_pending_stop(self) -> None:
-        if self.reason is not None and (guard := self.guard) is not None:
-            guard.raise_pending_stop(self)
+        self._raise_pending_stop()
 
     # ---------------------------------------------------------------- the end
 
     def done(self, outcome: Outcome, finished_at: float, *, is_stream: bool = False) -> Done:
-        """The one Done of this attempt, for what the handler came to. Nothing is sent about the job after it."""
+        """The Done message for what the handler returned or raised. Nothing is sent about the job after it."""
         self.ended = True
         timings = Timings(self.input_ready_at, self.started_at, finished_at, now(), self.first_chunk_at)
-        if self.reason is not None and not self.timed_out:
-            return Done(self.key, stopped=True, is_stream=is_stream, files=self.files, timings=timings)
+        if self.stop_reason is not None and not self.timed_out:
+            return Done(self.key, stopped=True, is_stream=is_stream, files=self.saved_files, timings=timings)
         if self.timed_out:
-            outcome = Outcome(outcome.output if is_stream else None, self.reason)
+            outcome = Outcome(outcome.output if is_stream else None, self.stop_reason)
         return Done(
-            self.key, outcome.output, outcome.error, outcome.refresh, False, False, is_stream, self.files, timings
+            self.key,
+            outcome.output,
+            outcome.error,
+            outcome.refresh,
+            is_stream=is_stream,
+            files=self.saved_files,
+            timings=timings,
         )
 
     def break_cycle(self) -> None:
-        """Be no reason that the job stays in memory. A handler that kept it keeps all of it.
+        """Break the Attempt/Job reference cycle, so that large inputs are freed without waiting for the collector.
 
-        The two hold each other, and a collection of such cycles may be hundreds of large inputs away.
+        A handler that keeps its Job keeps all of it.
         """
-        self.job = _GONE
+        self.job = _ENDED_JOB

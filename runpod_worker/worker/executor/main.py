@@ -1,4 +1,4 @@
-"""The executor process: the user's code at one end of a channel, the agent at the other."""
+"""The executor process: the user's code, joined to the agent by a channel."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from runpod_worker.worker.ipc.channel import ExecutorChannel
 from runpod_worker.worker.ipc.messages import LoadFailed
 
 LOAD_FAILED = 1
-"""Exit code when the model could not be loaded."""
+"""Exit code after a failed load."""
 
 AGENT_GONE = 2
-"""Exit code when the agent went away under a attempt job."""
+"""Exit code when the agent is gone while a job runs."""
 
 
 def serve(
@@ -34,14 +34,14 @@ def serve(
     settings: WorkerSettings | None = None,
     terminate: Callable[[], None] | None = None,
 ) -> int:
-    """Load the model, run the agent's jobs until it closes the channel, return the exit code.
+    """Load the model, run the agent's jobs until it closes the channel, and return the exit code.
 
     Args:
         declare: returns what the user declared; an error that it raises is reported like one of the model.
         fd: the executor's end of the channel.
         settings: taken from the environment by default.
-        terminate: called on SIGTERM and SIGINT, in the main thread, at any moment. By default nothing happens: the
-            agent decides when this process ends.
+        terminate: called on SIGTERM and SIGINT, in the main thread, at any moment. By default the signals do nothing,
+            because the agent decides when this process ends.
     """
     settings = settings or worker_settings()
     setup(settings.log_level, as_json=settings.endpoint_id is not None)
@@ -71,7 +71,7 @@ def _serve(declare: Callable[[], Declaration], settings: WorkerSettings, channel
         text = str(error) if isinstance(error, RunpodWorkerError) else traceback_of(error)
         log.error("executor.load_failed", extra={"error": text})
         channel.send(LoadFailed(text, error.check if isinstance(error, CheckFailed) else None))
-        if reader is not None:  # this process may have to wait for its agent: nothing is left to see to
+        if reader is not None:  # this process may have to wait for its agent, and must not be killed meanwhile
             reader.served.set()
             reader.finished.set()
         return LOAD_FAILED
@@ -89,7 +89,7 @@ def _serve(declare: Callable[[], Declaration], settings: WorkerSettings, channel
 
 
 class _Reader:
-    """The thread that reads the channel, and sees to it that this process does not outlive its agent."""
+    """Reads the channel in a thread, and ends this process if it does not end by itself once the agent is gone."""
 
     def __init__(self, channel: ExecutorChannel, job_loop: JobLoop, settings: WorkerSettings) -> None:
         self.served = threading.Event()
@@ -105,7 +105,7 @@ class _Reader:
                 self._job_loop.handle(message)
         except ChannelClosed:
             log.debug("executor.agent_gone")
-        except Exception:  # garbage, or a fault of ours: without this thread no job and no stop would arrive
+        except Exception:  # garbage, or a bug: without this thread no job and no stop would arrive
             log.exception("executor.channel_failed")
         self._job_loop.close("the agent is gone")
         if not self.served.wait(self._settings.stop_grace_s) or not self.finished.wait(self._settings.grace_s):

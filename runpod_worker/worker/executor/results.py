@@ -1,11 +1,11 @@
-"""What becomes of what a handler returns, yields or raises. Every rule about it lives in this file (protocol B.6, C.2).
+"""What a returned, yielded or raised value means. Every rule about it lives in this file (protocol B.6, C.2).
 
-1. A dict is looked into: a truthy "error" makes the job fail with it, a truthy "refresh_worker" replaces the worker;
-   both keys are left out of the output, and the handler's own dict is not changed.
-2. A string is an error verbatim; any other error, and an exception, becomes a string that holds JSON.
-3. `{}` means: no output at all. Everything else is the output, `None` included.
-4. What cannot be JSON fails the job with the place in the value that cannot. NaN and infinities become null, which is
-   all that JSON has for them; numbers of numpy and torch become numbers.
+1. In a returned dict, a truthy "error" fails the job with that error; a truthy "refresh_worker" replaces the worker.
+   The output leaves both keys out; the handler's own dict stays as it is.
+2. A string is an error verbatim; any other error, and an exception, becomes a string of JSON.
+3. `{}` means no output at all. Everything else is the output, `None` included.
+4. A value that is not JSON fails the job; the error names its place. NaN and infinities become null, because JSON has
+   nothing else for them; single numbers of numpy and torch become numbers.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _MARKS = ("error", "refresh_worker")
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a job's attempt came to. `output` None: there is none."""
+    """The outcome of an attempt. `output` is None if there is none."""
 
     output: bytes | None = None
     error: str | None = None
@@ -41,38 +41,38 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class WorkerIdentity:
-    """Where a job ran; told with the error of a job that raised."""
+    """Where a job ran; part of the error of a job that raised."""
 
     hostname: str
     worker_id: str
 
 
 def outcome_of_return(value: Any) -> Outcome:
-    """The outcome of a handler that returned `value`; encoded now, because the value may change with the next job."""
+    """The outcome of a handler that returned `value`. Encodes now, because the next job may change the value."""
     try:
         if not isinstance(value, dict):
-            return Outcome(_limited(encoded(value)))
+            return Outcome(_check_size(encode(value)))
         if not any(mark in value for mark in _MARKS):
-            return Outcome(_limited(encoded(value)) if value else None)
+            return Outcome(_check_size(encode(value)) if value else None)
         return _marked(value)
     except OutputError as error:
         return Outcome(error=str(error))
 
 
 def yielded_error(value: Any) -> str | None:
-    """The error a yielded value stands for (a dict with a truthy "error"), or None: it is a chunk."""
+    """The error in a yielded value (a dict with a truthy "error"); None if the value is a chunk."""
     if isinstance(value, dict) and value.get("error"):
         return error_text(value["error"])
     return None
 
 
-def chunk(value: Any) -> bytes:
-    """A yielded value as JSON. RunPod's service splits what is over 1 MB by itself.
+def encode_chunk(value: Any) -> bytes:
+    """Encode a yielded value. RunPod's service splits chunks over 1 MB itself.
 
     Raises:
-        OutputError: it is not JSON, or too large for any job service.
+        OutputError: the value is not JSON, or too large for any job service.
     """
-    data = encoded(value)
+    data = encode(value)
     if len(data) > MAX_RESULT_BYTES:
         raise OutputError(
             f"a chunk of {len(data) / MIB:.1f} MiB of JSON: at most {MAX_RESULT_BYTES // MIB} MiB is taken"
@@ -81,32 +81,32 @@ def chunk(value: Any) -> bytes:
 
 
 def outcome_of_stream(chunks: list[bytes] | None, error: str | None = None) -> Outcome:
-    """The outcome of a generator: its chunks when they are aggregated, else `[]`; what there was, when it failed."""
+    """The outcome of a generator: its chunks if they are aggregated, else `[]`. A failed one keeps its chunks."""
     if error is not None and not chunks:
         return Outcome(error=error)
     try:
-        return Outcome(_limited(b"[" + b",".join(chunks or ()) + b"]"), error)
+        return Outcome(_check_size(b"[" + b",".join(chunks or ()) + b"]"), error)
     except OutputError as too_large:
         return Outcome(error=error or str(too_large))
 
 
 def outcome_of_exception(error: BaseException, identity: WorkerIdentity) -> Outcome:
-    """The outcome of a handler that raised: the fields the platform's SDK sends, as a string of JSON.
+    """The outcome of a handler that raised: the fields that the platform's SDK sends, as a string of JSON.
 
-    What the caller did wrong (InputError) and what cannot be sent (OutputError) is said in plain words instead.
+    InputError (the caller's fault) and OutputError (a value that cannot be sent) become their plain text instead.
     """
     if isinstance(error, InputError | OutputError):
         return Outcome(error=str(error))
-    told = {
+    fields = {
         "error_type": str(type(error)),
-        "error_message": _message(error),
+        "error_message": _text_of(error),
         "error_traceback": traceback_of(error),
         "hostname": identity.hostname,
         "worker_id": identity.worker_id,
         "runpod_version": SDK_VERSION,
         "runpod_worker_version": runpod_worker.__version__,
     }
-    return Outcome(error=_encoder.encode(told).decode())
+    return Outcome(error=_encoder.encode(fields).decode())
 
 
 def traceback_of(error: BaseException) -> str:
@@ -122,26 +122,26 @@ def traceback_of(error: BaseException) -> str:
 
 
 def error_text(error: Any) -> str:
-    """An error as callers see it: a string as it is, anything else as JSON."""
-    return error if isinstance(error, str) else encoded(error, "error").decode()
+    """An error as callers see it: a string verbatim, anything else as JSON."""
+    return error if isinstance(error, str) else encode(error, "error").decode()
 
 
-def encoded(value: Any, name: str = "output") -> bytes:
-    """`value` as JSON.
+def encode(value: Any, name: str = "output") -> bytes:
+    """Encode `value` as JSON.
 
     Raises:
-        OutputError: something in it is not JSON; the message says where.
+        OutputError: something in it is not JSON; the message names the place, beginning with `name`.
     """
     try:
         return _encoder.encode(value)
     except _UNENCODABLE as error:
         with suppress(*_UNENCODABLE):
             return _encoder.encode(_with_text_keys(value))
-        raise OutputError(_explain(value, name, error)) from None
+        raise OutputError(_describe(value, name, error)) from None
 
 
 def _with_text_keys(value: Any) -> Any:
-    """The value, with keys that Python's own encoder turns into text and ours does not: None, True and False."""
+    """The value with the keys None, True and False as text: Python's own encoder accepts them, msgspec's does not."""
     if isinstance(value, dict):
         return {_text_key(key): _with_text_keys(item) for key, item in value.items()}
     return [_with_text_keys(item) for item in value] if isinstance(value, list | tuple) else value
@@ -152,13 +152,13 @@ def _text_key(key: Any) -> Any:
 
 
 def _marked(value: dict[Any, Any]) -> Outcome:
-    rest = {key: item for key, item in value.items() if key not in _MARKS}
+    output = {key: item for key, item in value.items() if key not in _MARKS}
     error, refresh = value.get("error"), bool(value.get("refresh_worker"))
     text = error_text(error) if error else None
-    return Outcome(_limited(encoded(rest)) if rest else None, text, refresh)
+    return Outcome(_check_size(encode(output)) if output else None, text, refresh)
 
 
-def _limited(data: bytes) -> bytes:
+def _check_size(data: bytes) -> bytes:
     if len(data) > MAX_RESULT_BYTES:
         raise OutputError(
             f"output is {len(data) / MIB:.1f} MiB of JSON; a job service takes at most {MAX_RESULT_BYTES // MIB} MiB: "
@@ -168,7 +168,7 @@ def _limited(data: bytes) -> bytes:
 
 
 def _number(value: Any) -> Any:
-    """numpy's and torch's single numbers as Python's; everything else stays out."""
+    """Turn single numbers of numpy and torch into Python's; refuse everything else."""
     if getattr(value, "ndim", None) == 0 and callable(getattr(value, "item", None)):
         return value.item()
     raise TypeError(type(value).__name__)
@@ -177,22 +177,22 @@ def _number(value: Any) -> Any:
 _encoder = msgspec.json.Encoder(enc_hook=_number)
 
 
-def _explain(value: Any, name: str, error: Exception) -> str:
+def _describe(value: Any, name: str, error: Exception) -> str:
     if isinstance(error, RecursionError):
         return f"{name} contains itself, or is nested too deeply for JSON"
-    path, culprit = first_unserialisable(value, name)
-    if isinstance(culprit, str):
+    path, item = first_unserialisable(value, name)
+    if isinstance(item, str):
         return f"{path} is a str that is not valid Unicode ({error}); return text, or save files with job.save"
-    kind = type(culprit)
+    kind = type(item)
     full = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-    if isinstance(culprit, dict):
-        keys = sorted({type(key).__name__ for key in culprit})
+    if isinstance(item, dict):
+        keys = sorted({type(key).__name__ for key in item})
         return f"{path} is a {full} with keys of type {', '.join(keys)}; keys of JSON objects are strings"
     return f"{path} is {'an' if full[0] in 'aeio' else 'a'} {full}; return JSON values, or save files with job.save"
 
 
 def first_unserialisable(value: Any, path: str) -> tuple[str, Any]:
-    """The innermost value that cannot be encoded, and its path."""
+    """The path and value of the innermost item that cannot be encoded."""
     for step, item in _items(value):
         try:
             _encoder.encode(item)
@@ -210,8 +210,8 @@ def _items(value: Any) -> list[tuple[str, Any]]:
     return [(f".{field}", getattr(value, field)) for field in fields]
 
 
-def _message(error: BaseException) -> str:
+def _text_of(error: BaseException) -> str:
     try:
         return str(error).encode(errors="replace").decode()
-    except Exception as broken:
-        return f"<the exception's __str__ raised {type(broken).__name__}>"
+    except Exception as failure:
+        return f"<the exception's __str__ raised {type(failure).__name__}>"

@@ -1,7 +1,7 @@
-"""Runs jobs: in the main thread, in several threads, or as tasks of one event loop.
+"""Runs attempts in slots: the main thread, several threads, or tasks of one event loop.
 
-A runner gets prepared attempts from another thread (`submit`), runs each that nobody else claimed, and sends Started
-and exactly one Done for it. `serve` blocks until `close` was called and everything submitted before is done.
+`submit` takes a prepared attempt from another thread. The runner runs each attempt that it can claim, and sends Started
+and exactly one Done for it. `serve` returns after `close`, once everything submitted before is done.
 """
 
 from __future__ import annotations
@@ -11,24 +11,26 @@ import queue
 import threading
 from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import Protocol
 
 from runpod_worker.core.errors import ChannelClosed
 from runpod_worker.log import job_id, log
 from runpod_worker.worker.executor.attempt import Attempt
 from runpod_worker.worker.executor.concurrency import Concurrency
-from runpod_worker.worker.executor.interrupt import MainThread, PoolThread
+from runpod_worker.worker.executor.interrupt import guard_here
 from runpod_worker.worker.executor.invoke import Invoker
 from runpod_worker.worker.executor.sender import MessageSender
 from runpod_worker.worker.ipc.messages import SlotsChanged, ToAgent
 
-ADJUST_EVERY_S = 1.0
-"""How often the number of slots is looked at while jobs run."""
+RESIZE_INTERVAL_S = 1.0
+"""How often the user's function is asked for the number of slots while jobs run."""
+
+OnEnded = Callable[[Attempt], None]
 
 
 class Runner(Protocol):
-    """What the executor needs of a runner."""
+    """What the job loop needs of a runner."""
 
     def submit(self, attempt: Attempt) -> None:
         """Run the attempt as soon as a slot is free. From any thread."""
@@ -37,44 +39,38 @@ class Runner(Protocol):
         """Run what is submitted, until `close`. Called in the main thread."""
 
     def close(self) -> None:
-        """Let `serve` return once what was submitted is done. From any thread."""
+        """Let `serve` return once everything submitted is done. From any thread."""
 
 
-class MainThreadRunner:
-    """One slot, in the thread that calls `serve`: the main thread, where signals can reach blocking calls."""
+class ThreadRunner:
+    """Slots that are threads. `in_main_thread`: the only slot is the thread that calls `serve`."""
 
-    def __init__(self, invoker: Invoker, sender: MessageSender, ended: Callable[[Attempt], None]) -> None:
+    def __init__(
+        self, invoker: Invoker, sender: MessageSender, on_ended: OnEnded, slots: int, *, in_main_thread: bool
+    ) -> None:
+        self._invoker = invoker
+        self._sender = sender
+        self._on_ended = on_ended
+        self._slots = slots
+        self._in_main_thread = in_main_thread
         self._inbox: queue.SimpleQueue[Attempt | None] = queue.SimpleQueue()
-        self._slot_loop = SlotLoop(invoker, sender, ended, self._inbox)
 
     def submit(self, attempt: Attempt) -> None:
         self._inbox.put(attempt)
 
     def serve(self) -> None:
-        guard = MainThread()
-        try:
-            self._slot_loop.serve(guard)
-        finally:
-            guard.close()
+        if not self._in_main_thread:
+            self._serve_in_threads()
+            return
+        self._serve_slot()
 
     def close(self) -> None:
-        self._inbox.put(None)
+        for _ in range(self._slots):
+            self._inbox.put(None)
 
-
-class PoolRunner:
-    """Several slots, each a thread."""
-
-    def __init__(self, invoker: Invoker, sender: MessageSender, ended: Callable[[Attempt], None], slots: int) -> None:
-        self._inbox: queue.SimpleQueue[Attempt | None] = queue.SimpleQueue()
-        self._slot_loop = SlotLoop(invoker, sender, ended, self._inbox)
-        self._slots = slots
-
-    def submit(self, attempt: Attempt) -> None:
-        self._inbox.put(attempt)
-
-    def serve(self) -> None:
+    def _serve_in_threads(self) -> None:
         threads = [
-            threading.Thread(target=self._serve, name=f"runpod-worker-slot-{slot}", daemon=True)
+            threading.Thread(target=self._serve_in_thread, name=f"runpod-worker-slot-{slot}", daemon=True)
             for slot in range(self._slots)
         ]
         for thread in threads:
@@ -82,45 +78,24 @@ class PoolRunner:
         for thread in threads:
             thread.join()
 
-    def close(self) -> None:
-        for _ in range(self._slots):
-            self._inbox.put(None)
+    def _serve_in_thread(self) -> None:
+        with suppress(ChannelClosed):  # the thread that reads the channel closes this runner
+            self._serve_slot()
 
-    def _serve(self) -> None:
-        try:
-            self._slot_loop.serve(PoolThread())
-        except ChannelClosed:  # whoever reads the channel closes this runner
-            return
-
-
-class SlotLoop:
-    """One job after the other."""
-
-    def __init__(
-        self,
-        invoker: Invoker,
-        sender: MessageSender,
-        ended: Callable[[Attempt], None],
-        inbox: queue.SimpleQueue[Attempt | None],
-    ) -> None:
-        self._invoker = invoker
-        self._sender = sender
-        self._on_ended = ended
-        self._inbox = inbox
-
-    def serve(self, guard: MainThread | PoolThread) -> None:
-        """Run jobs until the inbox says None."""
+    def _serve_slot(self) -> None:
+        """Run one job after the other in this thread, until the inbox yields None."""
         unsent: list[ToAgent] = []
-        while (attempt := self._next(unsent)) is not None:
-            unsent.append(self._invoker.start(attempt))
-            self._send(unsent)
-            token = job_id.set(attempt.id)
-            unsent.append(self._invoker.run(attempt, guard))
-            job_id.reset(token)
-            self._on_ended(attempt)
+        with closing(guard_here()) as guard:
+            while (attempt := self._next(unsent)) is not None:
+                unsent.append(self._invoker.start(attempt))
+                self._send(unsent)
+                token = job_id.set(attempt.id)
+                unsent.append(self._invoker.run(attempt, guard))
+                job_id.reset(token)
+                self._on_ended(attempt)
 
     def _next(self, unsent: list[ToAgent]) -> Attempt | None:
-        """The next job nobody else claimed. The last Done is sent first, unless that job is there already."""
+        """The next attempt that this slot can claim. Sends the last Done first, unless an attempt is there already."""
         while True:
             try:
                 attempt = self._inbox.get_nowait()
@@ -139,35 +114,35 @@ class SlotLoop:
 
 
 class LoopRunner:
-    """Several slots, each a task of the event loop that `aio` owns."""
+    """Slots that are tasks of the event loop that `aio` owns."""
 
     def __init__(
         self,
         invoker: Invoker,
         sender: MessageSender,
-        ended: Callable[[Attempt], None],
+        on_ended: OnEnded,
         concurrency: Concurrency,
         aio: asyncio.Runner,
     ) -> None:
         self._invoker = invoker
         self._sender = sender
-        self._on_ended = ended
+        self._on_ended = on_ended
         self._concurrency = concurrency
         self._free = concurrency.slots
         self._resize_timer: asyncio.TimerHandle | None = None
         self._aio = aio
         self._loop = aio.get_loop()
         self._inbox: deque[Attempt] = deque()
-        self._pumping = False
+        self._wake_scheduled = False
         self._tasks: set[asyncio.Task[None]] = set()
-        self._out: list[ToAgent] = []
+        self._unsent: list[ToAgent] = []
         self._closing = asyncio.Event()
 
     def submit(self, attempt: Attempt) -> None:
         self._inbox.append(attempt)
-        if not self._pumping:
-            self._pumping = True
-            self._loop.call_soon_threadsafe(self._pump)
+        if not self._wake_scheduled:
+            self._wake_scheduled = True
+            self._loop.call_soon_threadsafe(self._start_jobs)
 
     def serve(self) -> None:
         self._aio.run(self._serve())
@@ -178,16 +153,17 @@ class LoopRunner:
 
     async def _serve(self) -> None:
         await self._closing.wait()
-        self._pump()
+        self._start_jobs()
         while self._tasks:
             await asyncio.wait(self._tasks)
         if self._resize_timer is not None:
             self._resize_timer.cancel()
         self._flush()
 
-    def _pump(self) -> None:
-        self._pumping = False  # before the inbox is looked at: what comes later pumps again
-        self._adjust()
+    def _start_jobs(self) -> None:
+        """Start what is submitted in the free slots."""
+        self._wake_scheduled = False  # before the inbox is read, so that an attempt that comes later schedules again
+        self._resize()
         while self._free > 0 and self._inbox:
             attempt = self._inbox.popleft()
             if attempt.claim():
@@ -202,10 +178,10 @@ class LoopRunner:
         self._send(await self._invoker.run_on_loop(attempt))
         self._on_ended(attempt)
         self._free += 1
-        self._pump()
+        self._start_jobs()
 
-    def _adjust(self) -> None:
-        """Ask how many slots there are to be, now and again while jobs run."""
+    def _resize(self) -> None:
+        """Ask the user's function for the number of slots, now and every second while jobs run."""
         if self._concurrency.fixed:
             return
         before, slots = self._concurrency.slots, self._concurrency.adjust()
@@ -213,21 +189,21 @@ class LoopRunner:
             self._free += slots - before
             self._send(SlotsChanged(slots))
         if self._resize_timer is None:
-            self._resize_timer = self._loop.call_later(ADJUST_EVERY_S, self._on_resize_timer)
+            self._resize_timer = self._loop.call_later(RESIZE_INTERVAL_S, self._on_resize_timer)
 
     def _on_resize_timer(self) -> None:
         self._resize_timer = None
         if self._tasks:
-            self._pump()
+            self._start_jobs()
 
     def _send(self, message: ToAgent) -> None:
-        """Send the message with all others of this turn of the loop."""
-        if not self._out:
+        """Send the message together with all others of this turn of the loop."""
+        if not self._unsent:
             self._loop.call_soon(self._flush)
-        self._out.append(message)
+        self._unsent.append(message)
 
     def _flush(self) -> None:
-        messages, self._out = self._out, []
+        messages, self._unsent = self._unsent, []
         try:
             self._sender.send(*messages)
         except ChannelClosed:
@@ -236,16 +212,10 @@ class LoopRunner:
 
 
 def runner_for(
-    invoker: Invoker,
-    sender: MessageSender,
-    ended: Callable[[Attempt], None],
-    concurrency: Concurrency,
-    aio: asyncio.Runner,
+    invoker: Invoker, sender: MessageSender, on_ended: OnEnded, concurrency: Concurrency, aio: asyncio.Runner
 ) -> Runner:
     """The runner that suits the handler's kind and the number of slots."""
     if invoker.handler.kind.on_loop:
-        return LoopRunner(invoker, sender, ended, concurrency, aio)
-    slots = concurrency.slots
-    if slots == 1 and threading.current_thread() is threading.main_thread():
-        return MainThreadRunner(invoker, sender, ended)
-    return PoolRunner(invoker, sender, ended, slots)
+        return LoopRunner(invoker, sender, on_ended, concurrency, aio)
+    in_main_thread = concurrency.slots == 1 and threading.current_thread() is threading.main_thread()
+    return ThreadRunner(invoker, sender, on_ended, concurrency.slots, in_main_thread=in_main_thread)

@@ -92,7 +92,7 @@ def test_an_output_over_the_limit_fails_and_says_what_to_do():
 
 def test_a_chunk_over_the_limit_is_refused():
     with pytest.raises(OutputError, match=r"a chunk of 20\.0 MiB"):
-        results.chunk("x" * MAX_RESULT_BYTES)
+        results.encode_chunk("x" * MAX_RESULT_BYTES)
 
 
 def test_numbers_of_numpy_are_numbers():
@@ -109,14 +109,14 @@ def test_an_exception_becomes_json_with_the_fields_of_the_sdk():
     try:
         int("bøøm")
     except ValueError as error:
-        told = json.loads(results.outcome_of_exception(error, IDENTITY).error)
+        fields = json.loads(results.outcome_of_exception(error, IDENTITY).error)
 
-    assert told["error_type"] == "<class 'ValueError'>"
-    assert told["error_message"].endswith("bøøm'")
-    assert told["error_traceback"].startswith("Traceback (most recent call last):\n  File")
-    assert told["error_traceback"].endswith(told["error_message"] + "\n")
-    assert (told["hostname"], told["worker_id"]) == ("host", "worker-1")
-    assert (told["runpod_version"], told["runpod_worker_version"]) == ("1.12.0", runpod_worker.__version__)
+    assert fields["error_type"] == "<class 'ValueError'>"
+    assert fields["error_message"].endswith("bøøm'")
+    assert fields["error_traceback"].startswith("Traceback (most recent call last):\n  File")
+    assert fields["error_traceback"].endswith(fields["error_message"] + "\n")
+    assert (fields["hostname"], fields["worker_id"]) == ("host", "worker-1")
+    assert (fields["runpod_version"], fields["runpod_worker_version"]) == ("1.12.0", runpod_worker.__version__)
 
 
 def test_what_the_caller_did_wrong_is_said_in_plain_words():
@@ -128,9 +128,9 @@ def test_an_exception_that_cannot_be_shown_still_makes_an_error():
         def __str__(self):
             raise RuntimeError
 
-    told = json.loads(results.outcome_of_exception(Broken(), IDENTITY).error)
+    fields = json.loads(results.outcome_of_exception(Broken(), IDENTITY).error)
 
-    assert "__str__ raised RuntimeError" in told["error_message"]
+    assert "__str__ raised RuntimeError" in fields["error_message"]
     assert json.loads(results.outcome_of_exception(ValueError("\ud800"), IDENTITY).error)["error_message"] == "?"
 
 
@@ -161,7 +161,7 @@ JSON = st.recursive(
 
 @given(JSON)
 def test_json_values_come_out_as_they_went_in(value):
-    assert json.loads(results.encoded(value)) == value
+    assert json.loads(results.encode(value)) == value
 
 
 @given(st.recursive(st.builds(object) | st.integers() | st.text(), lambda inner: st.lists(inner) | st.tuples(inner)))

@@ -17,7 +17,8 @@ STOPPABLE = {
         def handler(job):
             job.progress(1)
             while "stop" in job["input"]:
-                time.sleep(0.01)
+                time.sleep(0.001)
+                job.metric("turns", 1)
     """,
     "coroutine": """
         async def handler(job):
@@ -162,7 +163,7 @@ def test_only_the_stopped_one_of_two_jobs_ends(start):
         @worker.handler(concurrency=2)
         def handler(job):
             job.progress(1)
-            while job["id"] != "job-c":
+            while job["id"] != "job-c" and not job.cancelled:
                 time.sleep(0.001)
     """)
     executor.ready()
@@ -177,6 +178,92 @@ def test_only_the_stopped_one_of_two_jobs_ends(start):
     executor.run("c")
     executor.until(Done, "c")
     assert not any(isinstance(message, Done) and message.key == "b" for message in executor.seen)
+
+
+@pytest.mark.parametrize("call", ["job.progress(1)", "job.metric('n', 1)", "job.save(b'x', 'x.bin')"])
+def test_in_one_thread_of_several_a_stop_comes_with_the_next_call_of_the_job_and_only_once(start, call):
+    executor = start(f"""
+        seen = []
+        @worker.handler(concurrency=2)
+        def handler(job):
+            try:
+                job.progress(1)
+                while True:
+                    time.sleep(0.001)
+                    {call}
+            except JobStopped as stop:
+                job.progress("cleaning up")
+                seen.append(str(stop))
+                raise
+    """)
+    executor.ready()
+    executor.run()
+    executor.until(Progress)
+
+    executor.send(Stop(key="a", reason="cancelled"))
+
+    assert executor.until(Done, "a").stopped
+    assert executor.names["seen"] == ["cancelled"]
+
+
+def test_a_generator_in_one_thread_of_several_stops_between_two_chunks(start):
+    executor = start("""
+        seen = []
+        @worker.handler(concurrency=2)
+        def handler(job):
+            try:
+                while True:
+                    yield 1
+            finally:
+                seen.append(str(sys.exc_info()[0]))
+    """)
+    executor.ready()
+    executor.run()
+    executor.until(Chunks)
+
+    executor.send(Stop(key="a", reason="cancelled"))
+
+    assert executor.until(Done, "a").stopped
+    assert "JobStopped" in executor.names["seen"][0]
+
+
+def test_one_thread_of_several_is_not_interrupted_and_its_late_output_is_dropped(start):
+    executor = start("""
+        release = threading.Event()
+        @worker.handler(concurrency=2)
+        def handler(job):
+            job.progress(1)
+            release.wait()
+            return [job.cancelled]
+    """)
+    executor.ready()
+    executor.run()
+    executor.until(Progress)
+
+    executor.send(Stop(key="a", reason="cancelled"))
+    executor.names["release"].set()
+    done = executor.until(Done, "a")
+
+    assert done.stopped
+    assert done.output is None
+
+
+def test_a_stop_breaks_out_of_a_function_that_answers_openai_clients(start):
+    executor = start("""
+        from runpod_worker import openai
+        @worker.handler
+        @openai.chat(models=["m"])
+        def handler(request):
+            request.job.progress(1)
+            time.sleep(60)
+    """)
+    executor.ready()
+    executor.run(value={"messages": [{"role": "user", "content": "hi"}]})
+    executor.until(Progress)
+
+    executor.send(Stop(key="a", reason="cancelled"))
+
+    assert executor.until(Done, "a").stopped
 
 
 def test_stops_that_race_the_end_of_jobs_hit_no_other_job(start):

@@ -80,3 +80,5 @@ def test_without_a_size_nothing_waits():
     window.add(100 * MAX_WINDOW)
 
     window.wait()
+
+    assert window.is_open

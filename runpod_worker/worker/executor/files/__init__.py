@@ -1,7 +1,8 @@
 """The files of jobs.
 
-outputs               what `job.save` keeps
-inputs, jobfiles      downloads of `File` inputs and `job.fetch`
-sources               what a job may name
-scratch               the folders
+outputs    what `job.save` keeps
+inputs     downloads for all jobs: `File` inputs and `job.fetch`
+jobfiles   the files that one job names
+sources    how a caller names a file
+scratch    the folder they are in
 """

@@ -2,168 +2,157 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import CancelledError, Future, wait
 from pathlib import Path
 from typing import Protocol
 
 from runpod_worker.core.errors import DownloadFailed, DownloadRefused, InputError
-from runpod_worker.net.cancel import Line
 from runpod_worker.worker.executor.files import sources
 
-ENDED = "the job has ended"
+JOB_ENDED = "the job has ended"
 
 
-class Fetch:
-    """One file on its way. When it has ended, `error` is why it did not come."""
+class Download:
+    """One file, and its download once that has begun."""
 
-    def __init__(self, source: str, path: Path, most_bytes: int) -> None:
+    def __init__(self, source: str, path: Path, max_bytes: int) -> None:
         self.source = source
         self.path = path
-        self.most_bytes = most_bytes
-        self.line = Line()
-        self.ended = threading.Event()
-        self.error: Exception | None = None
+        self.max_bytes = max_bytes
+        self.future: Future[None] | None = None
+        self.task: asyncio.Task[None] | None = None
+        """Still writes for a moment after `future` was cancelled."""
 
-    def end(self, reason: str) -> None:
-        """Wait for it no longer."""
-        self.line.cut(reason)
-        self.error = self.error or DownloadFailed(reason)
-        self.ended.set()
+    @property
+    def ended(self) -> bool:
+        """Whether the file has arrived, or never will."""
+        return self.future is not None and self.future.done()
 
-    def complaint(self, place: str = "") -> Exception | None:
-        """What to raise for it: the caller's fault in plain words, ours as it is."""
-        error = self.error
-        if isinstance(error, DownloadRefused | DownloadFailed):
-            return InputError(f"{place}{sources.shown(self.source)}: {error}")
-        if isinstance(error, ValueError):
-            return InputError(f"{place}{error}")
-        return error
+    def error(self) -> BaseException | None:
+        """Why the download failed; None if it succeeded or has not ended."""
+        if self.future is None or not self.future.done():
+            return None
+        try:
+            return self.future.exception()
+        except CancelledError as error:
+            return error
 
 
-class Home(Protocol):
-    """Where the files of all jobs come from and go to."""
+class DownloadStarter(Protocol):
+    """What a job needs of the downloads of all jobs."""
 
-    most_bytes: int
+    max_bytes: int
 
-    def folder(self) -> Path:
+    def new_folder(self) -> Path:
         """A path for a new folder."""
 
-    def get(self, fetch: Fetch) -> None:
-        """Write the file. Raises what goes wrong."""
+    def start(self, download: Download, *, queued: bool) -> Future[None]:
+        """Begin the download: at once, or when few enough other queued ones run."""
 
-    def ahead(self, work: Callable[[], None]) -> None:
-        """Do it in another thread, in its turn."""
-
-    def at_once(self, work: Callable[[], None]) -> None:
-        """Do it in another thread."""
-
-    def remove(self, folder: Path) -> None:
-        """The folder is not needed any more."""
+    def remove(self, folder: Path, downloads: Sequence[Download]) -> None:
+        """Remove the folder in the background, once nothing writes into it."""
 
 
 class JobFiles:
-    """Every file is downloaded once, however often it is named. May be used from any thread."""
+    """Downloads each file once, however often the job names it. Any thread may use it."""
 
-    def __init__(self, home: Home) -> None:
-        self._home = home
+    def __init__(self, starter: DownloadStarter) -> None:
+        self._starter = starter
         self._lock = threading.Lock()
         self._folder: Path | None = None
-        self._downloads: dict[str, Fetch] = {}
-        self._then: Callable[[], None] | None = None
-        self._busy = 0
-        self._ended: str | None = None
+        self._numbers = itertools.count()
+        self._downloads: dict[str, Download] = {}
+        self._on_settled: Callable[[], None] | None = None
+        self._stop_reason: str | None = None
 
     def path(self, source: str) -> Path:
-        """Where the file will be when `start`ed downloads have ended."""
+        """Where the file will be once `start` has downloaded it."""
         with self._lock:
-            return self._known(source, self._home.most_bytes).path
+            return self._find_or_add(source, self._starter.max_bytes).path
 
-    def start(self, then: Callable[[], None]) -> None:
-        """Download what is named so far; call `then` once, when all is there or nothing more is to be expected."""
-        self._then = then
-        for fetch in list(self._downloads.values()):
-            self._home.ahead(lambda fetch=fetch: self._get(fetch))  # type: ignore[misc]
+    def start(self, on_settled: Callable[[], None]) -> None:
+        """Begin all downloads; call `on_settled` once, when all files have arrived or one has failed."""
+        self._on_settled = on_settled
+        for download in list(self._downloads.values()):
+            with self._lock:
+                if self._stop_reason is None:
+                    download.future = self._starter.start(download, queued=True)
+            if download.future is not None:
+                download.future.add_done_callback(lambda _: self._on_download_ended())
 
-    def complaint(self, place: Callable[[str], str]) -> Exception | None:
-        """What to raise when a file did not come; `place` tells by its source which field named it."""
-        for fetch in list(self._downloads.values()):
-            if fetch.error is not None:
-                return fetch.complaint(place(fetch.source) + ": ")
+    def input_error(self, field_of: Callable[[str], str]) -> Exception | None:
+        """What to raise if a download failed; `field_of` returns the input field that names a source."""
+        for download in list(self._downloads.values()):
+            if error := self._error(download, f"{field_of(download.source)}: "):
+                return error
         return None
 
     def fetch(self, source: str, limit: int | None) -> Path:
-        """The file, when it is there. Raises what went wrong."""
-        most_bytes = self._home.most_bytes if limit is None else min(limit, self._home.most_bytes)
+        """Download the file, wait for it, and return its path. Raises what went wrong."""
+        max_bytes = self._starter.max_bytes if limit is None else min(limit, self._starter.max_bytes)
         with self._lock:
-            known = self._downloads.get(source)
-            fetch = self._known(source, most_bytes)
-        if fetch is not known:
-            self._home.at_once(lambda: self._get(fetch))
-        fetch.ended.wait()
-        if complaint := fetch.complaint():
-            raise complaint
-        if (size := fetch.path.stat().st_size) > most_bytes:
-            raise InputError(f"{sources.shown(source)}: expected at most {most_bytes} bytes, got {size}")
-        return fetch.path
+            download = self._find_or_add(source, max_bytes)
+            if download.future is None:
+                download.future = self._starter.start(download, queued=False)
+        wait([download.future])
+        if error := self._error(download):
+            raise error
+        if (size := download.path.stat().st_size) > max_bytes:
+            raise InputError(f"{sources.describe(source)}: expected at most {max_bytes} bytes, got {size}")
+        return download.path
 
     def stop(self, reason: str) -> None:
-        """Nobody may wait for these files any longer."""
+        """End every download and every wait for one."""
         with self._lock:
-            self._ended = self._ended or reason
-            downloads = [fetch for fetch in self._downloads.values() if not fetch.ended.is_set()]
-        for fetch in downloads:
-            fetch.end(reason)
-        self._call_then()
+            self._stop_reason = self._stop_reason or reason
+            downloads = list(self._downloads.values())
+        for download in downloads:
+            if download.future is not None:
+                download.future.cancel()
+        self._settle()
 
     def close(self) -> None:
-        """The job has ended: its files are removed, when the last download has noticed."""
-        self.stop(ENDED)
-        with self._lock:
-            idle = not self._busy and self._folder is not None
-        if idle:
-            self._remove()
-
-    def _known(self, source: str, most_bytes: int) -> Fetch:
-        """The download of this source: the one there is, or, had that failed, a new one."""
-        fetch = self._downloads.get(source)
-        if fetch is not None and fetch.error is None:
-            return fetch
-        if self._ended is not None:
-            raise DownloadFailed(self._ended)
-        self._folder = self._folder or self._home.folder()
-        path = self._folder / str(len(self._downloads)) / sources.name_of(source)
-        fetch = self._downloads[source] = Fetch(source, path, most_bytes)
-        return fetch
-
-    def _get(self, fetch: Fetch) -> None:
-        with self._lock:
-            if fetch.ended.is_set():
-                return
-            self._busy += 1
-        try:
-            fetch.path.parent.mkdir(parents=True, mode=0o700, exist_ok=True)
-            self._home.get(fetch)
-        except Exception as error:  # told to whoever needs the file
-            fetch.error = error
-        fetch.ended.set()
-        with self._lock:
-            self._busy -= 1
-            last = not self._busy and self._ended == ENDED
-            more = fetch.error is None and any(not one.ended.is_set() for one in self._downloads.values())
-        if last:
-            self._remove()
-        elif not more:
-            self._call_then()
-
-    def _call_then(self) -> None:
-        with self._lock:
-            then, self._then = self._then, None
-        if then is not None:
-            then()
-
-    def _remove(self) -> None:
+        """End every download and remove the files."""
+        self.stop(JOB_ENDED)
         with self._lock:
             folder, self._folder = self._folder, None
         if folder is not None:
-            self._home.remove(folder)
+            self._starter.remove(folder, list(self._downloads.values()))
+
+    def _find_or_add(self, source: str, max_bytes: int) -> Download:
+        """The download of this source; a new one if there is none or it failed."""
+        download = self._downloads.get(source)
+        if download is not None and download.error() is None:
+            return download
+        if self._stop_reason is not None:
+            raise InputError(f"{sources.describe(source)}: {self._stop_reason}")
+        self._folder = self._folder or self._starter.new_folder()
+        path = self._folder / str(next(self._numbers)) / sources.file_name(source)
+        download = self._downloads[source] = Download(source, path, max_bytes)
+        return download
+
+    def _error(self, download: Download, field: str = "") -> Exception | None:
+        """What to raise for a failed download: InputError if the caller can correct it, else the error itself."""
+        error = download.error()
+        if isinstance(error, CancelledError):
+            error = DownloadFailed(self._stop_reason or JOB_ENDED)
+        if isinstance(error, DownloadRefused | DownloadFailed):
+            return InputError(f"{field}{sources.describe(download.source)}: {error}")
+        if isinstance(error, ValueError):
+            return InputError(f"{field}{error}")
+        return error if isinstance(error, Exception) else None
+
+    def _on_download_ended(self) -> None:
+        downloads = list(self._downloads.values())
+        if all(download.ended for download in downloads) or any(download.error() for download in downloads):
+            self._settle()
+
+    def _settle(self) -> None:
+        with self._lock:
+            on_settled, self._on_settled = self._on_settled, None
+        if on_settled is not None:
+            on_settled()

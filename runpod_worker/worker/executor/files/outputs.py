@@ -51,13 +51,13 @@ class SavedFiles:
         """Send the file soon and return its URL."""
         name, content_type = _checked_name(name)
         read = _reader(content, name)
-        store = attempt.run.files_url
+        store = attempt.files_url
         if store is None:
             return f"data:{content_type};base64,{base64.b64encode(read()).decode()}"
         token = secrets.token_urlsafe(TOKEN_BYTES)
         pending = _Pending(attempt.key, attempt.window, token, name, content_type, read)
         with self._lock:
-            attempt.files += 1
+            attempt.saved_files += 1
             self._start()
         if self._free.acquire(blocking=False):
             self._inbox.put(pending)

@@ -1,7 +1,7 @@
-"""A folder for files that nobody needs after the process that made them.
+"""A folder for files that end with the process that made them.
 
-It is removed when the process ends. One that was killed cannot do that: its folder is found by the next process, which
-sees that nobody holds its lock any more.
+The process removes its folder when it exits. A killed process cannot: the next process finds a folder whose lock is
+free, and removes it.
 """
 
 from __future__ import annotations
@@ -18,46 +18,46 @@ from pathlib import Path
 from runpod_worker.log import log
 from runpod_worker.system import lock_folder
 
-MADE = "runpod-worker-making-"
+MAKING_PREFIX = "runpod-worker-making-"
 PREFIX = "runpod-worker-files-"
 
 
 class Scratch:
-    """This process's folder; made when it is first needed."""
+    """The folder of this process, made when it is first needed."""
 
     def __init__(self) -> None:
         self._root: Path | None = None
-        self._held: int | None = None
+        self._lock_fd: int | None = None
         self._lock = threading.Lock()
         self._numbers = itertools.count()
         self._pid = os.getpid()
 
-    def folder(self) -> Path:
-        """A path for a new folder; it is not made yet."""
+    def new_folder(self) -> Path:
+        """A path for a new folder, which the caller makes."""
         with self._lock:
             if self._root is None:
-                self._root, self._held = _new_root()
+                self._root, self._lock_fd = _make_root()
                 atexit.register(self.close)
             return self._root / str(next(self._numbers))
 
     def close(self) -> None:
         """Remove everything."""
         with self._lock:
-            if self._root is None or os.getpid() != self._pid:  # a fork has no say in this
+            if self._root is None or os.getpid() != self._pid:  # a forked child removes nothing
                 return
             atexit.unregister(self.close)
             remove(self._root)
-            if self._held is not None:
-                os.close(self._held)
+            if self._lock_fd is not None:
+                os.close(self._lock_fd)
             self._root = None
 
 
 def remove(folder: Path) -> None:
-    """Remove a folder with everything in it, if it is there. Others may be removing parts of it."""
+    """Remove a folder with everything in it, if it exists. Other threads may remove parts of it at the same time."""
     while folder.exists():
         try:
             shutil.rmtree(folder)
-        except FileNotFoundError:  # somebody else was faster with a part of it
+        except FileNotFoundError:  # another thread removed a part first
             continue
         except OSError as error:
             log.warning("files.not_removed", extra={"folder": str(folder), "error": str(error)})
@@ -67,20 +67,19 @@ def remove(folder: Path) -> None:
 def sweep() -> None:
     """Remove the folders of processes that are gone."""
     for root in Path(tempfile.gettempdir()).glob(PREFIX + "*"):
-        with suppress(OSError):  # somebody else's, or gone by now
-            handle = lock_folder(root)
-            if handle is None:
+        with suppress(OSError):  # its process lives, it belongs to another user, or it is gone by now
+            fd = lock_folder(root)
+            if fd is None:
                 return
             try:
-                if os.fstat(handle).st_uid == os.getuid():
+                if os.fstat(fd).st_uid == os.getuid():
                     remove(root)
             finally:
-                os.close(handle)
+                os.close(fd)
 
 
-def _new_root() -> tuple[Path, int | None]:
-    """A folder of ours, and the descriptor that holds its lock; it gets the name that is swept when it has the lock."""
-    made = Path(tempfile.mkdtemp(prefix=MADE))
-    held = lock_folder(made)
-    root = made.with_name(PREFIX + made.name.removeprefix(MADE))
-    return made.rename(root), held
+def _make_root() -> tuple[Path, int | None]:
+    """A new folder, and the descriptor that holds its lock. It gets the name that is swept only once it is locked."""
+    made = Path(tempfile.mkdtemp(prefix=MAKING_PREFIX))
+    fd = lock_folder(made)
+    return made.rename(made.with_name(PREFIX + made.name.removeprefix(MAKING_PREFIX))), fd

@@ -1,4 +1,4 @@
-"""How a caller names a file: a URL, a data URL, or the bytes themselves in base64. Nothing here does any I/O."""
+"""How a caller names a file: by a URL, a data URL, or as base64. Nothing here does any I/O."""
 
 from __future__ import annotations
 
@@ -9,63 +9,64 @@ import re
 from pathlib import PurePosixPath
 from urllib.parse import unquote, unquote_to_bytes, urlsplit
 
-WANTED = "a URL, a data URL or base64"
+EXPECTED = "a URL, a data URL or base64"
 
-PLAIN_NAME = "file"
-LONGEST_BYTES = 200
+DEFAULT_NAME = "file"
+MAX_STEM_BYTES = 200
+"""A longer file name is cut."""
 
-_OTHER = re.compile(r"[^\w.,+=@ ()-]")
+_UNSAFE = re.compile(r"[^\w.,+=@ ()-]")
 _URL = re.compile(r"https?://", re.IGNORECASE)
-_DATA = re.compile(r"data:(?P<kind>[^;,]*)(?P<more>(;[^,]*)?),", re.IGNORECASE)
+_DATA = re.compile(r"data:(?P<kind>[^;,]*)(?P<options>(;[^,]*)?),", re.IGNORECASE)
 
 
 def is_url(source: str) -> bool:
-    """Whether it has to be downloaded."""
+    """Whether the file has to be downloaded."""
     return _URL.match(source) is not None
 
 
-def name_of(source: str) -> str:
-    """A name for the file, with the suffix that the URL or the data URL's type gives it."""
-    if found := _DATA.match(source):
-        return PLAIN_NAME + (mimetypes.guess_extension(found["kind"].lower()) or "")
+def file_name(source: str) -> str:
+    """A safe name for the file, with the suffix of the URL or of the data URL's type."""
+    if match := _DATA.match(source):
+        return DEFAULT_NAME + (mimetypes.guess_extension(match["kind"].lower()) or "")
     if not is_url(source):
-        return PLAIN_NAME
+        return DEFAULT_NAME
     try:
         last = PurePosixPath(unquote(urlsplit(source).path)).name
-    except ValueError:  # it cannot be downloaded either, which is told then
-        return PLAIN_NAME
-    path = PurePosixPath(_OTHER.sub("_", last).lstrip("."))
-    stem = path.stem.encode(errors="ignore")[:LONGEST_BYTES].decode(errors="ignore")
-    return (stem or PLAIN_NAME) + path.suffix[:12]
+    except ValueError:  # the download will fail and say why
+        return DEFAULT_NAME
+    path = PurePosixPath(_UNSAFE.sub("_", last).lstrip("."))
+    stem = path.stem.encode(errors="ignore")[:MAX_STEM_BYTES].decode(errors="ignore")
+    return (stem or DEFAULT_NAME) + path.suffix[:12]
 
 
-def shown(source: str) -> str:
-    """The file in words that may be logged: a URL without what may be a secret in it."""
-    if found := _DATA.match(source):
-        return f"a data URL ({found['kind'] or 'text/plain'})"
+def describe(source: str) -> str:
+    """The source in words that may be logged: a URL without the parts that may hold secrets."""
+    if match := _DATA.match(source):
+        return f"a data URL ({match['kind'] or 'text/plain'})"
     if not is_url(source):
         return "base64"
     bare = re.split(r"[?#]", source, maxsplit=1)[0]
     return re.sub(r"//[^/]*@", "//", bare)
 
 
-def content(source: str) -> bytes:
+def decode(source: str) -> bytes:
     """The bytes of a data URL or of base64.
 
     Raises:
-        ValueError: it is neither.
+        ValueError: the source is neither.
     """
-    found = _DATA.match(source)
-    if found is None:
-        return _decoded(source)
-    data = source[found.end() :]
-    if found["more"].lower().endswith(";base64"):
-        return _decoded(unquote(data) if "%" in data else data)
+    match = _DATA.match(source)
+    if match is None:
+        return _decode_base64(source)
+    data = source[match.end() :]
+    if match["options"].lower().endswith(";base64"):
+        return _decode_base64(unquote(data) if "%" in data else data)
     return unquote_to_bytes(data)
 
 
-def _decoded(text: str) -> bytes:
+def _decode_base64(text: str) -> bytes:
     try:
         return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
-        raise ValueError(f"expected {WANTED}, got other text") from None
+        raise ValueError(f"expected {EXPECTED}, got other text") from None

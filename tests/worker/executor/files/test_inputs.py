@@ -371,12 +371,12 @@ async def test_a_stop_ends_a_fetch_of_a_running_handler(start, file_server, hand
 
 
 async def test_a_handlers_timeout_ends_its_fetch(start, file_server):
-    executor = await start("@worker.handler(timeout=0.2)\ndef handler(job): return job.fetch(job['input']).name")
+    executor = await start("@worker.handler(timeout=1)\ndef handler(job): return job.fetch(job['input']).name")
     slow = file_server.slow("/a")
 
     done = await executor.done("a", file_server.url("/a"))
 
-    assert "the handler's timeout of 0.2 s exceeded" in done.error
+    assert "the handler's timeout of 1 s exceeded" in done.error
     assert await happened(slow.left)
     await executor.end()
 

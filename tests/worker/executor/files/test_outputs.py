@@ -72,7 +72,7 @@ def test_bytes_paths_pictures_and_anything_with_save_can_be_saved(sent, files, t
     assert len({frame.token for frame in sent.frames}) == 5
     for url, frame in zip(urls, sent.frames, strict=True):
         assert url == f"http://s/v2/e/files/job%2F1/{frame.token}/{frame.name}"
-    assert attempt.files == 5
+    assert attempt.saved_files == 5
 
 
 def test_the_handler_does_not_wait_for_encoding_until_too_much_waits(sent, files):

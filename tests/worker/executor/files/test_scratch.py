@@ -17,7 +17,7 @@ def temporary(tmp_path, monkeypatch):
 
 def test_folders_are_private_and_go_with_the_process(temporary):
     scratch = Scratch()
-    one, two = scratch.folder(), scratch.folder()
+    one, two = scratch.new_folder(), scratch.new_folder()
     one.mkdir()
     (one / "file").write_text("x")
 
@@ -28,9 +28,8 @@ def test_folders_are_private_and_go_with_the_process(temporary):
 
 
 def test_a_process_that_forgets_to_close_leaves_nothing(temporary):
-    code = (
-        "from runpod_worker.worker.executor.files.scratch import Scratch; scratch = Scratch(); scratch.folder().mkdir()"
-    )
+    module = "runpod_worker.worker.executor.files.scratch"
+    code = f"from {module} import Scratch\nscratch = Scratch()\nscratch.new_folder().mkdir()"
     subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "TMPDIR": str(temporary)})
 
     assert list(temporary.iterdir()) == []
@@ -38,7 +37,7 @@ def test_a_process_that_forgets_to_close_leaves_nothing(temporary):
 
 def test_a_sweep_leaves_what_is_in_use_and_what_is_not_ours(temporary):
     scratch = Scratch()
-    scratch.folder().mkdir()
+    scratch.new_folder().mkdir()
     (temporary / f"{PREFIX}left" / "0").mkdir(parents=True)
     (temporary / "elsewhere").mkdir()
     (temporary / f"{PREFIX}link").symlink_to(temporary / "elsewhere")

@@ -20,11 +20,11 @@ from runpod_worker.worker.executor.files import sources
     ],
 )
 def test_the_name_is_the_one_the_url_ends_with(source, name):
-    assert sources.name_of(source) == name
+    assert sources.file_name(source) == name
 
 
 def test_long_names_keep_their_suffix_and_fit():
-    name = sources.name_of("https://host/" + "ü" * 500 + ".jpeg")
+    name = sources.file_name("https://host/" + "ü" * 500 + ".jpeg")
 
     assert name.endswith("ü.jpeg")
     assert len(name.encode()) <= 255
@@ -40,7 +40,7 @@ def test_long_names_keep_their_suffix_and_fit():
     ],
 )
 def test_what_is_shown_holds_no_secret(source, shown):
-    assert sources.shown(source) == shown
+    assert sources.describe(source) == shown
 
 
 @pytest.mark.parametrize(
@@ -53,10 +53,10 @@ def test_what_is_shown_holds_no_secret(source, shown):
     ],
 )
 def test_data_urls_and_base64_are_decoded(source, content):
-    assert sources.content(source) == content
+    assert sources.decode(source) == content
 
 
 @pytest.mark.parametrize("source", ["la la la!", "ftp://host/a", "data:;base64,?", "ü"])
 def test_other_text_is_refused(source):
     with pytest.raises(ValueError, match="expected a URL, a data URL or base64, got other text"):
-        sources.content(source)
+        sources.decode(source)
