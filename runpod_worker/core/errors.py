@@ -29,7 +29,7 @@ RunpodWorkerError
 ├── ChannelGarbled             the other process sent bytes that are not a frame
 ├── SettingsError              a setting is missing or wrong; the message names it
 ├── BuildError                 an image cannot be built; the message says what to do
-├── WaitTimedOut               (TimeoutError) the caller's time-out is over; carries the job's last view, if any
+├── WaitTimedOut               (TimeoutError) the caller's timeout has passed; carries the job's last view, if any
 └── JobError                   a client's error for a job that did not complete; carries the job's view
     ├── JobFailed
     ├── JobCancelled

@@ -1,1 +1,1 @@
-"""The job service: takes jobs from callers, hands them to workers, keeps every answer until its retention is over."""
+"""The job service: accepts jobs from callers, assigns them to workers, and keeps results until their retention ends."""

@@ -1,4 +1,4 @@
-"""What callers and webhook receivers see of a job, put together from what the queue has."""
+"""Renders a job for callers and webhook receivers, with its bodies from the queue."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from runpod_worker.service.queue.queue import JobQueue
 
 
 async def render_job(queue: JobQueue, job: Job, *, timings: bool = False, webhook: bool = False) -> bytes:
-    """Return what a caller, or with `webhook` its receiver, sees of the job."""
+    """Return the job as its caller sees it, or with `webhook` as its receiver does."""
     if job.status is Status.IN_QUEUE:
         return wire.render_view(job)
     request, output = await queue.request(job.id), await queue.output(job.id)
@@ -22,7 +22,7 @@ async def render_job(queue: JobQueue, job: Job, *, timings: bool = False, webhoo
 
 
 async def render_webhook(queue: JobQueue, job_id: str) -> bytes | None:
-    """Return what the job's webhook is sent (protocol A.8); None if the job has not ended, or runs again."""
+    """Return the body of the job's webhook (protocol A.8); None if the job has not ended, or runs again."""
     job = await queue.jobs.get_committed(job_id)
     if job is None or not job.final:
         return None

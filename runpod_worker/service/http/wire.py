@@ -295,7 +295,7 @@ def render_stream(job: Job, status: Status, outputs: list[bytes]) -> bytes:
 
 
 def render_assignment(assigned: Assigned, *, now: float, counted: bool) -> bytes:
-    """The job object that a worker gets. `counted`: with what the `attempt` extension adds."""
+    """The job object that a worker gets. `counted`: with the fields of the `attempt` extension."""
     job, request = assigned.job, assigned.request
     if isinstance(request, Submission):
         source, s3_config = request.input, request.s3_config

@@ -134,7 +134,7 @@ class OurWorker:
         body = {"outputs": outputs, "index": index}
         return await self.api.post(f"/job-stream/{self.name}/{job['id']}?isStream=false", body, headers=headers)
 
-    async def give_back(self, *, takes: list[str] | None = None, jobs: list[Any] | None = None) -> int:
+    async def release(self, *, takes: list[str] | None = None, jobs: list[Any] | None = None) -> int:
         body = {"takes": takes or [], "jobs": jobs or []}
         return (await self.api.post(f"/job-return/{self.name}", body, headers=self.headers())).json["returned"]
 

@@ -44,7 +44,7 @@ async def test_runsync_whose_wait_is_over_answers_the_job_as_it_is(serve):
     assert reply.json == {"id": reply.json["id"], "status": "IN_QUEUE"}
 
 
-async def test_long_holds_send_spaces_that_json_ignores(serve):
+async def test_long_polls_send_spaces_that_json_ignores(serve):
     running = await serve(keepalive_s=0.05, runsync_poll_timeout_s=0.3)
 
     reply = await running.api.post("/runsync", {"input": 1})
@@ -53,7 +53,7 @@ async def test_long_holds_send_spaces_that_json_ignores(serve):
     assert reply.json["status"] == "IN_QUEUE"
 
 
-async def test_a_hold_that_has_sent_spaces_ends_with_the_result(serve, workers):
+async def test_a_long_poll_that_has_sent_spaces_ends_with_the_result(serve, workers):
     running = await serve(keepalive_s=0.05)
     plain = workers[0](running.api)
     async with running.api.session.post(f"{running.api.base}/runsync", json={"input": 1}) as response:
@@ -263,7 +263,7 @@ async def test_retry_of_a_completed_job_is_refused(api, plain):
     assert (await api.post(f"/retry/{job_id}")).status == 409
 
 
-async def test_purge_queue_cancels_what_is_queued_and_nothing_else(api, plain):
+async def test_purge_queue_cancels_only_queued_jobs(api, plain):
     running_id, queued = await api.run(), [await api.run() for _ in range(3)]
     await plain.take()
 

@@ -37,7 +37,7 @@ async def test_a_result_with_an_empty_backlog_brings_an_empty_array_at_once(api,
     assert (await ours.done(job, {"output": 1}, want=1)).json == []
 
 
-async def test_a_result_that_wants_nothing_is_answered_with_nothing(api, ours):
+async def test_a_result_that_asks_for_no_job_gets_an_empty_reply(api, ours):
     await api.run()
     await api.run()
     job = await ours.take()
@@ -61,7 +61,7 @@ async def test_a_result_sent_again_under_the_same_name_brings_the_same_jobs(api,
 
     again = await ours.done(job, {"output": 1}, want=1, token="t-1")
 
-    assert [one["id"] for one in first.json] == [one["id"] for one in again.json] == [ids[1]]
+    assert [job["id"] for job in first.json] == [job["id"] for job in again.json] == [ids[1]]
     assert again.headers["X-Stale"] == "1"
 
 
@@ -71,7 +71,7 @@ async def test_a_take_sent_again_under_the_same_name_gets_the_same_job(api, ours
     assert (await ours.take("t-1"))["id"] == (await ours.take("t-1"))["id"] == ids[0]
 
 
-async def test_a_stale_attempt_is_told_so_and_changes_nothing(api, ours):
+async def test_a_report_of_a_stale_attempt_says_so_and_changes_nothing(api, ours):
     job_id = await api.run()
     job = await ours.take()
 
@@ -91,7 +91,7 @@ async def test_several_chunks_in_one_post_and_a_post_sent_again(api, ours):
     await ours.chunks(job, ["d"], 3)
 
     stream = (await api.get(f"/stream/{job_id}")).json
-    assert stream == {"status": "IN_PROGRESS", "stream": [{"output": one} for one in "abcd"]}
+    assert stream == {"status": "IN_PROGRESS", "stream": [{"output": letter} for letter in "abcd"]}
 
 
 async def test_cancel_waits_until_the_worker_has_stopped(api, ours):
@@ -121,11 +121,11 @@ async def test_cancel_of_a_worker_that_does_not_confirm_answers_the_job_as_it_is
     assert "output" not in view
 
 
-async def test_returned_jobs_go_back_without_an_attempt_spent(api, ours):
+async def test_released_jobs_are_requeued_without_an_attempt_spent(api, ours):
     ids = [await api.run() for _ in range(2)]
     first, second = await ours.take(), await ours.take()
 
-    assert await ours.give_back(jobs=[{"id": one["id"], "attempt": one["attempt"]} for one in (first, second)]) == 2
+    assert await ours.release(jobs=[{"id": job["id"], "attempt": job["attempt"]} for job in (first, second)]) == 2
 
     again = [await ours.take(), await ours.take()]
     assert [job["id"] for job in again] == ids
@@ -133,49 +133,49 @@ async def test_returned_jobs_go_back_without_an_attempt_spent(api, ours):
     assert "retries" not in await api.status(ids[0])
 
 
-async def test_a_returned_job_wakes_another_worker_that_waits(api, ours, workers):
+async def test_a_released_job_wakes_another_worker_that_waits(api, ours, workers):
     await api.run()
     job = await ours.take()
     other = asyncio.create_task(workers[1](api, "w-2").take())
     await api.get("/health")
 
-    await ours.give_back(jobs=[{"id": job["id"], "attempt": 1}])
+    await ours.release(jobs=[{"id": job["id"], "attempt": 1}])
 
     assert (await other)["id"] == job["id"]
 
 
-async def test_a_returned_take_gives_back_what_was_handed_over_under_it(api, ours):
+async def test_a_released_take_releases_the_jobs_it_assigned(api, ours):
     job_id = await api.run()
     await ours.take("lost-reply")
 
-    assert await ours.give_back(takes=["lost-reply"]) == 1
+    assert await ours.release(takes=["lost-reply"]) == 1
     assert (await api.status(job_id))["status"] == "IN_QUEUE"
 
 
-async def test_a_return_that_comes_late_does_not_take_the_job_from_its_next_run(api, ours):
+async def test_a_late_release_does_not_take_the_job_from_its_next_run(api, ours):
     job_id = await api.run()
     first = await ours.take("first")
     named = {"id": job_id, "attempt": first["attempt"], "take": "first"}
-    assert await ours.give_back(jobs=[named]) == 1
+    assert await ours.release(jobs=[named]) == 1
     second = await ours.take("second")
     assert second["attempt"] == first["attempt"]
 
-    assert await ours.give_back(jobs=[named]) == 0
+    assert await ours.release(jobs=[named]) == 0
 
     assert (await api.get("/health")).json["jobs"]["inQueue"] == 0
     assert (await ours.done(second, {"output": 1})).status == 200
     assert (await api.status(job_id))["status"] == "COMPLETED"
 
 
-async def test_a_reply_that_could_not_be_written_takes_back_its_own_hand_over_only(running, api, ours):
+async def test_a_lost_reply_releases_only_the_jobs_of_its_own_take(running, api, ours):
     job_id = await api.run()
     ask = TakeRequest(endpoint="ep", worker=ours.name, id="cut", counted=True)
-    handed = await running.service.takes.take(ask, 0)
-    await ours.give_back(takes=["cut"])
+    assigned = await running.service.takes.take(ask, 0)
+    await ours.release(takes=["cut"])
     again = await ours.take("again")
     assert again["id"] == job_id
 
-    await running.service.takes.release_undelivered(ask, handed)  # what the cut connection's own handler does, late
+    await running.service.takes.release_undelivered(ask, assigned)  # as the handler of the cut connection does, late
 
     assert (await ours.done(again, {"output": 1})).status == 200
     assert (await api.status(job_id))["status"] == "COMPLETED"
@@ -191,10 +191,10 @@ async def test_a_stop_names_the_attempt_that_is_meant(api, ours):
     assert reply.json == {"jobsToStop": [job_id], "attempts": [1]}
 
 
-async def test_a_returned_take_that_is_still_open_or_comes_later_gets_nothing(api, ours):
+async def test_a_released_take_that_is_still_open_or_comes_later_gets_no_job(api, ours):
     waiting = asyncio.create_task(ours.take("open"))
     await api.get("/health")
-    assert await ours.give_back(takes=["open", "later"]) == 0
+    assert await ours.release(takes=["open", "later"]) == 0
     assert await waiting is None
 
     await api.run()
@@ -204,22 +204,22 @@ async def test_a_returned_take_that_is_still_open_or_comes_later_gets_nothing(ap
     assert await ours.take("fresh") is not None
 
 
-async def test_a_reported_job_is_not_returned(api, ours):
+async def test_a_reported_job_is_not_released(api, ours):
     job_id = await api.run()
     job = await ours.take("t")
     await ours.done(job, {"output": 1})
 
-    assert await ours.give_back(takes=["t"], jobs=[{"id": job_id, "attempt": 1}]) == 0
+    assert await ours.release(takes=["t"], jobs=[{"id": job_id, "attempt": 1}]) == 0
     assert (await api.status(job_id))["status"] == "COMPLETED"
 
 
-async def test_nobody_returns_the_jobs_of_another_worker_or_endpoint(running, api, ours, workers):
+async def test_no_worker_releases_the_jobs_of_another_worker_or_endpoint(running, api, ours, workers):
     job_id = await api.run()
     job = await ours.take("t")
     named = [{"id": job["id"], "attempt": 1}]
 
-    assert await workers[1](api, "w-2").give_back(takes=["t"], jobs=named) == 0
-    assert await workers[1](running.endpoint("other"), "w-1").give_back(takes=["t"], jobs=named) == 0
+    assert await workers[1](api, "w-2").release(takes=["t"], jobs=named) == 0
+    assert await workers[1](running.endpoint("other"), "w-1").release(takes=["t"], jobs=named) == 0
     assert (await api.status(job_id))["status"] == "IN_PROGRESS"
 
 

@@ -44,7 +44,7 @@ def post(path: str, body: bytes, *headers: str, length: int | None = None) -> by
         (b"GET /v2/ep/health HTTP/1.0\r\n\r\n", b"200"),
     ],
 )
-async def test_what_is_wrong_is_answered_and_not_logged_as_our_error(running, caplog, data, status):
+async def test_a_wrong_request_is_answered_and_not_logged_as_our_error(running, caplog, data, status):
     answer = await exchange(running.server.url, data)
 
     assert answer[9:12] == status

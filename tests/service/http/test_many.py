@@ -53,9 +53,9 @@ async def test_a_thousand_callers_and_workers_leave_nothing_behind(service):
 
     async def work(name: str) -> None:
         for _ in range(20):
-            (handed,) = await service.takes.take(TakeRequest(endpoint="ep", worker=name), 20)
+            (assigned,) = await service.takes.take(TakeRequest(endpoint="ep", worker=name), 20)
             await service.reports.finish(
-                Reporter(endpoint="ep", worker=name), handed.job.id, wire.parse_report(b'{"output": 1}')
+                Reporter(endpoint="ep", worker=name), assigned.job.id, wire.parse_report(b'{"output": 1}')
             )
 
     await asyncio.gather(*[call(n) for n in range(1000)], *[work(f"w-{n}") for n in range(50)])
@@ -76,9 +76,9 @@ async def test_jobs_of_one_endpoint_wake_no_worker_of_another(running, workers):
 
 
 async def test_purging_a_large_queue(service):
-    asked = wire.parse_submission(b'{"input": 1}', service.settings)
+    submission = wire.parse_submission(b'{"input": 1}', service.settings)
     for _ in range(3000):
-        await service.submit("ep", asked)
+        await service.submit("ep", submission)
 
     assert await service.purge("ep") == 3000
     assert service.counts("ep").in_queue == 0

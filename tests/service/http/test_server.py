@@ -51,7 +51,7 @@ class Process:
             return reply.status, (await reply.json(content_type=None) if reply.content_length else None)
 
 
-async def test_a_closing_service_answers_everyone_who_waits(serve, workers):
+async def test_a_closing_service_answers_every_long_poll(serve, workers):
     running = await serve()
     api, plain = running.api, workers[0](running.api)
     job_id = await api.run()
@@ -76,7 +76,7 @@ async def test_a_closing_service_answers_everyone_who_waits(serve, workers):
     assert stream.json == {"status": "IN_PROGRESS", "stream": []}
 
 
-async def test_run_service_says_where_it_listens_and_ends_when_told(tmp_path):
+async def test_run_service_reports_its_url_and_ends_on_stop(tmp_path):
     stop, ready = asyncio.Event(), asyncio.get_running_loop().create_future()
     settings = ServiceSettings(port=0, data=tmp_path / "data")
 
@@ -89,7 +89,7 @@ async def test_run_service_says_where_it_listens_and_ends_when_told(tmp_path):
     await asyncio.wait_for(running, 20)
 
 
-async def test_a_port_that_is_taken_is_named():
+async def test_a_port_in_use_is_named():
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -101,14 +101,14 @@ async def test_a_port_that_is_taken_is_named():
         await server.close()
 
 
-def test_a_webhook_secret_that_is_none_is_named():
+def test_a_wrong_webhook_secret_is_named():
     settings = ServiceSettings(webhooks=WebhookSettings(secret="short"))
 
     with pytest.raises(SettingsError, match=r"webhooks\.secret"):
         Server(settings, open_stores(settings))
 
 
-async def test_a_part_that_dies_ends_the_service(tmp_path):
+async def test_a_loop_that_fails_ends_the_service(tmp_path):
     settings = ServiceSettings(port=0)
     stores = open_stores(settings)
 
@@ -122,7 +122,7 @@ async def test_a_part_that_dies_ends_the_service(tmp_path):
     await server.close()
 
 
-async def test_sigterm_ends_the_process_at_once_and_tells_who_waits(tmp_path):
+async def test_sigterm_ends_the_process_at_once_and_answers_long_polls(tmp_path):
     async with Process(tmp_path) as service:
         waiting = asyncio.create_task(service.send("GET", "/job-take/w?gpu=A"))
         async with asyncio.timeout(20):
@@ -167,7 +167,7 @@ async def test_kill_9_in_the_middle_of_the_load_loses_nothing_and_runs_nothing_t
             task.cancel()
         await asyncio.gather(*work, return_exceptions=True)
 
-    assert not again & acknowledged, "what was acknowledged is never handed out again"
+    assert not again & acknowledged, "an acknowledged job is never assigned again"
 
 
 async def _submit_for_ever(service: Process, accepted: set[str]) -> None:
@@ -191,7 +191,7 @@ async def _work_for_ever(service: Process, name: str, acknowledged: set[str]) ->
 
 
 async def _finish(service: Process, name: str, taken: set[str]) -> None:
-    """The same worker after the restart: it gives back what it was handed and lost, and works on."""
+    """The same worker after the restart: it releases the jobs that it lost, and works on."""
     takes = [f"{name}-{number}" for number in range(5000)]
     assert (await service.send("POST", f"/job-return/{name}", json={"takes": takes}))[0] == 200
     for number in itertools.count(5000):

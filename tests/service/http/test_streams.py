@@ -23,7 +23,7 @@ async def test_each_chunk_is_given_once_and_the_final_status_comes_with_the_last
     assert "output" not in await api.status(job_id)
 
 
-async def test_an_empty_stream_is_held_until_there_is_a_chunk(api, plain):
+async def test_an_empty_stream_waits_for_a_chunk(api, plain):
     job_id = await api.run()
     await plain.take()
     reading = asyncio.create_task(api.get(f"/stream/{job_id}?wait=20000"))
@@ -34,7 +34,7 @@ async def test_an_empty_stream_is_held_until_there_is_a_chunk(api, plain):
     assert (await reading).json == {"status": "IN_PROGRESS", "stream": [{"output": 1}]}
 
 
-async def test_a_held_stream_ends_when_the_job_does(api, plain):
+async def test_a_waiting_stream_ends_when_the_job_does(api, plain):
     job_id = await api.run()
     await plain.take()
     reading = asyncio.create_task(api.get(f"/stream/{job_id}?wait=20000"))
@@ -68,10 +68,10 @@ async def test_two_readers_split_the_chunks(api, plain):
         seen += (await reader).json["stream"]
     seen += (await api.get(f"/stream/{job_id}")).json["stream"]
 
-    assert sorted(one["output"] for one in seen) == list(range(20))
+    assert sorted(chunk["output"] for chunk in seen) == list(range(20))
 
 
-async def test_a_reply_of_limited_size_keeps_the_status_open_until_the_rest_is_read(api, plain):
+async def test_a_reply_of_limited_size_keeps_the_status_open_until_all_chunks_are_read(api, plain):
     job_id = await api.run()
     await plain.take()
     for _ in range(3):

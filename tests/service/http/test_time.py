@@ -20,15 +20,15 @@ async def submit(service, **fields):
 
 
 async def take(service, worker="a", **more):
-    handed = await service.takes.take(TakeRequest(endpoint="ep", worker=worker, **more), 0)
-    return handed[0].job if handed else None
+    assigned = await service.takes.take(TakeRequest(endpoint="ep", worker=worker, **more), 0)
+    return assigned[0].job if assigned else None
 
 
 def holder(worker="a", attempt=None):
     return Reporter(endpoint="ep", worker=worker, attempt=attempt)
 
 
-async def test_a_lost_job_is_handed_out_once_more_and_then_fails_in_the_platforms_words(service, clock):
+async def test_a_lost_job_is_assigned_once_more_and_then_fails_in_the_platforms_words(service, clock):
     job = await submit(service)
     await take(service)
 
@@ -55,7 +55,7 @@ async def test_a_lost_job_goes_to_a_worker_that_waits(service, clock):
     clock.time += 41
     await service.sweep.once()
 
-    assert [one.job.id for one in await waiting] == [job.id]
+    assert [each.job.id for each in await waiting] == [job.id]
 
 
 async def test_pings_keep_a_lease_but_never_longer_than_the_execution_timeout(service, clock):
@@ -75,7 +75,7 @@ async def test_pings_keep_a_lease_but_never_longer_than_the_execution_timeout(se
     assert (ended.status, ended.error) == (Status.FAILED, "executionTimeout exceeded")
 
 
-async def test_pings_of_another_worker_keep_nothing(service, clock):
+async def test_pings_of_another_worker_keep_no_lease(service, clock):
     job = await submit(service)
     await take(service)
 
@@ -101,7 +101,7 @@ async def test_chunks_and_progress_keep_a_lease(service, clock):
     assert (await service.get("ep", job.id)).status is Status.IN_PROGRESS
 
 
-async def test_execution_timeout_tells_the_worker_and_waits_for_one_that_confirms(service, clock):
+async def test_execution_timeout_stops_the_worker_and_waits_if_it_confirms(service, clock):
     job = await submit(service, policy={"executionTimeout": 5_000})
     service.workers.touch("ep", "a")
     await take(service, confirms=True)
@@ -138,7 +138,7 @@ async def test_ttl_counts_from_submission_and_shows_as_timed_out(service, clock)
     clock.time += 10
     await service.sweep.once()
 
-    assert [(await service.get("ep", one.id)).status for one in (queued, running)] == [Status.TIMED_OUT] * 2
+    assert [(await service.get("ep", job.id)).status for job in (queued, running)] == [Status.TIMED_OUT] * 2
     assert (await service.retry("ep", queued.id)).status is Status.IN_QUEUE
 
 
@@ -157,7 +157,7 @@ async def test_a_caller_may_set_how_much_longer_a_job_lives(service, clock):
 
 
 @pytest.mark.parametrize(("sync", "kept_s"), [(False, 1800), (True, 60)])
-async def test_an_ended_job_is_found_until_its_retention_is_over(service, clock, sync, kept_s):
+async def test_an_ended_job_can_be_read_until_its_retention_ends(service, clock, sync, kept_s):
     job = await service.submit("ep", wire.parse_submission(b'{"input": 1}', service.settings), sync=sync)
     await take(service)
     await service.reports.finish(holder(), job.id, wire.parse_report(b'{"output": 1}'))
@@ -172,7 +172,7 @@ async def test_an_ended_job_is_found_until_its_retention_is_over(service, clock,
     assert service.jobs.get(job.id) is None
 
 
-async def test_a_service_that_was_away_gives_its_workers_time_to_speak(restart, clock):
+async def test_a_restarted_service_gives_its_workers_time_to_report(restart, clock):
     service = await restart()
     job = await submit(service)
     await take(service)
@@ -214,7 +214,7 @@ async def test_the_sweep_wakes_by_itself_when_something_is_due(serve, workers):
     assert (await running.api.get(f"/status-sync/{job_id}")).json["error"] == "job timed out after 1 retries"
 
 
-async def test_a_stop_that_was_pending_when_the_service_restarted_is_told(restart, clock):
+async def test_a_stop_that_was_pending_at_a_restart_reaches_the_worker(restart, clock):
     service = await restart()
     job = await submit(service)
     await take(service, confirms=True)
@@ -228,7 +228,7 @@ async def test_a_stop_that_was_pending_when_the_service_restarted_is_told(restar
     assert list(await again.workers.wait_stops("ep", "a", 0)) == [job.id]
 
 
-async def test_a_worker_that_takes_a_lost_job_again_is_not_told_to_stop_it(service, clock):
+async def test_a_worker_that_takes_a_lost_job_again_need_not_stop_it(service, clock):
     await submit(service)
     service.workers.touch("ep", "a")
     await take(service)

@@ -36,20 +36,20 @@ async def running(serve):
     return await serve(webhooks=WebhookSettings(private=True, schedule=Schedule((0.01, 0.01))))
 
 
-async def test_a_completed_job_is_told_in_full(api, plain, hooks):
+async def test_a_completed_job_is_sent_in_full(api, plain, hooks):
     url, received, _ = hooks
     job_id = await api.run({"x": 1}, webhook=url)
     await plain.take()
     await plain.done(job_id, {"output": {"echo": {"x": 1}}})
 
-    told = await asyncio.wait_for(received.get(), 20)
+    body = await asyncio.wait_for(received.get(), 20)
 
-    assert told == {**await api.status(job_id), "webhook": url}
-    assert (told["input"], told["output"], told["status"]) == ({"x": 1}, {"echo": {"x": 1}}, "COMPLETED")
+    assert body == {**await api.status(job_id), "webhook": url}
+    assert (body["input"], body["output"], body["status"]) == ({"x": 1}, {"echo": {"x": 1}}, "COMPLETED")
 
 
 @pytest.mark.parametrize("end", ["failed", "cancelled", "purged"])
-async def test_every_other_end_is_told_too(api, plain, hooks, end):
+async def test_every_other_end_is_sent_too(api, plain, hooks, end):
     url, received, _ = hooks
     job_id = await api.run({"x": 1}, webhook=url)
     if end == "failed":
@@ -60,20 +60,20 @@ async def test_every_other_end_is_told_too(api, plain, hooks, end):
     else:
         await api.post("/purge-queue")
 
-    told = await asyncio.wait_for(received.get(), 20)
+    body = await asyncio.wait_for(received.get(), 20)
 
-    assert told["id"] == job_id
-    assert told["status"] == ("FAILED" if end == "failed" else "CANCELLED")
-    assert told.get("error") == ("boom" if end == "failed" else None)
+    assert body["id"] == job_id
+    assert body["status"] == ("FAILED" if end == "failed" else "CANCELLED")
+    assert body.get("error") == ("boom" if end == "failed" else None)
 
 
-async def test_a_receiver_that_fails_is_asked_again(api, plain, hooks):
+async def test_a_receiver_that_fails_gets_another_try(api, plain, hooks):
     url, received, answers = hooks
     answers[:] = [500, 503]
     job_id = await api.run(webhook=url)
     await plain.take()
     await plain.done(job_id, {"output": 1})
 
-    told = [await asyncio.wait_for(received.get(), 20) for _ in range(3)]
+    body = [await asyncio.wait_for(received.get(), 20) for _ in range(3)]
 
-    assert [one["id"] for one in told] == [job_id] * 3
+    assert [each["id"] for each in body] == [job_id] * 3

@@ -74,20 +74,20 @@ def refusal(decode, body) -> str | None:
 
 
 @given(st.binary() | bodies.map(encode) | json_values.map(encode) | st.text().map(str.encode))
-def test_whatever_comes_raises_nothing_but_bad_request(body):
+def test_any_bytes_raise_only_bad_request(body):
     for decode in decoders():
         assert refusal(decode, body) != ""
 
 
 @given(st.text(alphabet='{}[]",:\\ueE+-.0123456789NaInfityulrs \n\t', max_size=40).map(str.encode))
-def test_almost_json_raises_nothing_but_bad_request(text):
+def test_almost_json_raises_only_bad_request(text):
     for body in (text, b'{"input": ' + text + b', "output": ' + text + b', "error": ' + text + b"}"):
         for decode in decoders():
             assert refusal(decode, body) != ""
 
 
 @given(json_values)
-def test_an_input_comes_out_of_the_view_as_it_went_in(value):
+def test_an_input_is_the_same_in_the_view(value):
     submission = wire.parse_submission(encode({"input": value}), SETTINGS)
     job = Job(id="j", endpoint="e", created_at=0, queued_at=0, status=Status.COMPLETED)
 
@@ -142,7 +142,7 @@ def test_unknown_keys_are_ignored_and_the_body_is_kept_as_it_came():
 @pytest.mark.parametrize(
     ("text", "seconds"), [(None, 7.0), ("", 7.0), ("500", 1.0), ("1500", 1.5), ("999999999", 300.0), ("-5", 1.0)]
 )
-def test_a_wait_is_held_within_its_bounds(text, seconds):
+def test_a_wait_is_moved_into_its_bounds(text, seconds):
     assert wire.parse_milliseconds("wait", text, 7.0, (1000, 300_000)) == seconds
 
 

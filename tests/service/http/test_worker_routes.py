@@ -8,7 +8,7 @@ import json
 import pytest
 
 
-async def test_an_empty_take_is_held_and_then_answered_204(serve, workers):
+async def test_an_empty_take_waits_and_is_then_answered_204(serve, workers):
     running = await serve(take_poll_timeout_s=0.1)
     plain = workers[0](running.api)
     started = asyncio.get_running_loop().time()
@@ -29,7 +29,7 @@ async def test_a_take_that_waits_gets_the_next_job(api, plain):
     assert await waiting == {"id": job_id, "input": {"a": 1}}
 
 
-async def test_plain_workers_get_nothing_that_the_protocol_does_not_have(api, plain):
+async def test_plain_workers_get_only_fields_of_the_protocol(api, plain):
     await api.run()
     reply = await api.get("/job-take/pod-1?gpu=A")
 
@@ -48,10 +48,10 @@ async def test_parallel_single_takes_each_get_their_own_job(api, plain):
     waiting = [asyncio.create_task(plain.take()) for _ in range(4)]
     ids = [await api.run() for _ in range(4)]
 
-    assert sorted([(await one)["id"] for one in waiting]) == sorted(ids)
+    assert sorted([(await take)["id"] for take in waiting]) == sorted(ids)
 
 
-async def test_jobs_are_handed_out_in_the_order_they_came(api, plain):
+async def test_jobs_are_assigned_in_the_order_they_came(api, plain):
     ids = [await api.run() for _ in range(10)]
 
     assert [(await plain.take())["id"] for _ in ids] == ids
@@ -92,7 +92,7 @@ async def test_a_template_without_question_mark_still_works(api):
         (b'{"error": "\\ud83d\\ude00 \\ud800"}', "FAILED", {"error": "\U0001f600 \ufffd"}),
     ],
 )
-async def test_what_a_result_means(api, plain, body, status, fields):
+async def test_the_status_that_a_result_leads_to(api, plain, body, status, fields):
     job_id = await api.run()
     await plain.take()
 
@@ -213,7 +213,7 @@ async def test_cancel_of_a_running_job_ends_it_at_once_and_tells_the_worker(api,
     assert "output" not in await api.status(job_id)
 
 
-async def test_a_stop_that_nobody_listened_for_is_told_at_the_next_poll_and_once(serve, workers):
+async def test_a_stop_without_an_open_poll_comes_with_the_next_poll_and_once(serve, workers):
     running = await serve(take_poll_timeout_s=0.05)
     plain = workers[0](running.api)
     job_id = await running.api.run()
