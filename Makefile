@@ -4,7 +4,8 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: compat-table help demo test check format docs image bench bench-outage bench-prefetch bench-compare compat clean
+.PHONY: compat-table help demo test test-optimised test-pythons test-lowest check format docs image bench bench-outage bench-prefetch bench-compare compat clean
+.SECONDARY:
 
 help:            ## this list
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 15
@@ -22,6 +23,32 @@ demo: $(STAMP)   ## service + worker + Stable Diffusion: draws your prompts, wri
 
 test: $(STAMP)   ## the whole test suite
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+# In these two a test that starts a process is skipped when it does, and may leave a file or socket open.
+QUICK := -n 2 -q -r fE --no-processes -W ignore::pytest.PytestUnraisableExceptionWarning
+LIGHT := $(addprefix tests/,client config core net serverless service worker test_public_api.py)
+PYTHONS := .venv-pythons
+
+test-optimised: $(STAMP) ## the tests that start no process, with python -O: nothing may depend on an assert
+	$(BIN)/python -O -m pytest $(QUICK) -W ignore::pytest.PytestConfigWarning
+
+test-pythons:    ## tests without torch and processes on Python 3.11 to 3.14, and with the lowest dependencies
+test-pythons: test-python-3.11 test-python-3.12 test-python-3.13 test-python-3.14 test-lowest
+
+test-python-%:
+	@python=$$($(PYTHON) -m tools.pythons find $*) || exit 1; test -z "$$python" || { \
+	  $(MAKE) --no-print-directory $(PYTHONS)/$*/.installed FOUND=$$python && \
+	  echo "Python $*" && $(PYTHONS)/$*/bin/python -m pytest $(QUICK) $(LIGHT); }
+
+test-lowest: $(PYTHONS)/lowest/.installed
+	@echo "lowest versions"; $(PYTHONS)/lowest/bin/python -m pytest $(QUICK) $(LIGHT)
+
+$(PYTHONS)/lowest/.installed: FOUND = $(PYTHON)
+$(PYTHONS)/%/.installed: pyproject.toml tools/pythons.py
+	@echo "making $(PYTHONS)/$*"; rm -rf $(PYTHONS)/$*; $(FOUND) -m venv $(PYTHONS)/$*
+	@$(if $(filter lowest,$*),$(PYTHON) -m tools.pythons lowest,true) > $(PYTHONS)/$*/constraints.txt
+	@$(PYTHONS)/$*/bin/pip install --disable-pip-version-check -q -c $(PYTHONS)/$*/constraints.txt -e '.[test]'
+	@touch $@
 
 check: $(STAMP)  ## ruff, format, mypy strict, import directions
 	$(BIN)/ruff check
@@ -60,4 +87,4 @@ bench-prefetch: $(STAMP) ## does a prefetched job wait behind a long one? writes
 	$(BIN)/python -m benchmarks.prefetch --write docs
 
 clean:           ## remove what make made
-	rm -rf $(VENV) .venv-compat .node-compat demo-output .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(PYTHONS) .venv-compat .node-compat demo-output .pytest_cache .mypy_cache .ruff_cache .hypothesis

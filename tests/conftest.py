@@ -4,12 +4,28 @@ import contextlib
 import os
 import select
 import socket
+import subprocess
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--no-processes", action="store_true", help="skip every test that starts a process")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_processes(request: pytest.FixtureRequest) -> Iterator[None]:
+    def skip(*_: object, **__: object) -> None:
+        pytest.skip("starts a process")
+
+    with pytest.MonkeyPatch.context() as patch:
+        if request.config.getoption("--no-processes"):
+            patch.setattr(subprocess.Popen, "__init__", skip)
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -98,8 +98,8 @@ class KeyFile:
 
     def revoke(self, fingerprint: str) -> int:
         """Delete the keys whose digest begins with these hexadecimal digits; returns how many there were."""
-        where = "substr(lower(hex(digest)), 1, length(?1)) = ?1"
-        return self._run(f"DELETE FROM keys WHERE {where}", fingerprint).rowcount  # noqa: S608 - a constant
+        where = "substr(lower(hex(digest)), 1, length(?)) = ?"
+        return self._run(f"DELETE FROM keys WHERE {where}", fingerprint, fingerprint).rowcount  # noqa: S608
 
     def accounts(self) -> Iterator[tuple[Account, list[str], list[KeyInfo]]]:
         """Each account with its endpoints and its keys, by name."""

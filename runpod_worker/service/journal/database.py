@@ -202,7 +202,7 @@ class DatabaseSink:
 
     def _forget(self, forgotten: Sequence[tuple[int, float]]) -> None:
         """Delete these jobs with all they have, unless they were retried since they were read."""
-        unchanged = "EXISTS (SELECT 1 FROM jobs WHERE seq = ?1 AND ended_at = ?2)"
         for table in ("requests", "outputs", "chunks"):
-            self._connection.executemany(f"DELETE FROM {table} WHERE seq = ?1 AND {unchanged}", forgotten)  # noqa: S608
-        self._connection.executemany("DELETE FROM jobs WHERE seq = ?1 AND ended_at = ?2", forgotten)
+            unchanged = f"EXISTS (SELECT 1 FROM jobs WHERE jobs.seq = {table}.seq AND ended_at = ?)"  # noqa: S608
+            self._connection.executemany(f"DELETE FROM {table} WHERE seq = ? AND {unchanged}", forgotten)  # noqa: S608
+        self._connection.executemany("DELETE FROM jobs WHERE seq = ? AND ended_at = ?", forgotten)

@@ -1,8 +1,9 @@
 import pytest
-import torch
 
 from runpod_worker.core.errors import SettingsError
 from runpod_worker.worker.executor import device
+
+torch = pytest.importorskip("torch")
 
 # `resolve` uses torch when the program has it loaded, as this one has; the driver's own list is asked by `_by_driver`.
 
