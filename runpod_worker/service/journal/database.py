@@ -1,4 +1,4 @@
-"""One SQLite file: its connections, and how a group of records becomes one transaction."""
+"""An SQLite file: its connections, and the transaction for a group of records."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from runpod_worker.service.journal.port import (
 from runpod_worker.service.journal.schema import encode_job, prepare
 
 _CHECKPOINT_PAGES = 4000
-"""The write-ahead log grows to 16 MB before it is copied home: a checkpoint costs the writer one more fsync."""
+"""The write-ahead log grows to 16 MB before a checkpoint, because a checkpoint costs the writer an fsync."""
 
 _ROWS_PER_STATEMENT = (64, 8, 1)
-"""Several rows in one statement release the interpreter's lock once, not once each; a busy loop returns it late."""
+"""Many rows in one statement release the interpreter's lock once, not once per row; a busy loop returns it late."""
 
 _DELIVERY_PUT = "INSERT OR REPLACE INTO deliveries VALUES (?, ?, ?)"
 _DELIVERY_DROP = "DELETE FROM deliveries WHERE seq = ?"
@@ -38,7 +38,7 @@ Value = str | bytes | int | float | None
 
 
 class Connections(NamedTuple):
-    """One for the writer's thread, one for the reader's thread, one for the loop."""
+    """A connection each for the writer's thread, the reader's thread and the event loop."""
 
     writer: sqlite3.Connection
     thread_reader: sqlite3.Connection
@@ -46,10 +46,10 @@ class Connections(NamedTuple):
 
 
 def open_file(path: Path, release: ExitStack) -> Connections:
-    """Open the file for this process; `release` closes the readers and lets go of the lock.
+    """Open the file for this process; `release` closes the readers and the lock.
 
     Raises:
-        StoreUnavailable: another process has the file, a newer release wrote it, or it cannot be opened.
+        StoreUnavailable: another process uses the file, a newer release wrote it, or it cannot be opened.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -68,7 +68,7 @@ def open_file(path: Path, release: ExitStack) -> Connections:
 
 
 def connect(path: Path) -> sqlite3.Connection:
-    """Return a connection in autocommit mode; the caller sees to it that one thread at a time uses it."""
+    """Return a connection in autocommit mode. Only one thread at a time may use it."""
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     try:
         connection.execute("PRAGMA journal_mode=WAL")
@@ -80,7 +80,7 @@ def connect(path: Path) -> sqlite3.Connection:
 
 
 class Batch:
-    """What a group of records comes to: of several versions of a job only the last is written."""
+    """The rows to write for a group of records: of several versions of a job only the last."""
 
     def __init__(self, records: Sequence[Record]) -> None:
         self.jobs: dict[int, Job] = {}
@@ -144,7 +144,7 @@ class DatabaseSink:
             self._write(batch)
             self._connection.execute("COMMIT")
         except BaseException:
-            if self._connection.in_transaction:  # a full disk may have rolled back already
+            if self._connection.in_transaction:  # with a full disk SQLite may have rolled back already
                 self._connection.execute("ROLLBACK")
             raise
 
@@ -152,7 +152,7 @@ class DatabaseSink:
         self._connection.close()
 
     def _set_durable(self, durable: bool) -> None:
-        if durable != self._durable:  # NORMAL leaves the write to the kernel: safe against our death, not the machine's
+        if durable != self._durable:  # NORMAL does not wait for the disk: it survives our death, not a power cut
             self._connection.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
             self._durable = durable
 
@@ -201,7 +201,7 @@ class DatabaseSink:
             start += size
 
     def _forget(self, forgotten: Sequence[tuple[int, float]]) -> None:
-        """Delete these jobs with all they have, unless they were retried since they were read."""
+        """Delete these jobs with their bodies and chunks, unless they were retried since they were read."""
         for table in ("requests", "outputs", "chunks"):
             unchanged = f"EXISTS (SELECT 1 FROM jobs WHERE jobs.seq = {table}.seq AND ended_at = ?)"  # noqa: S608
             self._connection.executemany(f"DELETE FROM {table} WHERE seq = ? AND {unchanged}", forgotten)  # noqa: S608

@@ -1,4 +1,4 @@
-"""A lock file, so that a database belongs to one process."""
+"""A lock file, so that only one process uses a database."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from runpod_worker.system import lock_file
 
 
 def lock(path: Path) -> TextIO:
-    """Hold the database for this process until the returned file is closed.
+    """Lock the database for this process until the returned file is closed.
 
     Raises:
-        StoreUnavailable: another process has it.
+        StoreUnavailable: another process has the lock.
     """
     file = path.with_name(path.name + ".lock").open("a+")
     try:
@@ -24,7 +24,7 @@ def lock(path: Path) -> TextIO:
         process = file.read().strip() or "unknown"
         file.close()
         raise StoreUnavailable(
-            f"{path} is in use by another process (id {process}); a store file belongs to one service"
+            f"{path} is in use by another process (id {process}); only one service may use a store file"
         ) from None
     file.truncate(0)
     file.write(str(os.getpid()))

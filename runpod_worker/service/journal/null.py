@@ -1,4 +1,4 @@
-"""The journal that keeps nothing: jobs live in the memory of the queue, as long as the process."""
+"""The journal that keeps nothing: jobs live in the memory of the queue, until the process ends."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from runpod_worker.service.journal.port import Body, EndedJob, Record, Snapshot,
 
 
 class NullJournal:
-    """`Journal` for tests and for `dev`."""
+    """A `Journal` for tests and for `dev`."""
 
     keeps = False
 
@@ -36,4 +36,4 @@ class NullJournal:
         return []
 
     async def close(self) -> None:
-        """Do nothing: there is nothing to release."""
+        """Do nothing, because the journal holds no resource."""

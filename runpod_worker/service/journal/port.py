@@ -1,7 +1,7 @@
-"""The port to persistence. The docstrings are the contract: `tests/service/journal` holds every journal to it.
+"""The port to persistence. The docstrings are the contract; `tests/service/journal` checks every journal against it.
 
-Rules are decided in memory (`service.queue`). A journal makes the decisions durable and brings them back after a
-restart. It holds no rule about a job's status, and bodies are opaque bytes.
+`service.queue` decides in memory. A journal makes the decisions durable and brings them back after a restart. It has no
+rule about a job's status, and treats bodies as opaque bytes.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from runpod_worker.core.job import Job
 
 
 class CounterDelta(NamedTuple):
-    """How far one write moves the three counters of an endpoint that only grow."""
+    """The change of an endpoint's three total counters by one write."""
 
     completed: int = 0
     failed: int = 0
@@ -31,7 +31,7 @@ NO_DELTA = CounterDelta()
 
 
 class Delivery(msgspec.Struct, frozen=True, kw_only=True):
-    """A webhook the service still owes. The body is built from the job when it is sent."""
+    """A webhook to send. Its body is made from the job at that time."""
 
     job_id: str
     url: str
@@ -40,28 +40,28 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class JobRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """The newest version of a job, and what changes with it.
+    """The newest version of a job, and the changes that belong to it.
 
-    `seq` numbers the jobs in the order they were added. `epoch` is for journals that several services write to: the
-    epoch under which the writer owns the endpoint.
+    `seq` numbers the jobs in the order of adding. `epoch` is for journals that several services write to: the epoch in
+    which the writer owns the endpoint.
     """
 
     seq: int
     job: Job
     epoch: int = 0
     request: bytes | None = None
-    """The caller's request; set when the job is new."""
+    """The caller's request, of a new job."""
     output: bytes | None = None
     drops_output: bool = False
-    """Whether an earlier output is dropped; implied by `output`."""
+    """Whether to delete an earlier output; `output` implies it."""
     drops_chunks: bool = False
-    """Whether the chunks written so far are dropped."""
+    """Whether to delete the chunks written so far."""
     chunk_base: int | None = None
-    """If set, the number from which the next attempt counts its chunks."""
+    """If set, the number of the next attempt's first chunk."""
     delivery: Delivery | None = None
-    """If set, the webhook owed from now on."""
+    """If set, the webhook to send from now on."""
     drops_delivery: bool = False
-    """Whether the webhook is not owed any more."""
+    """Whether to delete the delivery of the webhook."""
     delta: CounterDelta = NO_DELTA
 
     @property
@@ -81,7 +81,7 @@ class ChunkRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class ForgetRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """A final job that is deleted with all it has, unless it did not end at `ended_at` (it was retried since)."""
+    """Deletes an ended job with its bodies and chunks, unless it has another `ended_at` because it was retried."""
 
     seq: int
     job_id: str
@@ -93,7 +93,7 @@ Record = JobRecord | ChunkRecord | ForgetRecord
 
 
 class StoredJob(NamedTuple):
-    """A job as the journal has it."""
+    """A job in the journal."""
 
     seq: int
     job: Job
@@ -101,7 +101,7 @@ class StoredJob(NamedTuple):
 
 
 class Snapshot(NamedTuple):
-    """What a new process needs in memory. `last_seq` is the highest number of any job, ended ones included."""
+    """The contents of memory for a new process. `last_seq` is the highest number of all jobs, ended jobs included."""
 
     jobs: list[StoredJob]
     """The jobs that have not ended, by `seq`."""
@@ -111,7 +111,7 @@ class Snapshot(NamedTuple):
 
 
 class EndedJob(NamedTuple):
-    """A job that ended, as `find_ended` lists it."""
+    """An ended job, as `find_ended` returns it."""
 
     seq: int
     job_id: str
@@ -124,8 +124,8 @@ Body = Literal["requests", "outputs"]
 class Written(asyncio.Future[None]):
     """The outcome of an append.
 
-    It cannot be cancelled, because the write cannot: a task that is cancelled while it awaits this is cancelled once
-    the outcome is known.
+    It cannot be cancelled, because the write cannot. A task that is cancelled while it awaits this ends when the
+    outcome is known.
     """
 
     def cancel(self, msg: object = None) -> bool:
@@ -135,41 +135,41 @@ class Written(asyncio.Future[None]):
 class Journal(Protocol):
     """Makes records durable and reads them back. All methods are called from one event loop.
 
-    `keeps`: whether records can be read back. If not, everything must stay in memory; then reads return nothing.
+    `keeps`: whether records can be read back. If not, reads return nothing, and everything must stay in memory.
     """
 
     @property
     def keeps(self) -> bool: ...
 
     def load(self, on_lost: Callable[[Collection[str]], None]) -> Snapshot:
-        """Return what a process before this one left. Called once, before any other method.
+        """Return the state that earlier processes wrote. Called once, before any other method.
 
-        `on_lost` is called with the ids of the jobs whose records could not be written, before the futures of these
-        appends fail: the caller must `read` these jobs again, for what memory has of them will never be written.
+        `on_lost` is called with the ids of jobs whose records could not be written, before the futures of these appends
+        fail. The caller must then `read` these jobs again, because their versions in memory will never be written.
         """
 
     def append(self, records: Sequence[Record], *, durable: bool) -> Written:
-        """Write the records, in order, as one unit, behind all that was appended before.
+        """Write the records, in order, as one unit, after all earlier appends.
 
         The future resolves once they survive the death of the process, and a power cut if `durable`. It fails with
-        StoreUnavailable if they were not written, or if that is in doubt. If a record fails, every later one about the
-        same job that was appended before the call of `on_lost` fails too: it was decided on top of what is lost.
+        StoreUnavailable if they were not written, or possibly not. After a failed record, every later record of the
+        same job that was appended before the call of `on_lost` fails too, because it depends on the lost record.
         """
 
     def read(self, job_id: str) -> StoredJob | None:
-        """Return the job as it is written, None if there is none. At once: for one job, on the loop."""
+        """Return the written job, or None. Reads one job on the event loop, without waiting for other work."""
 
     async def body(self, kind: Body, seq: int) -> bytes | None:
-        """Return the job's request or output as it is written, None if there is none."""
+        """Return the written request or output of the job, or None."""
 
     def chunk_range(self, seq: int) -> tuple[int, int]:
-        """Return the number from which the running attempt counts its chunks, and the number of chunks written."""
+        """Return the number of the running attempt's first chunk, and the number of written chunks."""
 
     def chunks(self, seq: int, start: int, stop: int) -> list[bytes]:
-        """Return the written chunks with numbers from `start` to before `stop`, in order."""
+        """Return the written chunks `start` to `stop - 1`, in order."""
 
     async def find_ended(self, before: float, *, sync: bool, limit: int) -> list[EndedJob]:
-        """Return at most `limit` jobs that ended before this time and owe no webhook, those that ended first first."""
+        """Return at most `limit` jobs that ended before this time and have no webhook to send, oldest end first."""
 
     async def close(self) -> None:
-        """Finish what is under way and release files. Later appends fail."""
+        """Finish running writes, and close files. Later appends fail."""

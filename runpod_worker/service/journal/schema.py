@@ -1,6 +1,6 @@
-"""The tables of the SQLite file, and how a file of an earlier release is brought forward.
+"""The tables of the SQLite file, and the migration of files from earlier releases.
 
-`job_view` is for people with the `sqlite3` command; the service itself reads `jobs`.
+`job_view` is for people who use the `sqlite3` command; the service reads `jobs`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from runpod_worker.service.journal.lock import lock
 SCHEMA_VERSION = 2
 
 ENDPOINT_ACCOUNTS = "endpoint_accounts"
-"""The table of the accounts that endpoints belong to."""
+"""The table of the account of each endpoint."""
 
 _JOBS = """
 CREATE TABLE jobs (

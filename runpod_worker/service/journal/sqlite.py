@@ -1,4 +1,4 @@
-"""The journal for one machine: one SQLite file, written by the thread of `writer`, read through two connections."""
+"""The journal for one machine: an SQLite file, written by the thread of `writer`, read through two connections."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ _ENDED = (
 
 
 class SqliteJournal:
-    """`Journal` on one SQLite file.
+    """A `Journal` in one SQLite file.
 
     Args:
-        path: the file; it is created, with its folder, if it does not exist.
+        path: the file. A missing file or folder is created.
 
     Raises:
-        StoreUnavailable: another process has the file, a newer release wrote it, or it cannot be read.
+        StoreUnavailable: another process uses the file, a newer release wrote it, or it cannot be read.
     """
 
     keeps = True
@@ -97,7 +97,7 @@ class SqliteJournal:
             self._on_lost(job_ids)
 
     def _read_body(self, kind: Body, seq: int) -> bytes | None:
-        """In the reader's thread: a large body must not stop the loop, nor wait behind the writer."""
+        """Runs in the reader's thread, so that a large body neither blocks the loop nor waits for the writer."""
         row = self._thread_reader.execute(f"SELECT body FROM {kind} WHERE seq = ?", (seq,)).fetchone()  # noqa: S608
         return None if row is None else row[0]
 

@@ -1,12 +1,12 @@
-"""The write side of a journal whose memory decides and whose database remembers: one thread, group commit.
+"""Writes records in groups, in one thread, with one commit per group.
 
-1. Records are decided in memory first, then appended here, in the order of the decisions.
-2. The thread takes everything that has arrived, writes it in one database transaction, commits once, and reports the
-   whole group to the event loop by one call. There is no timer: a group is what arrived while the last commit ran.
-3. If a group cannot be written, its appends are written one by one, which finds the culprit; the others succeed. What
-   is queued behind the culprit about the same jobs was decided on top of what is lost, and is refused.
-4. The loop reads these jobs again. Each append carries the number of failures the loop had dealt with when it was
-   decided, which tells the thread whether it was decided before that or after.
+1. Memory decides first. Records are appended here in the order of the decisions.
+2. The thread takes every append that has arrived, writes them in one database transaction, and reports the group to the
+   event loop by one call. It has no timer: a group consists of the appends that arrived during the last commit.
+3. If a group fails, its appends are written one by one, so that only the failing append is lost. Queued appends of the
+   same jobs depend on the lost decisions, and are refused.
+4. The loop reads these jobs again. Each append carries the number of failures that the loop had handled at that time,
+   so that the thread knows whether the append was decided before or after the read.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from runpod_worker.service.journal.port import ChunkRecord, JobRecord, Record, W
 
 MAX_GROUP_APPENDS = 512
 MAX_GROUP_BYTES = 32 * 2**20
-"""A group ends here, so that one commit never keeps small appends waiting behind many large ones."""
+"""A group ends at either limit, so that small appends do not wait long for large ones."""
 
 
 class Append:
-    """Records that are written as one unit, and what became of them."""
+    """Records to write as one unit, and their outcome."""
 
     __slots__ = ("durable", "error", "failures_seen", "records", "size", "written")
 
@@ -41,7 +41,7 @@ class Append:
         self.written = Written()
 
     def settle(self) -> None:
-        """Tell who waits what became of it."""
+        """Set the result of `written`."""
         if self.error is None:
             self.written.set_result(None)
         else:
@@ -51,29 +51,29 @@ class Append:
 
 
 class Sink(Protocol):
-    """Where groups of records go. Used by the writer's thread alone."""
+    """Writes groups of records. Only the writer's thread uses it."""
 
     def write(self, records: Sequence[Record], *, durable: bool) -> None:
-        """Write the records in one transaction, or raise and leave nothing of them behind."""
+        """Write the records in one transaction, or raise and write none."""
 
     def close(self) -> None:
-        """Release files."""
+        """Close files."""
 
 
 class GroupWriter:
-    """Writes groups and finds out which appends failed. Synchronous; it runs in the writer's thread."""
+    """Writes groups, and finds the appends that fail. Synchronous; runs in the writer's thread."""
 
     def __init__(self, sink: Sink) -> None:
         self._sink = sink
         self._lost: dict[str, int] = {}
-        """Jobs that lost a record, with the number of the failure."""
+        """The number of the failure that lost a record of each job."""
         self.failures = 0
 
     def write(self, group: Sequence[Append]) -> set[str]:
-        """Write the appends, each wholly or not at all, and set the errors of those that failed.
+        """Write the appends, each completely or not at all, and set the errors of failed appends.
 
         Returns:
-            The jobs that must be read again.
+            The jobs that the loop must read again.
         """
         self._prune(group[0].failures_seen)
         good = [append for append in group if not self._is_refused(append)] if self._lost else group
@@ -94,7 +94,7 @@ class GroupWriter:
         records = [record for append in appends for record in append.records]
         try:
             self._sink.write(records, durable=any(append.durable for append in appends))
-        except Exception as exc:  # whatever it is, the callers are told and the thread goes on
+        except Exception as exc:  # callers get any error, and the thread continues
             log.warning("store.write_failed", extra={"writes": len(appends), "error": repr(exc)})
             return exc
         return None
@@ -103,7 +103,7 @@ class GroupWriter:
         return any(append.failures_seen < self._lost.get(record.job_id, 0) for record in append.records)
 
     def _lose(self, append: Append) -> set[str]:
-        """Note that the append's jobs must be read again, except where a read that is still to come covers it."""
+        """Record that the append's jobs must be read again, except jobs with a pending read, and return the jobs."""
         jobs = {record.job_id for record in append.records}
         lost = {job_id for job_id in jobs if append.failures_seen >= self._lost.get(job_id, 0)}
         for job_id in lost:
@@ -111,16 +111,16 @@ class GroupWriter:
         return lost
 
     def _prune(self, failures_seen: int) -> None:
-        """Forget the failures that the loop has dealt with: no later append was decided before them."""
+        """Drop the failures that the loop has handled, because no later append was decided before them."""
         if self._lost:
             self._lost = {job_id: number for job_id, number in self._lost.items() if number > failures_seen}
 
 
 class Writer:
-    """The loop's side: passes appends to the thread and their outcome back.
+    """Passes appends to the thread, and their outcomes back to the event loop.
 
     Args:
-        sink: where the records go; closed by the thread at its end.
+        sink: writes the records; the thread closes it at its end.
         on_lost: called with the jobs that must be read again, before the appends fail.
     """
 
@@ -134,10 +134,10 @@ class Writer:
         self._closed = False
 
     def append(self, records: Sequence[Record], *, durable: bool) -> Written:
-        """As `Journal.append`."""
+        """See `Journal.append`."""
         append = Append(records, durable=durable, failures_seen=self._failures_seen)
         if self._closed:
-            append.error = StoreUnavailable("it is closed")
+            append.error = StoreUnavailable("the journal is closed")
             append.settle()
             return append.written
         if self._thread is None:
@@ -146,7 +146,7 @@ class Writer:
         return append.written
 
     async def close(self) -> None:
-        """Finish what is under way, then end the thread."""
+        """Finish running appends, then end the thread."""
         if self._closed:
             return
         if self._thread is None:
@@ -155,19 +155,19 @@ class Writer:
             return
         last = self.append([], durable=False)
         self._closed = True
-        await last  # its outcome is reported behind all others
+        await last  # its outcome is reported after all others
         self._queue.put(None)
         await asyncio.to_thread(self._thread.join)
 
     def _start(self) -> threading.Thread:
         loop = asyncio.get_running_loop()
         thread = threading.Thread(target=self._run, args=(loop,), name="journal-writer")
-        thread.daemon = True  # a program that ends without close() must not hang; what was promised is on disk
+        thread.daemon = True  # a program that ends without close() must not hang, and acknowledged appends are on disk
         thread.start()
         return thread
 
     def _settle(self, group: Sequence[Append], lost: Collection[str], failures: int) -> None:
-        """On the loop: have what is lost read again, then tell the outcome to those who wait."""
+        """On the loop: let lost jobs be read again, then set the results."""
         if lost:
             self._on_lost(lost)
         self._failures_seen = failures
@@ -175,15 +175,15 @@ class Writer:
             append.settle()
 
     def _run(self, loop: asyncio.AbstractEventLoop) -> None:
-        """In the thread: write group after group until told to close."""
+        """In the thread: write groups until the end."""
         while group := self._next_group():
             lost = self._groups.write(group)
-            with contextlib.suppress(RuntimeError):  # the loop is closed: nothing waits any more
+            with contextlib.suppress(RuntimeError):  # the loop is closed, so nothing waits
                 loop.call_soon_threadsafe(self._settle, group, lost, self._groups.failures)
         self._sink.close()
 
     def _next_group(self) -> list[Append]:
-        """All that has arrived, up to the limits; empty at the end."""
+        """The appends that have arrived, up to the limits; empty at the end."""
         append = self._queue.get()
         group: list[Append] = []
         size = 0

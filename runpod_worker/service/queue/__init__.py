@@ -1,11 +1,11 @@
-"""Jobs on their way, without HTTP: decide in memory, commit to the journal, then tell.
+"""Decides about jobs, without HTTP: decide in memory, commit to the journal, then notify.
 
-queue                  what callers can do
-transaction, jobs      one way to change jobs; the jobs in memory, and who waits for them
-index, heap            all reads, in the orders that rules ask for
-assign, polls          how a job gets to a worker; open takes
-reports                what workers report
+queue                  the operations of callers
+transaction, jobs      the only way to change jobs; the jobs in memory
+index, heap            all reads, in the orders that the rules need
+assign, polls          assigns jobs to workers; open takes
+reports                the reports of workers
 streams, bodies        chunks; requests and outputs
-deliveries, workers    webhooks that are owed; workers in touch
-sweep, waiters         what is due; how requests wait
+deliveries, workers    webhooks to send; workers in touch
+sweep, waiters         applies everything that is due; requests that wait
 """

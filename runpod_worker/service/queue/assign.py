@@ -1,7 +1,7 @@
-"""How a job gets to a worker: when it is submitted and a take is open, from the backlog, or with the reply to a report.
+"""Assigns jobs to workers: on submission to an open take, from the backlog, or with the reply to a report.
 
-A take is answered once the leases of its jobs are committed. A job that does not reach its worker is released: it goes
-back to the queue, and the attempt does not count.
+A take is answered after the leases of its jobs are committed. A job that does not reach its worker is released: it is
+queued again, and the attempt does not count.
 """
 
 from __future__ import annotations
@@ -20,12 +20,11 @@ from runpod_worker.service.queue.transaction import Transaction
 from runpod_worker.service.settings import ServiceSettings
 
 MAX_RELEASED_TAKES = 10_000
-"""Ids of released takes that are remembered, so that a take that arrives after its release gets nothing. Beyond this
-the oldest are forgotten."""
+"""Ids of released takes to remember, so that a take that arrives after its release gets no jobs. Then the oldest go."""
 
 
 class ReleasedJob(msgspec.Struct, frozen=True, kw_only=True):
-    """A job that a worker will not run. `attempt` and `take` say which assignment is meant, as far as it knows."""
+    """A job that a worker releases. `attempt` and `take` identify the assignment, if the worker sends them."""
 
     job_id: str
     attempt: int | None = None
@@ -43,14 +42,14 @@ class Takes:
         self._closed = False
 
     async def add(self, job: Job, submission: Submission) -> None:
-        """Add a new job; if a take is open, the job is assigned to it in the same commit.
+        """Add a new job. If a take is open, assign the job to it in the same commit.
 
-        The caller of a sync job is told nothing before it has ended, or before `JobQueue.flush`: so its first write
-        need not wait for the disk.
+        The first write of a sync job does not wait for the disk: its caller gets no reply before the job has ended, or
+        before `JobQueue.flush`.
 
         Raises:
-            BacklogFull: no take is open and the endpoint has its limit of jobs.
-            StoreUnavailable: nothing was written.
+            BacklogFull: no take is open, and the endpoint has the maximum number of queued jobs.
+            StoreUnavailable: the job was not written.
         """
         poll = self.polls.pop(job.endpoint)
         if poll is None and self._jobs.index.queue_length(job.endpoint) >= self._settings.max_backlog_jobs:
@@ -65,12 +64,12 @@ class Takes:
             if poll is not None:
                 poll.resolve([Assigned(job, submission)] if transaction.committed else [])
         if poll is None:
-            await self.dispatch(job.endpoint)  # a take may have come during the commit
+            await self.dispatch(job.endpoint)  # a take may have arrived during the commit
 
     async def take(self, request: TakeRequest, timeout_s: float) -> list[Assigned]:
-        """Return at least one job and at most `request.max_jobs`; nothing if none came within `timeout_s`.
+        """Return one to `request.max_jobs` jobs, or none after `timeout_s`.
 
-        A take that is repeated under its id gets the same jobs, as far as the worker still holds them.
+        A take that is repeated with its id gets those of the same jobs that the worker still holds.
         """
         transaction = Transaction(self._jobs)
         assigned = self.assign(transaction, request)
@@ -80,14 +79,14 @@ class Takes:
         return await self.load(assigned)
 
     def assign(self, transaction: Transaction, request: TakeRequest) -> list[Assigned]:
-        """Decide which jobs the take gets now. `load` makes them complete, after the commit."""
+        """Decide which jobs the take gets now. After the commit, `load` adds their requests."""
         if self._is_refused(request):
             return []
         held = self._taken_under(request.endpoint, request.worker, (request.id,)) if request.id else []
         return [Assigned(job) for job in held or self._assign_next(transaction, request)]
 
     async def load(self, assigned: list[Assigned]) -> list[Assigned]:
-        """Return the jobs with their requests, without those that the worker has released meanwhile."""
+        """Return the jobs with their requests, without jobs that the worker has released meanwhile."""
         requests = [each.request or await self._jobs.request(each.job.id) for each in assigned]
         return [
             Assigned(each.job, request)
@@ -96,10 +95,10 @@ class Takes:
         ]
 
     async def release_undelivered(self, request: TakeRequest, assigned: list[Assigned]) -> None:
-        """Put jobs that did not reach their worker back into the queue.
+        """Queue jobs again that did not reach their worker.
 
-        Only as far as they are still assigned under this take: the worker may have released them itself meanwhile, and
-        got them again by another take, with the same attempt number.
+        Only jobs that are still assigned by this take: the worker may have released them meanwhile, and got them again
+        by another take, with the same attempt number.
         """
         jobs = [ReleasedJob(job_id=each.job.id, attempt=each.job.attempt, take=request.id) for each in assigned]
         await self._release(request.endpoint, request.worker, jobs)
@@ -107,8 +106,10 @@ class Takes:
     async def release(
         self, endpoint: str, worker: str, take_ids: Collection[str], released: Iterable[ReleasedJob]
     ) -> int:
-        """A worker will not run some jobs: those of the takes `take_ids`, and the ones it names. Takes of these ids
-        that are open, or arrive later, get nothing. Returns how many jobs went back to the queue."""
+        """Release the jobs of the takes `take_ids`, and the jobs in `released`, for a worker that will not run them.
+
+        Takes with these ids that are open, or arrive later, get no jobs. Returns the number of released jobs.
+        """
         take_ids = {take_id for take_id in take_ids if take_id}
         self._remember_released(endpoint, worker, take_ids)
         self.polls.release(endpoint, worker, take_ids)
@@ -121,7 +122,7 @@ class Takes:
         return await self._release(endpoint, worker, jobs.values())
 
     async def dispatch(self, endpoint: str) -> None:
-        """Assign what is queued to the takes that are open."""
+        """Assign queued jobs to open takes."""
         transaction = Transaction(self._jobs)
         answers: list[tuple[Poll, list[Assigned]]] = []
         while self._jobs.index.queue_length(endpoint) and (poll := self.polls.pop(endpoint)) is not None:
@@ -134,7 +135,7 @@ class Takes:
                 poll.resolve(assigned if transaction.committed else [])
 
     def close(self) -> None:
-        """Assign nothing more; every open take is answered."""
+        """Answer every open take, and assign no more jobs."""
         self._closed = True
         self.polls.close()
 
@@ -154,7 +155,7 @@ class Takes:
         )
 
     def _taken_under(self, endpoint: str, worker: str, take_ids: Collection[str]) -> list[Job]:
-        """The jobs that the worker holds by these takes."""
+        """The jobs that the worker holds from these takes."""
         return [
             job
             for job in self._jobs.index.leased(worker)
@@ -181,7 +182,7 @@ class Takes:
         return (job.lease.worker, job.lease.take) == (assigned.lease.worker, assigned.lease.take)
 
     def _is_refused(self, request: TakeRequest) -> bool:
-        """Whether the take gets nothing: the service drains, or the worker has released it."""
+        """Whether the take gets no jobs, because the service drains or the worker has released it."""
         return self._closed or (request.endpoint, request.worker, request.id) in self._released
 
     def _remember_released(self, endpoint: str, worker: str, take_ids: Collection[str]) -> None:

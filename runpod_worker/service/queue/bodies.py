@@ -1,4 +1,4 @@
-"""The bodies used last, in memory: most are read again right after they were written."""
+"""Caches recently used bodies, because most are read again soon after they are written."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from collections import OrderedDict
 from runpod_worker.service.journal.port import Body, Journal
 
 MAX_BODY_BYTES = 64 * 2**10
-"""Larger bodies are not kept: they would drive out many small ones."""
+"""Larger bodies are not cached: each would displace many small ones."""
 
 MAX_CACHE_BYTES = 64 * 2**20
-"""The bodies used longest ago go when all together have more than this."""
+"""Above this, the least recently used bodies are dropped."""
 
 Key = tuple[Body, int]
 
 
 class BodyCache:
-    """The committed bodies by kind and job; None is kept too and means that there is no such body.
+    """Committed bodies by kind and job. It also caches None, which means that the body does not exist.
 
-    If the journal keeps nothing, every body stays here.
+    If the journal keeps nothing, no body is dropped.
     """
 
     def __init__(self, journal: Journal, max_bytes: int = MAX_CACHE_BYTES) -> None:
@@ -31,14 +31,14 @@ class BodyCache:
         return key in self._bodies
 
     async def read(self, key: Key) -> bytes | None:
-        """Return the body, from the journal if it is not here."""
+        """Return the body, from the journal if it is not cached."""
         if key in self._bodies:
             self._bodies.move_to_end(key)
             return self._bodies[key]
         return await self._journal.body(*key)
 
     def put(self, key: Key, body: bytes | None) -> None:
-        """Keep the body if it is small; in any case drop the one before it."""
+        """Replace the body; a large one is not cached."""
         self._drop(key)
         if self._journal.keeps and body is not None and len(body) > MAX_BODY_BYTES:
             return

@@ -1,4 +1,4 @@
-"""The webhooks still owed, by the time at which each is sent next."""
+"""The webhooks to send, by the time of the next try."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from runpod_worker.service.journal.port import Delivery
 from runpod_worker.service.queue.heap import LazyHeap
 
 HOLD_S = 300.0
-"""A delivery that was handed out comes again after this time, unless its outcome was recorded."""
+"""`take_due` returns a delivery again after this time, unless its outcome was recorded."""
 
 
 class Deliveries:
-    """The deliveries that are committed, by job. Only this process remembers holds."""
+    """The committed deliveries, by job. Holds are lost in a restart."""
 
     def __init__(self, deliveries: list[Delivery]) -> None:
         self._deliveries: dict[str, Delivery] = {}
@@ -33,7 +33,7 @@ class Deliveries:
         self._times.put(delivery.job_id, delivery.next_at)
 
     def drop(self, job_id: str) -> None:
-        """Remove the delivery of the job, if there is one."""
+        """Remove the delivery of the job, if it has one."""
         self._deliveries.pop(job_id, None)
         self._times.drop(job_id)
 
@@ -45,6 +45,6 @@ class Deliveries:
         return due
 
     def next_at(self) -> float | None:
-        """Return when `take_due` has something next."""
+        """Return the time of the next due delivery, or None."""
         first = self._times.first()
         return None if first is None else first[0]

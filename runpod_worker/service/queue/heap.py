@@ -1,4 +1,4 @@
-"""A priority queue of ids whose entries may move and go."""
+"""A priority queue of ids that can be moved and removed."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ K = TypeVar("K", bound=Any)
 class LazyHeap(Generic[K]):
     """Ids in the order of their keys. Every operation costs O(log n).
 
-    The heap is cleaned lazily. Each id has at least one entry in it whose key is not above the true key; an entry with
-    another key is replaced or dropped when it comes to the top. So moving an id back, as each heartbeat does, is free.
+    The heap is cleaned lazily. Each id has an entry whose key is at most its true key. An entry with a wrong key is
+    replaced or dropped when it reaches the top. So a larger key, which each heartbeat sets, costs nothing at first.
     """
 
     def __init__(self) -> None:
@@ -28,12 +28,12 @@ class LazyHeap(Generic[K]):
         self._keys[id_] = key
         if old is None or key < old:
             heapq.heappush(self._heap, (key, id_))
-            if len(self._heap) > 2 * len(self._keys) + 64:  # entries far from the top would stay for ever
+            if len(self._heap) > 2 * len(self._keys) + 64:  # wrong entries far from the top would never be dropped
                 self._heap = [(key, id_) for id_, key in self._keys.items()]
                 heapq.heapify(self._heap)
 
     def drop(self, id_: str) -> None:
-        """Remove the id, if it is here."""
+        """Remove the id, if the heap has it."""
         self._keys.pop(id_, None)
 
     def first(self) -> tuple[K, str] | None:
@@ -50,11 +50,11 @@ class LazyHeap(Generic[K]):
         return None
 
     def first_ids(self, limit: int, up_to: K | None = None) -> list[str]:
-        """Return the ids of the lowest keys, at most `limit`; with `up_to`, of keys that are not above it."""
+        """Return at most `limit` ids with the lowest keys; with `up_to`, only keys up to it."""
         popped: list[tuple[K, str]] = []
         while len(popped) < limit and (top := self.first()) is not None and (up_to is None or top[0] <= up_to):
             heapq.heappop(self._heap)
-            if not popped or popped[-1] != top:  # an id may have two entries of one key
+            if not popped or popped[-1] != top:  # an id may have two entries with the same key
                 popped.append(top)
         for entry in popped:
             heapq.heappush(self._heap, entry)

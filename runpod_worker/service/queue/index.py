@@ -1,6 +1,6 @@
-"""All jobs in memory, in the orders in which rules ask for them. This is the implementation of every read.
+"""All jobs in memory, in the orders that the rules need. This is the implementation of every read.
 
-Nothing here decides a status: the index sorts what `core.lifecycle.apply` made. Each operation costs O(log n).
+The index decides no status; it sorts the results of `core.lifecycle.apply`. Each operation costs O(log n).
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from runpod_worker.service.journal.port import NO_DELTA, CounterDelta, Snapshot
 from runpod_worker.service.queue.heap import LazyHeap
 
 Place = tuple[bool, float, int]
-"""A job's place in the queue: normal priority before low, then by the time of submission, then as they were added."""
+"""A job's place in the queue: by priority, then by the time of submission, then in the order of adding."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counts:
-    """Jobs of one endpoint: the first two rise and fall, the others only grow."""
+    """The number of jobs of an endpoint. The first two are current, the others are totals."""
 
     in_queue: int = 0
     in_progress: int = 0
@@ -28,7 +28,7 @@ class Counts:
 
 
 def counter_delta(old: Job | None, new: Job) -> CounterDelta:
-    """Return what the step from `old` to `new` adds to the counters of the endpoint."""
+    """Return the change of the endpoint's counters from `old` to `new`."""
     ended = new.status if old is None or old.status is not new.status else None
     retried = new.retries - (old.retries if old else 0)
     if ended is not Status.COMPLETED and ended is not Status.FAILED and not retried:
@@ -58,10 +58,10 @@ class JobIndex:
         return len(self._jobs)
 
     def add(self, job: Job, seq: int | None = None) -> int:
-        """Add a job and return its number in the order of adding; `seq` is the number of a job that was read back.
+        """Add a job and return its number in the order of adding; a job from the journal has its number, `seq`.
 
         Raises:
-            ValueError: a job of this id is here.
+            ValueError: the index has a job with this id.
         """
         if job.id in self._jobs:
             raise ValueError(f"job {job.id!r} exists already")
@@ -72,12 +72,12 @@ class JobIndex:
         return seq
 
     def put(self, job: Job) -> None:
-        """Replace the job of the same id."""
+        """Replace the job with the same id."""
         self._unlink(self._jobs[job.id])
         self._link(job)
 
     def drop(self, job_id: str) -> None:
-        """Remove the job, if it is here."""
+        """Remove the job, if the index has it."""
         job = self._jobs.pop(job_id, None)
         if job is not None:
             self._unlink(job)
@@ -85,30 +85,30 @@ class JobIndex:
             del self._seqs[job_id]
 
     def get(self, job_id: str) -> Job | None:
-        """Return the job, None if it is not here."""
+        """Return the job, or None."""
         return self._jobs.get(job_id)
 
     def seq(self, job_id: str) -> int | None:
-        """Return the job's number in the order of adding."""
+        """Return the job's number in the order of adding, or None."""
         return self._seqs.get(job_id)
 
     def count(self, endpoint: str, delta: CounterDelta) -> None:
-        """Move the counters of the endpoint."""
+        """Add to the counters of the endpoint."""
         self._totals[endpoint] = self._totals.get(endpoint, NO_DELTA).plus(delta)
 
     def counts(self, endpoint: str) -> Counts:
-        """Return how many jobs the endpoint has, by state, and had."""
+        """Return the numbers of the endpoint's jobs."""
         totals = self._totals.get(endpoint, NO_DELTA)
         in_progress = self._in_progress.get(endpoint, 0)
         return Counts(in_queue=self.queue_length(endpoint), in_progress=in_progress, **totals._asdict())
 
     def queue_length(self, endpoint: str) -> int:
-        """Return how many jobs of the endpoint are IN_QUEUE."""
+        """Return the number of jobs of the endpoint that are IN_QUEUE."""
         queue = self._queues.get(endpoint)
         return 0 if queue is None else len(queue)
 
     def head(self, endpoint: str, limit: int) -> list[Job]:
-        """Return the next jobs IN_QUEUE, at most `limit`."""
+        """Return the next jobs that are IN_QUEUE, at most `limit`."""
         queue = self._queues.get(endpoint)
         return [] if queue is None else [self._jobs[job_id] for job_id in queue.first_ids(limit)]
 

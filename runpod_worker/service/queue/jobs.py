@@ -1,7 +1,7 @@
-"""The jobs in memory, the journal behind them, and the requests that wait for news of them.
+"""The jobs in memory, their journal, and the requests that wait for them.
 
-Reads for rules show the newest version of a job, at once. What a caller is told comes from `get_committed` and from the
-waiters, which are notified after the commit: nothing that could still be lost.
+Rules read the newest version of a job immediately. Callers only see committed versions, from `get_committed` and from
+the waiters, which are notified after the commit.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from runpod_worker.service.queue.waiters import DeadlineTimer, Waiters
 from runpod_worker.service.queue.workers import Workers
 
 MAX_RECENT_JOBS = 10_000
-"""Jobs of /run, and as many of /runsync, that stay in memory after their end; older ones are read from the journal."""
+"""Ended jobs that stay in memory: this number of /run and of /runsync. Older ones are read from the journal."""
 
 
 class Ended(NamedTuple):
@@ -43,7 +43,7 @@ class Ended(NamedTuple):
 
 
 class Step(NamedTuple):
-    """A record, and what it comes from: the job before, the event; or the log that the chunks belong to."""
+    """A record with its origin: the job before and the event, or the log of the chunks."""
 
     record: Record
     old: Job | None = None
@@ -55,10 +55,10 @@ class Jobs:
     """All jobs of the service. `transaction.Transaction` changes them.
 
     Args:
-        journal: what makes them durable; its unfinished jobs are loaded here.
+        journal: makes them durable; its unfinished jobs are loaded here.
         now: the clock, in seconds since the epoch.
-        on_owed: called when a webhook is owed.
-        max_recent: jobs that ended and stay in memory (at least 1).
+        on_owed: called when a webhook has to be sent.
+        max_recent: number of ended jobs that stay in memory (at least 1).
     """
 
     def __init__(
@@ -84,14 +84,14 @@ class Jobs:
         self._on_owed = on_owed
         self._max_recent = max(1, max_recent)
         self._recent: dict[bool, OrderedDict[str, None]] = {False: OrderedDict(), True: OrderedDict()}
-        """By `sync`, in the order they ended."""
+        """By `sync`, in the order of their ends."""
         self._pending: dict[str, Written] = {}
-        """The latest write under way for each job that has one."""
+        """The latest running write of each job."""
 
     def get(self, job_id: str) -> Job | None:
-        """Return the newest version of the job, at once, even if it is not committed. For rules, not for callers."""
+        """Return the newest version of the job, even if it is not committed. For rules, not for callers."""
         job = self.index.get(job_id)
-        if job is not None or job_id in self._pending:  # a job that is being forgotten has left the index
+        if job is not None or job_id in self._pending:  # a job that is being deleted has left the index
             return job
         stored = self.journal.read(job_id)
         if stored is None:
@@ -101,21 +101,21 @@ class Jobs:
         return stored.job
 
     def seq(self, job_id: str) -> int | None:
-        """Return the job's number, None if there is no such job."""
+        """Return the job's number, or None."""
         return None if self.get(job_id) is None else self.index.seq(job_id)
 
     def is_pending(self, job_id: str) -> bool:
-        """Whether a write to the job is under way."""
+        """Whether a write of the job is running."""
         return job_id in self._pending
 
     async def wait_committed(self, job_id: str) -> None:
-        """Wait until no write to the job is under way."""
+        """Wait until no write of the job is running."""
         while (written := self._pending.get(job_id)) is not None:
             with suppress(StoreUnavailable):
                 await written
 
     async def get_committed(self, job_id: str) -> Job | None:
-        """Return the job as a caller may be told of it. Waits for a write that is under way."""
+        """Return the committed job, for callers. Waits for a running write."""
         await self.wait_committed(job_id)
         return self.get(job_id)
 
@@ -132,7 +132,7 @@ class Jobs:
         return None if seq is None else await self.bodies.read(("outputs", seq))
 
     async def find_ended(self, before: float, *, sync: bool, limit: int) -> list[EndedJob]:
-        """As `Journal.find_ended`, also for a journal that keeps nothing."""
+        """Like `Journal.find_ended`, but also works with a journal that keeps nothing."""
         if self.journal.keeps:
             return await self.journal.find_ended(before, sync=sync, limit=limit)
         ended: list[EndedJob] = []
@@ -146,18 +146,18 @@ class Jobs:
         return ended
 
     def track(self, written: Written, job_ids: Iterable[str]) -> None:
-        """Note a write that is under way."""
+        """Record that a write is running."""
         for job_id in job_ids:
             self._pending[job_id] = written
 
     def untrack(self, written: Written, job_ids: Iterable[str]) -> None:
-        """Note that the write is not under way any more."""
+        """Record that the write has ended."""
         for job_id in job_ids:
             if self._pending.get(job_id) is written:
                 del self._pending[job_id]
 
     def on_committed(self, step: Step) -> None:
-        """Make what follows from a committed record visible, and notify those who wait for it."""
+        """Publish a committed record, and notify the requests that wait for it."""
         record = step.record
         match record:
             case JobRecord():
@@ -197,7 +197,7 @@ class Jobs:
             self.bodies.put(("outputs", record.seq), record.output)
 
     def _read_again(self, job_ids: Collection[str]) -> None:
-        """Replace what memory has of these jobs by what the journal has: a write failed, or may have."""
+        """Replace these jobs in memory by those in the journal, because a write failed or may have failed."""
         for job_id in job_ids:
             seq = self.index.seq(job_id)
             if seq is not None:
@@ -216,21 +216,21 @@ class Jobs:
 
     def _restore_delivery(self, job_id: str, delivery: Delivery | None) -> None:
         if self.deliveries.get(job_id) == delivery:
-            return  # and its hold stays: with a disk that is full, the webhook is not sent again and again
+            return  # keep its hold: with a full disk the webhook must not be sent over and over
         self.deliveries.drop(job_id)
         if delivery is not None:
             self.deliveries.put(delivery)
             self._on_owed()
 
     def _remember(self, ended: Job) -> None:
-        """Keep the job among the recent ones, and let the oldest of them go."""
+        """Add the job to the recent jobs, and drop the oldest of them."""
         recent = self._recent[ended.sync]
         recent[ended.id] = None
         recent.move_to_end(ended.id)
         while self.journal.keeps and len(recent) > self._max_recent:
             oldest, _ = recent.popitem(last=False)
             if self.is_pending(oldest):
-                recent[oldest] = None  # its turn comes again; until then one more is kept
+                recent[oldest] = None  # try again later; until then keep one more
                 return
             job = self.index.get(oldest)
             if job is not None and job.final:
@@ -238,7 +238,7 @@ class Jobs:
 
 
 def _stopped_lease(old: Job, new: Job, event: Event | None) -> Lease | None:
-    """Return the lease whose worker must be told to stop: the job was taken from it, or its stop began."""
+    """Return the lease whose worker must stop the job, because it lost the job or a stop began."""
     if isinstance(event, WorkerEvent) or (new.lease is not None and new.stop is old.stop):
         return None
     return old.lease

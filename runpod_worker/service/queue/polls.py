@@ -1,4 +1,4 @@
-"""Open takes, first come first served."""
+"""Open takes; the oldest is served first."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def _always() -> bool:
 
 
 class Submission(msgspec.Struct, frozen=True, kw_only=True):
-    """A checked request for a job. `body` is what the journal keeps; `input` and `s3_config` are parts of it."""
+    """A validated request for a job. The journal stores `body`; `input` and `s3_config` are parts of it."""
 
     body: bytes
     input: bytes
@@ -28,11 +28,10 @@ class Submission(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TakeRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """A worker asks for jobs: by an open take, or with the report of a result.
+    """A worker's request for jobs: an open take, or a part of a report.
 
-    `id` is chosen by the worker, which repeats or releases the take under it (docs/extensions.md); "" if it does not
-    name its takes. `counted` and `confirms` say that the worker speaks the `attempt` and `stop` extensions, `is_alive`
-    tells whether its connection is open.
+    The worker chooses `id`, and repeats or releases the take with it (docs/extensions.md); "" without an id. `counted`
+    and `confirms`: the worker uses the extensions `attempt` and `stop`. `is_alive`: whether its connection is open.
     """
 
     endpoint: str
@@ -46,9 +45,9 @@ class TakeRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Assigned(msgspec.Struct, frozen=True):
-    """A job on which the worker has a lease, and its request: the stored body, or the submission if it is that new.
+    """A job that the worker has a lease on, and its request: the stored body, or the submission of a new job.
 
-    `Takes.load` fills in a request that is not there yet.
+    `Takes.load` fills in a missing request.
     """
 
     job: Job
@@ -57,7 +56,7 @@ class Assigned(msgspec.Struct, frozen=True):
 
 @dataclass(eq=False, slots=True)
 class Poll:
-    """An open take. Its answer is a list of jobs, empty if there are none in time."""
+    """An open take. Its answer is a list of jobs, empty after the timeout."""
 
     request: TakeRequest
     future: asyncio.Future[list[Assigned]]
@@ -68,7 +67,7 @@ class Poll:
 
 
 class Polls:
-    """The open takes of every endpoint. Answering one costs O(1), however many are open."""
+    """The open takes of every endpoint. Each operation on a take costs O(1)."""
 
     def __init__(self) -> None:
         self._queues: dict[str, OrderedDict[Poll, None]] = {}
@@ -78,7 +77,7 @@ class Polls:
         return sum(len(queue) for queue in self._queues.values())
 
     def pop(self, endpoint: str) -> Poll | None:
-        """Return the take that has been open longest and is still connected. The caller must resolve it."""
+        """Remove and return the oldest take whose connection is open. The caller must resolve it."""
         queue = self._queues.get(endpoint)
         while queue:
             poll = next(iter(queue))
@@ -89,7 +88,7 @@ class Polls:
         return None
 
     async def wait(self, request: TakeRequest, timeout_s: float) -> list[Assigned]:
-        """Return what the take is answered with; nothing after `timeout_s`, or when the service drains."""
+        """Wait for the answer of the take; no jobs after `timeout_s`, or when the service drains."""
         if self._closed or timeout_s <= 0:
             return []
         loop = asyncio.get_running_loop()
@@ -107,20 +106,20 @@ class Polls:
         return bool(self._queues.get(endpoint))
 
     def release(self, endpoint: str, worker: str, take_ids: Collection[str]) -> None:
-        """Answer the worker's open takes of these ids with nothing."""
+        """Answer the worker's open takes with these ids: no jobs."""
         for poll in list(self._queues.get(endpoint, ())):
             if poll.request.worker == worker and poll.request.id in take_ids:
                 self._expire(poll)
 
     def close(self) -> None:
-        """Answer every open take with nothing, now and from now on."""
+        """Answer every open and every later take: no jobs."""
         self._closed = True
         for queue in list(self._queues.values()):
             for poll in list(queue):
                 self._expire(poll)
 
     def _expire(self, poll: Poll) -> None:
-        """Answer an open take with nothing. One that was popped is answered by its commit."""
+        """Answer an open take: no jobs. A popped take is answered after its commit."""
         if self._remove(poll):
             poll.resolve([])
 

@@ -1,4 +1,4 @@
-"""What callers can do with jobs, and the parts that do it. Statuses are decided in `core.lifecycle`, nowhere here."""
+"""The operations of callers on jobs. `core.lifecycle` decides every status."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from runpod_worker.service.settings import ServiceSettings
 
 
 def _ignore() -> None:
-    """Do nothing: the default of `on_owed`."""
+    """The default of `on_owed`."""
 
 
 def _uuid() -> str:
-    """A UUID of version 4 as text, at a third of what `uuid.uuid4` costs."""
+    """A UUID of version 4 as text, three times as fast as `uuid.uuid4`."""
     digits = os.urandom(16).hex()
     variant = "89ab"[int(digits[16], 16) & 3]
     return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:]}"
 
 
 class StreamRead(NamedTuple):
-    """Chunks that had not been read before, the job after them, and whether there are no more for now."""
+    """Chunks that no reader had yet, the job, and whether these are all chunks for now."""
 
     job: Job
     chunks: list[bytes]
@@ -40,17 +40,17 @@ class StreamRead(NamedTuple):
 
 
 class JobQueue:
-    """The job service without HTTP. All of it lives in one event loop.
+    """The job service without HTTP, in one event loop.
 
-    `takes` and `reports` are the workers' side; `sweep.start()`, then `sweep.run()`, must run beside it.
+    `takes` and `reports` are the operations of workers. `sweep.start()` and then `sweep.run()` must run beside it.
 
     Args:
-        journal: what makes jobs durable; its jobs are loaded here, which may take a moment.
+        journal: makes jobs durable; its jobs are loaded here, which may take a moment.
         settings: limits, timeouts, retention.
         now: the clock, in seconds since the epoch.
         new_id: makes job ids.
-        on_owed: called when a webhook is owed.
-        max_recent: jobs that ended and stay in memory; others are read from the journal.
+        on_owed: called when a webhook has to be sent.
+        max_recent: number of ended jobs that stay in memory; others are read from the journal.
     """
 
     def __init__(
@@ -74,13 +74,13 @@ class JobQueue:
         self.sweep = Sweep(self.jobs, self.takes, settings)
 
     async def submit(self, endpoint: str, submission: Submission, *, sync: bool = False) -> Job:
-        """Return a new job, committed, and assigned if a take is open.
+        """Add a job, assign it if a take is open, commit, and return it.
 
-        The id of a `sync` job may be told only after `flush`, or when the job has ended.
+        Show the id of a `sync` job to its caller only after `flush`, or when the job has ended.
 
         Raises:
-            BacklogFull: the endpoint has its limit of queued jobs.
-            StoreUnavailable: nothing was written.
+            BacklogFull: the endpoint has the maximum number of queued jobs.
+            StoreUnavailable: the job was not written.
         """
         now = self._now()
         job = Job(
@@ -96,10 +96,10 @@ class JobQueue:
         return job
 
     async def flush(self, job_id: str) -> None:
-        """Return once the job survives a power cut: before its caller is told its id.
+        """Make the job survive a power cut. Await this before its caller gets its id.
 
         Raises:
-            StoreUnavailable: it does not.
+            StoreUnavailable: the write failed.
         """
         job = self.jobs.get(job_id)
         if job is not None and not job.final:
@@ -108,7 +108,7 @@ class JobQueue:
             await transaction.commit()
 
     async def wait_end(self, job_id: str, timeout_s: float) -> Ended | None:
-        """Return the job when it has ended; None if it has not after that time."""
+        """Wait for the end of the job and return it; None after `timeout_s`."""
         job = self.jobs.get(job_id)
         if job is None or not job.final:
             return await self.jobs.ended.wait(job_id, timeout_s)
@@ -119,7 +119,7 @@ class JobQueue:
         """Return the committed job.
 
         Raises:
-            JobNotFound: the endpoint has no such job, or its retention is over.
+            JobNotFound: the endpoint has no such job, or its retention has ended.
         """
         job = await self.jobs.get_committed(job_id)
         if job is None or job.endpoint != endpoint or self._is_forgotten(job):
@@ -127,50 +127,54 @@ class JobQueue:
         return job
 
     async def request(self, job_id: str) -> bytes | None:
-        """Return the body the job was submitted with, None if there is no such job."""
+        """Return the body of the job's request, or None if the job does not exist."""
         return await self.jobs.request(job_id)
 
     async def output(self, job_id: str) -> bytes | None:
-        """Return the job's output as JSON, None if there is none."""
+        """Return the job's output as JSON, or None."""
         return await self.jobs.output(job_id)
 
     async def read_stream(self, endpoint: str, job_id: str, timeout_s: float) -> StreamRead:
-        """Return the chunks that were not read yet, once there are some or the job has ended; at the latest after that
-        time. They count as read, until `unread`."""
+        """Wait up to `timeout_s` for unread chunks or the end of the job, and return the unread chunks.
+
+        The chunks count as read; `unread` reverts that.
+        """
         read = await self._read_now(endpoint, job_id)
         if read.chunks or read.job.final or not await self.jobs.moved.wait(job_id, timeout_s):
             return read
         return await self._read_now(endpoint, job_id)
 
     def unread(self, job_id: str, count: int) -> None:
-        """The last `count` chunks did not reach their reader."""
+        """Mark the last `count` chunks as unread, because they did not reach their reader."""
         seq = self.jobs.seq(job_id)
         if seq is not None:
             self.jobs.logs.unread(seq, count)
 
     def chunks(self, job_id: str) -> list[bytes]:
-        """Return all chunks of the job's latest attempt, read or not."""
+        """Return all chunks of the job's latest attempt, read and unread."""
         seq = self.jobs.seq(job_id)
         return [] if seq is None else self.jobs.logs.latest(seq)
 
     async def cancel(self, endpoint: str, job_id: str) -> Job:
-        """Return the job, CANCELLED; or as it was if it had ended; or still IN_PROGRESS, if its worker has not
-        confirmed the stop in `cancel_poll_timeout_s`."""
+        """Cancel the job and return it. A job that has ended is not changed.
+
+        The job is still IN_PROGRESS if its worker has not confirmed the stop within `cancel_poll_timeout_s`.
+        """
         job = await self.get(endpoint, job_id)
         if job.final:
             return job
         transaction = Transaction(self.jobs)
         changed = transaction.try_apply(job_id, CancelRequested(at=self._now()))
         await transaction.commit()
-        if changed is not None and not changed.final:  # its worker confirms
+        if changed is not None and not changed.final:  # its worker confirms stops
             await self.wait_end(job_id, self.settings.cancel_poll_timeout_s)
         return await self.get(endpoint, job_id)
 
     async def retry(self, endpoint: str, job_id: str) -> Job:
-        """Return the job, queued once more under the same id.
+        """Queue the job again under the same id, and return it.
 
         Raises:
-            IllegalTransition: it is neither FAILED nor TIMED_OUT.
+            IllegalTransition: the job is neither FAILED nor TIMED_OUT.
         """
         await self.get(endpoint, job_id)
         transaction = Transaction(self.jobs)
@@ -180,14 +184,14 @@ class JobQueue:
         return job
 
     async def set_ttl(self, endpoint: str, job_id: str, ttl_ms: int) -> None:
-        """Let the job live this much longer from now; one that has ended stays as it is."""
+        """Set the time that the job may still live. A job that has ended is not changed."""
         await self.get(endpoint, job_id)
         transaction = Transaction(self.jobs)
         transaction.try_apply(job_id, TtlSet(at=self._now(), ttl_ms=ttl_ms))
         await transaction.commit()
 
     async def purge(self, endpoint: str) -> int:
-        """Cancel what is queued now. Returns how many jobs that were."""
+        """Cancel the queued jobs, and return their number."""
         queued = self.jobs.index.head(endpoint, self.jobs.index.queue_length(endpoint))
         removed = 0
         for start in range(0, len(queued), MAX_COMMIT_JOBS):
@@ -195,34 +199,34 @@ class JobQueue:
             event = CancelRequested(at=self._now())
             for job in queued[start : start + MAX_COMMIT_JOBS]:
                 newest = self.jobs.get(job.id)
-                if newest is not None and newest.status is Status.IN_QUEUE:  # it may have been taken meanwhile
+                if newest is not None and newest.status is Status.IN_QUEUE:  # a worker may have taken it meanwhile
                     removed += transaction.try_apply(job.id, event) is not None
             await transaction.commit()
         return removed
 
     def counts(self, endpoint: str) -> Counts:
-        """Return how many jobs the endpoint has, by state."""
+        """Return the numbers of the endpoint's jobs."""
         return self.jobs.index.counts(endpoint)
 
     def due_deliveries(self, now: float, limit: int) -> list[Delivery]:
-        """Return the webhooks due at `now`, oldest first; each is held until its outcome is recorded, for a while."""
+        """Return the webhooks due at `now`, oldest first. Hold each for a while, or until its outcome is recorded."""
         return self.jobs.deliveries.take_due(now, limit)
 
     def next_delivery(self) -> float | None:
-        """Return when `due_deliveries` has something next."""
+        """Return the time at which the next delivery is due, or None."""
         return self.jobs.deliveries.next_at()
 
     async def settle(self, delivery: Delivery) -> None:
-        """The webhook was delivered, or given up: it is not owed any more."""
+        """Remove a webhook that was delivered, or that failed for the last time."""
         await self._change_delivery(delivery, None)
 
     async def postpone(self, delivery: Delivery, next_at: float) -> None:
-        """One more try to deliver the webhook has failed: the next one is due at `next_at`."""
+        """Record a failed delivery; the next try is due at `next_at`."""
         later = Delivery(job_id=delivery.job_id, url=delivery.url, tries=delivery.tries + 1, next_at=next_at)
         await self._change_delivery(delivery, later)
 
     def drain(self) -> None:
-        """Assign no more jobs and answer every waiting request, now; new requests are answered at once."""
+        """Assign no more jobs, answer every waiting request, and let new requests not wait."""
         self.draining = True
         self.takes.close()
         self.workers.close()
@@ -241,7 +245,7 @@ class JobQueue:
         return job.ended_at is not None and self._now() - job.ended_at > kept_s
 
     async def _change_delivery(self, before: Delivery, after: Delivery | None) -> None:
-        """Change a delivery, unless the job has ended anew since."""
+        """Change a delivery, unless the job was retried and has ended again."""
         await self.jobs.wait_committed(before.job_id)
         if self.jobs.deliveries.get(before.job_id) == before:
             transaction = Transaction(self.jobs)

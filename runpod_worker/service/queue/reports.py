@@ -1,6 +1,6 @@
-"""What workers report: outcomes, progress, chunks, heartbeats.
+"""The reports of workers: outcomes, progress, chunks, heartbeats.
 
-What comes late, or from a worker that does not hold the job, is acknowledged and changes nothing (protocol G.4).
+A late report, or a report from a worker that does not hold the job, is acknowledged and changes nothing (protocol G.4).
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from runpod_worker.service.settings import ServiceSettings
 T = TypeVar("T")
 
 MAX_TIMINGS = 10_000
-"""Jobs whose timings and progress numbers are remembered, the latest: timings are for people, not for rules."""
+"""Timings and progress numbers are kept for this number of jobs, then dropped for the oldest. No rule uses timings."""
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """What a worker says about one attempt: its outcome, or its progress."""
+    """A worker's report on an attempt: its outcome, or its progress."""
 
     progress: bool = False
     stopped: bool = False
@@ -38,7 +38,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Reporter(msgspec.Struct, frozen=True, kw_only=True):
-    """The worker that reports, and the attempt it reports on (None from workers that do not count)."""
+    """The worker that reports, and its attempt; None from workers without the extension `attempt`."""
 
     endpoint: str
     worker: str
@@ -46,14 +46,14 @@ class Reporter(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ReportResult(msgspec.Struct, frozen=True):
-    """What became of a report. `is_stale`: the worker did not hold that attempt. `assigned`: its next jobs."""
+    """The result of a report. `is_stale`: the worker does not hold the attempt. `assigned`: its next jobs."""
 
     is_stale: bool
     assigned: list[Assigned]
 
 
 class Reports:
-    """Takes in what workers report."""
+    """Applies the reports of workers."""
 
     def __init__(self, jobs: Jobs, takes: Takes, settings: ServiceSettings) -> None:
         self._jobs = jobs
@@ -63,13 +63,13 @@ class Reports:
         self._progress: OrderedDict[str, tuple[int, int]] = OrderedDict()
 
     def timings(self, job_id: str) -> bytes | None:
-        """Return what the worker measured on the job, as JSON."""
+        """Return the worker's timings of the job, as JSON, or None."""
         return self._timings.get(job_id)
 
     async def finish(
         self, reporter: Reporter, job_id: str, report: Report, request: TakeRequest | None = None
     ) -> ReportResult:
-        """End the attempt. With `request`, the worker's next jobs are assigned in the same commit."""
+        """End the attempt. With `request`, assign the worker's next jobs in the same commit."""
         transaction = Transaction(self._jobs)
         is_stale = await self._find_held(reporter, job_id) is None
         if not is_stale:
@@ -82,7 +82,7 @@ class Reports:
         return ReportResult(is_stale, await self._takes.load(assigned))
 
     async def progress(self, reporter: Reporter, job_id: str, report: Report) -> ReportResult:
-        """Keep the progress as the job's output for now. One with a lower `seq` than the last is dropped."""
+        """Store the progress as the job's output. Progress with a lower `seq` than the last is dropped."""
         job = await self._find_held(reporter, job_id)
         if job is None:
             return ReportResult(True, [])
@@ -97,7 +97,7 @@ class Reports:
         return ReportResult(False, [])
 
     async def refuse(self, reporter: Reporter, job_id: str, refusal: ServiceRefusal) -> None:
-        """The outcome can never be taken in: the job fails at once, not when its lease ends."""
+        """Fail the job whose outcome the service refuses, instead of waiting for the end of its lease."""
         if await self._find_held(reporter, job_id) is None:
             return
         error = f"the result was refused: {refusal}"
@@ -107,7 +107,7 @@ class Reports:
         await transaction.commit()
 
     async def add_chunks(self, reporter: Reporter, job_id: str, chunks: list[bytes], index: int | None) -> ReportResult:
-        """Add chunks to the attempt; they renew a lease that is half over."""
+        """Add chunks to the attempt, and renew its lease if more than half of it has passed."""
         job = await self._find_held(reporter, job_id)
         if job is None:
             return ReportResult(True, [])
@@ -120,7 +120,7 @@ class Reports:
         return ReportResult(False, [])
 
     async def heartbeat(self, reporter: Reporter, job_ids: list[str]) -> None:
-        """Renew the leases of these jobs. A job that the worker was told to stop gets no more time for that."""
+        """Renew the leases of these jobs, except of jobs that the worker has to stop."""
         transaction = Transaction(self._jobs)
         for job_id in dict.fromkeys(job_ids):
             job = self._held(reporter, job_id)
@@ -129,7 +129,7 @@ class Reports:
         await transaction.commit(durable=False)
 
     async def _confirm_chunks(self, job_id: str, count: int) -> None:
-        """Return once so many chunks are written: those sent again may be part of a write that is still under way."""
+        """Wait until `count` chunks are written. Repeated chunks may be part of a write that is still running."""
         seq = self._jobs.seq(job_id)
         if seq is None or self._jobs.logs.of(seq).written >= count:
             return
@@ -154,7 +154,7 @@ class Reports:
         return LeaseRenewed(at=now, worker=reporter.worker, attempt=reporter.attempt, lease_s=lease_s)
 
     async def _find_held(self, reporter: Reporter, job_id: str) -> Job | None:
-        """As `_held`; an answer that the job is not held waits for the write that took it from the worker."""
+        """Like `_held`, but before it returns None it waits for the write that took the job from the worker."""
         job = self._held(reporter, job_id)
         if job is None:
             await self._jobs.wait_committed(job_id)

@@ -1,7 +1,7 @@
-"""The chunks of jobs: which are written, which have been read, which are in memory.
+"""The chunks of jobs: which are written, read, and in memory.
 
-A reader gets each chunk once, and only chunks that are written. Where readers stopped is lost in a restart, which at
-worst shows a reader some chunks a second time.
+Readers get each chunk once, and only written chunks. A restart loses the position of readers, so a reader may get some
+chunks again.
 """
 
 from __future__ import annotations
@@ -11,21 +11,21 @@ from collections import OrderedDict
 from runpod_worker.service.journal.port import Journal
 
 MAX_REPLY_BYTES = 16 * 2**20
-"""Bytes of chunks in one reply; a reader gets more with its next call."""
+"""A reply ends before it exceeds this; the reader gets the other chunks with its next call."""
 
 MAX_LOGS = 50_000
-"""Of jobs beyond this, those used longest ago, the service forgets how far they were read."""
+"""Positions of readers are kept for this number of jobs, then dropped for the least recently used."""
 
 MAX_MEMORY_BYTES = 64 * 2**20
-"""Above this, written chunks leave memory, down to half of it; readers get them from the journal."""
+"""Above this, written chunks are dropped from memory until half is free; readers get them from the journal."""
 
 
 class ChunkLog:
-    """The chunks of one job, by five numbers.
+    """The chunks of a job, as five numbers.
 
-    `base`: the chunks of attempts that were lost; the running attempt counts from here. `read`: how many were read.
-    `first`: those before this number are in the journal only. `written`: those before this number are in the journal.
-    `count`: how many there are, with those whose write is under way.
+    `base`: the first chunk of the running attempt; those before belong to lost attempts. `read`: the number of read
+    chunks. `first`: chunks before it are only in the journal. `written`: chunks before it are in the journal.
+    `count`: the number of chunks, including those that are being written.
     """
 
     __slots__ = ("base", "count", "first", "read", "recent", "seq", "written")
@@ -37,10 +37,10 @@ class ChunkLog:
         self.recent: list[bytes] = []
 
     def add(self, chunks: list[bytes], index: int | None) -> tuple[int, list[bytes]]:
-        """Add chunks of the running attempt, from its chunk `index` on (None: from where it is).
+        """Add chunks of the running attempt, starting with its chunk `index` (None: append).
 
         Returns:
-            The number of the first new chunk, and the new ones: those already here are dropped.
+            The number of the first new chunk, and the new chunks; chunks that the log has are dropped.
         """
         at = self.count if index is None else min(self.base + index, self.count)
         start = self.count
@@ -50,12 +50,12 @@ class ChunkLog:
         return start, fresh
 
     def restart(self) -> int:
-        """The attempt was lost: drop what was not read of it. Returns the number the next attempt counts from."""
+        """Drop the unread chunks of a lost attempt, and return the number of the next attempt's first chunk."""
         self.base = self.read = self.count
         return self.base
 
     def evict(self) -> int:
-        """Leave the written chunks to the journal. Returns the bytes freed."""
+        """Drop the written chunks from memory, and return the number of freed bytes."""
         freed = _bytes(self.recent[: self.written - self.first])
         del self.recent[: self.written - self.first]
         self.first = self.written
@@ -63,7 +63,7 @@ class ChunkLog:
 
 
 class ChunkLogs:
-    """The logs of the jobs that stream. `MAX_MEMORY_BYTES` holds for all of them together."""
+    """The logs of the jobs that stream. `MAX_MEMORY_BYTES` limits all of them together."""
 
     def __init__(self, journal: Journal, *, max_bytes: int = MAX_MEMORY_BYTES, max_logs: int = MAX_LOGS) -> None:
         self._journal = journal
@@ -86,19 +86,19 @@ class ChunkLogs:
         return log
 
     def add(self, seq: int, chunks: list[bytes], index: int | None) -> tuple[int, list[bytes]]:
-        """As `ChunkLog.add`."""
+        """See `ChunkLog.add`."""
         start, fresh = self.of(seq).add(chunks, index)
         self._bytes += _bytes(fresh)
         return start, fresh
 
     def on_written(self, log: ChunkLog, count: int) -> None:
-        """The first `count` chunks of the log are in the journal."""
+        """Record that the first `count` chunks of the log are in the journal."""
         log.written = max(log.written, count)
         if self._bytes > self._max_bytes and self._journal.keeps:
             self._evict()
 
     def read(self, seq: int) -> tuple[list[bytes], bool]:
-        """Return the chunks that were not read yet, and whether these are all. They are read now."""
+        """Mark unread chunks as read, and return them, and whether these are all."""
         log = self.of(seq)
         unread = self.written(log, log.read)
         size, count = 0, 0
@@ -111,27 +111,27 @@ class ChunkLogs:
         return unread[:count], count == len(unread)
 
     def unread(self, seq: int, count: int) -> None:
-        """The last `count` chunks did not reach their reader: the next one gets them."""
+        """Mark the last `count` chunks as unread, because they did not reach their reader."""
         log = self.of(seq)
         log.read = max(0, log.read - count)
 
     def latest(self, seq: int) -> list[bytes]:
-        """Return all chunks of the latest attempt, read or not."""
+        """Return all chunks of the latest attempt, read and unread."""
         log = self.of(seq)
         return self.written(log, log.base)
 
     def restart(self, seq: int) -> int | None:
-        """As `ChunkLog.restart`; None for a job without chunks."""
+        """See `ChunkLog.restart`; None for a job without chunks."""
         log = self.of(seq)
         return log.restart() if log.count else None
 
     def reset(self, seq: int) -> None:
-        """The job starts anew, without chunks."""
+        """Start again without chunks, for a job that is retried."""
         self.drop(seq)
         self._logs[seq] = ChunkLog(seq, 0, 0)
 
     def drop(self, seq: int) -> None:
-        """Forget the log; what is written stays in the journal."""
+        """Drop the log from memory; written chunks stay in the journal."""
         log = self._logs.pop(seq, None)
         if log is not None:
             self._bytes -= _bytes(log.recent)
@@ -154,7 +154,7 @@ class ChunkLogs:
         if log.written == log.count:
             self.drop(seq)
         else:
-            self._logs.move_to_end(seq)  # its turn comes again; until then one more is kept
+            self._logs.move_to_end(seq)  # try again later; until then keep one more
 
 
 def _bytes(chunks: list[bytes]) -> int:

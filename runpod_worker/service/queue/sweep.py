@@ -13,13 +13,13 @@ from runpod_worker.service.queue.transaction import Transaction
 from runpod_worker.service.settings import ServiceSettings
 
 MAX_COMMIT_JOBS = 500
-"""Jobs changed in one commit; more are changed in several."""
+"""Jobs changed in one commit. More take several commits."""
 
 MAX_FORGET_JOBS = 200
-"""Jobs deleted in one commit: callers wait for no more than that."""
+"""Jobs deleted in one commit. More take several, so that callers do not wait long."""
 
 RETRY_S = 1.0
-"""The pause before the next pass if the journal could not write, or while the grace after a start lasts."""
+"""The pause before the next pass after a failed write, or during the grace time after a start."""
 
 
 class Sweep:
@@ -33,7 +33,7 @@ class Sweep:
         self._forget_at = 0.0
 
     async def start(self) -> None:
-        """Renew every lease that is near its end: heartbeats could not arrive while the service was down."""
+        """Renew every lease that is near its end, because no heartbeats arrived while the service was down."""
         now = self._started_at = self._forget_at = self._jobs.now()
         transaction = Transaction(self._jobs)
         for job in self._jobs.index.overdue(now + self._settings.lease_s):
@@ -43,7 +43,7 @@ class Sweep:
         await transaction.commit(durable=False)
 
     async def run(self) -> None:
-        """Sweep for ever; `start` comes first."""
+        """Sweep until cancelled. Call `start` first."""
         while True:
             try:
                 await self.once()
@@ -67,7 +67,7 @@ class Sweep:
         self._jobs.timer.arm(now + RETRY_S if graced else self._jobs.index.next_due())
 
     async def forget(self, before: float, *, sync: bool) -> int:
-        """Delete the jobs that ended before this time. Returns how many."""
+        """Delete the jobs that ended before this time, and return their number."""
         forgotten = 0
         while True:
             ended = await self._jobs.find_ended(before, sync=sync, limit=MAX_FORGET_JOBS)
@@ -81,7 +81,7 @@ class Sweep:
             forgotten += len(chosen)
 
     def _has_grace(self, job: Job, now: float) -> bool:
-        """Whether the attempt ran while the service was down: its result may be on the way, for one more lease."""
+        """Whether the attempt began before the service started: its result may still arrive, within one lease."""
         started_before = job.taken_at is not None and job.taken_at < self._started_at
         in_grace = now < self._started_at + self._settings.lease_s
         return started_before and in_grace and isinstance(due(job, now), ExecutionTimedOut)
@@ -101,7 +101,7 @@ class Sweep:
                 await self._takes.dispatch(endpoint)
 
     def _is_forgettable(self, ended: EndedJob) -> bool:
-        """Whether what was read about the job is still so: it may have been retried since."""
+        """Whether the job is unchanged since it was read; it may have been retried."""
         job = self._jobs.index.get(ended.job_id)
         in_use = self._jobs.is_pending(ended.job_id) or ended.job_id in self._jobs.deliveries
         return not in_use and (job is None or job.ended_at == ended.ended_at)

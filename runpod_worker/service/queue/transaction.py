@@ -1,10 +1,9 @@
 """Decisions that become durable together: decide, decide, commit.
 
-1. A decision takes effect in memory at once, and raises at once. Nothing here waits except `commit`.
-2. `commit` writes all decisions as one unit. Callers and workers are told after it, by the waiters or by its return.
-3. A transaction with decisions must be committed, whatever happens after them: until then memory is ahead of the
-   journal.
-4. If the commit fails, `Jobs` has read the jobs again from the journal by the time the error is raised.
+1. A decision takes effect in memory, or raises, immediately. Only `commit` waits.
+2. `commit` writes all decisions as one unit. Afterwards it returns and notifies the waiters.
+3. A transaction with decisions must be committed in every case. Until then memory is ahead of the journal.
+4. If the commit fails, `Jobs` reads the jobs again from the journal before the error is raised.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from runpod_worker.service.queue.jobs import Jobs, Step
 
 
 class Transaction:
-    """Changes jobs. `committed` tells whether `commit` has succeeded."""
+    """Changes jobs. `committed` is true after a successful `commit`."""
 
     def __init__(self, jobs: Jobs) -> None:
         self.committed = False
@@ -33,21 +32,21 @@ class Transaction:
         self._steps: list[Step] = []
 
     def add(self, job: Job, request: bytes) -> None:
-        """Add a new job, in any status: it may have been taken already.
+        """Add a new job, in any status; an open take may have taken it already.
 
         Raises:
-            ValueError: a job of this id exists.
+            ValueError: a job with this id exists.
         """
         seq = self._jobs.index.add(job)
         delivery, delta = _owed_delivery(None, job), counter_delta(None, job)
         self._steps.append(Step(JobRecord(seq=seq, job=job, request=request, delivery=delivery, delta=delta)))
 
     def apply(self, job_id: str, event: Event, *, output: bytes | None = None) -> Job:
-        """Return the job as it is after `event`; `output` is kept beside it.
+        """Apply `event` to the job, store its `output`, and return the new version.
 
         Raises:
-            JobNotFound: there is no such job.
-            StaleAttempt: a worker reports on an attempt it does not hold.
+            JobNotFound: the job does not exist.
+            StaleAttempt: the worker does not hold this attempt.
             IllegalTransition: the job's status does not allow the event.
         """
         old, seq = self._jobs.get(job_id), self._jobs.index.seq(job_id)
@@ -55,7 +54,7 @@ class Transaction:
             raise JobNotFound
         new = apply(old, event)
         if new.final and new.stop:
-            output = None  # the caller was promised a stopped job
+            output = None  # a stopped job has no output
         moved = new.status is not old.status and old.status is not Status.IN_QUEUE
         self._jobs.index.put(new)
         record = JobRecord(
@@ -73,25 +72,26 @@ class Transaction:
         return new
 
     def try_apply(self, job_id: str, event: Event) -> Job | None:
-        """As `apply`; None if the job has moved on and the event does not matter any more."""
+        """Like `apply`, but return None if the event no longer applies to the job."""
         try:
             return self.apply(job_id, event)
         except (JobNotFound, StaleAttempt, IllegalTransition):
             return None
 
     def rewrite(self, job: Job) -> None:
-        """Write the job once more as it is: a durable commit brings all that was written before it to the disk."""
+        """Write the job again unchanged. A durable commit also makes all earlier writes durable."""
         seq = self._jobs.index.seq(job.id)
         if seq is None:
             raise JobNotFound
         self._steps.append(Step(JobRecord(seq=seq, job=job), old=job))
 
     def add_chunks(self, job_id: str, chunks: list[bytes], index: int | None) -> int:
-        """Add chunks of the running attempt, from its chunk `index` on (None: behind the others). Those already here
-        are dropped. Returns how many chunks the job has once all that were given are written.
+        """Add chunks of the running attempt, starting with its chunk `index` (None: append). Drops chunks that it has.
+
+        Returns the number of chunks of the job once these are written.
 
         Raises:
-            JobNotFound: there is no such job.
+            JobNotFound: the job does not exist.
         """
         seq = self._jobs.seq(job_id)
         if seq is None:
@@ -103,10 +103,10 @@ class Transaction:
         return start + len(fresh)
 
     def change_delivery(self, job_id: str, delivery: Delivery | None) -> None:
-        """Replace the webhook that the job owes; None: it is not owed any more.
+        """Replace the delivery of the job's webhook; None: remove it.
 
         Raises:
-            JobNotFound: there is no such job.
+            JobNotFound: the job does not exist.
         """
         job, seq = self._jobs.get(job_id), self._jobs.index.seq(job_id)
         if job is None or seq is None:
@@ -116,16 +116,16 @@ class Transaction:
         )
 
     def forget(self, ended: EndedJob) -> None:
-        """Delete a job that has ended, with all it has."""
+        """Delete an ended job with its bodies and chunks."""
         self._jobs.logs.drop(ended.seq)
         self._jobs.index.drop(ended.job_id)
         self._steps.append(Step(ForgetRecord(seq=ended.seq, job_id=ended.job_id, ended_at=ended.ended_at)))
 
     async def commit(self, *, durable: bool = True) -> None:
-        """Write the decisions. Returns once they survive the death of this process, and a power cut if `durable`.
+        """Write the decisions, and return once they survive the death of this process, and a power cut if `durable`.
 
         Raises:
-            StoreUnavailable: they were not written; memory is as the journal has it.
+            StoreUnavailable: the write failed; memory is again equal to the journal.
         """
         if not self._steps:
             self.committed = True
@@ -135,7 +135,7 @@ class Transaction:
             self._on_written(written)
         else:
             self._jobs.track(written, [step.record.job_id for step in self._steps])
-            written.add_done_callback(self._on_written)  # it runs even if the task that commits is cancelled
+            written.add_done_callback(self._on_written)  # runs even if the committing task is cancelled
         await written
 
     def _on_written(self, written: Written) -> None:
@@ -146,7 +146,7 @@ class Transaction:
                 self._jobs.on_committed(step)
 
     def _restart_chunks(self, old: Job, new: Job, seq: int) -> int | None:
-        """A job that ended starts anew, one that lost its attempt goes on behind the chunks it has."""
+        """Return the number of the next attempt's first chunk: 0 after an end, else after those of the lost attempt."""
         if old.final:
             self._jobs.logs.reset(seq)
             return 0
@@ -154,7 +154,7 @@ class Transaction:
 
 
 def _owed_delivery(old: Job | None, new: Job) -> Delivery | None:
-    """Return the webhook that the end of the job makes due at once."""
+    """Return the delivery of the webhook if the job has just ended and has one."""
     if new.ended_at is None or not new.webhook or (old is not None and old.final):
         return None
     return Delivery(job_id=new.id, url=new.webhook, tries=0, next_at=new.ended_at)

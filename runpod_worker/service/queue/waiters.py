@@ -1,6 +1,6 @@
-"""How requests wait for a job, and how the service waits for the clock. All of it wakes by events; nothing polls.
+"""Requests that wait for a job, and the timer of the service. Both wake by events; neither polls.
 
-Everything runs in one event loop, so what happens between two awaits is atomic.
+Everything runs in one event loop, so code between two awaits is atomic.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 class Waiters(Generic[T]):
-    """Requests that wait for something to happen to a job, by key."""
+    """Requests that wait for a change of a job, by key."""
 
     def __init__(self) -> None:
         self._waiting: dict[str, list[asyncio.Future[T | None]]] = {}
@@ -23,12 +23,12 @@ class Waiters(Generic[T]):
         return len(self._waiting)
 
     def notify(self, key: str, value: T | None) -> None:
-        """Wake all that wait on `key` with `value`; None sends them to look for themselves."""
+        """Wake all requests that wait on `key` with `value`. After None they read the job themselves."""
         for future in self._waiting.pop(key, ()):
             resolve(future, value)
 
     async def wait(self, key: str, timeout_s: float) -> T | None:
-        """Return the next value of `key`; None after `timeout_s`, or when the service drains."""
+        """Wait for the next value of `key`; None after `timeout_s`, or when the service drains."""
         if timeout_s <= 0 or self._closed:
             return None
         loop = asyncio.get_running_loop()
@@ -42,7 +42,7 @@ class Waiters(Generic[T]):
             self._remove(key, future)
 
     def close(self) -> None:
-        """Wake all, now and from now on, with None."""
+        """Wake all requests with None, and let later ones not wait."""
         self._closed = True
         for futures in self._waiting.values():
             for future in futures:
@@ -58,13 +58,13 @@ class Waiters(Generic[T]):
 
 
 def resolve(future: asyncio.Future[T], value: T) -> None:
-    """Give the future its result, unless it has one or was cancelled."""
+    """Set the result of the future, unless it is done."""
     if not future.done():
         future.set_result(value)
 
 
 class DeadlineTimer:
-    """An event that is set at the earliest time the timer was armed for."""
+    """Fires at the earliest time that it was armed for."""
 
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
@@ -73,7 +73,7 @@ class DeadlineTimer:
         self._event = asyncio.Event()
 
     def arm(self, at: float | None) -> None:
-        """Fire at `at`, or earlier if armed for an earlier time already."""
+        """Fire at `at`, or at an earlier time if armed for one."""
         if at is None or (self._at is not None and self._at <= at):
             return
         self.disarm()
@@ -81,13 +81,13 @@ class DeadlineTimer:
         self._handle = asyncio.get_running_loop().call_later(max(0.001, at - self._now()), self._event.set)
 
     def disarm(self) -> None:
-        """Forget the time it was armed for."""
+        """Cancel the timer."""
         if self._handle is not None:
             self._handle.cancel()
         self._at = self._handle = None
 
     async def wait(self) -> None:
-        """Sleep until the timer fires; after that it is disarmed."""
+        """Wait until the timer fires, and disarm it."""
         await self._event.wait()
         self._event.clear()
         self.disarm()

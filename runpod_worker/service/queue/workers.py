@@ -1,4 +1,4 @@
-"""The workers that were in touch lately: for /health, for stops, and to keep jobs from a worker that is leaving."""
+"""The workers that sent a request lately: for /health, for stops, and so that a retired worker gets no jobs."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from runpod_worker.service.queue.index import JobIndex
 from runpod_worker.service.queue.waiters import Waiters
 
 RETIRED_SILENCE_S = 5.0
-"""After this silence of a retired worker, its next request comes from a new process: one that goes on polls without a
+"""A request after this silence of a retired worker is from a new process, because a worker that continues polls without
 pause."""
 
 
 class ProcessMarker(Enum):
-    """A header that a process sends with each of some requests: one without it comes from a new process."""
+    """A header that a running process always sends. A request without it comes from a new process."""
 
     NONE = "none"
     REQUEST_ID = "request id"
@@ -26,23 +26,23 @@ class ProcessMarker(Enum):
 
 @dataclass(slots=True)
 class Worker:
-    """What is known of one worker of one endpoint."""
+    """A worker of an endpoint."""
 
     seen_at: float
     ready: bool = False
-    """It has asked for a job: the model is loaded."""
+    """It has sent a take, so its model is loaded."""
     unhealthy: bool = False
     retired: bool = False
     process_marker: ProcessMarker = ProcessMarker.NONE
-    """How to tell the retired process from a new one."""
+    """How to distinguish a new process from the retired one."""
     polls: int = 0
     """Its open job-take and job-stop requests."""
     stops: dict[str, int] = field(default_factory=dict)
-    """Jobs it has to stop and was not told of yet, each with the attempt that is meant."""
+    """The attempt to stop of each job, until job-stop returns it."""
 
 
 class Workers:
-    """The known workers. Nothing here is needed for correctness: after a restart it fills itself again."""
+    """The known workers. No rule about jobs depends on them, and a restart collects them again."""
 
     def __init__(self, index: JobIndex, now: Callable[[], float]) -> None:
         self._index = index
@@ -52,7 +52,7 @@ class Workers:
         self._idle_waiters: Waiters[bool] = Waiters()
 
     def touch(self, endpoint: str, worker: str) -> Worker:
-        """Note that the worker is there."""
+        """Record a request of the worker."""
         now = self._now()
         known = self._known.get((endpoint, worker))
         if known is None:
@@ -63,7 +63,7 @@ class Workers:
         return known
 
     def begin_take(self, endpoint: str, worker: str, *, has_request_id: bool) -> Worker:
-        """Note an open take. The caller counts it down in `polls` when it ends; no job goes to a retired worker."""
+        """Record an open take. The caller decrements `polls` at its end, and gives no job to a retired worker."""
         known = self.touch(endpoint, worker)
         known.ready, known.unhealthy = True, False
         if known.process_marker is ProcessMarker.REQUEST_ID and not has_request_id:
@@ -72,35 +72,35 @@ class Workers:
         return known
 
     def heartbeat(self, endpoint: str, worker: str, *, unhealthy: bool, has_extensions: bool) -> None:
-        """Note a ping."""
+        """Record a ping."""
         known = self.touch(endpoint, worker)
         known.unhealthy = unhealthy
         if known.process_marker is ProcessMarker.EXTENSIONS and not has_extensions:
-            known.retired = False  # the first ping of a process comes before it knows the extensions
+            known.retired = False  # a process sends its first ping before it knows the extensions
 
     def retire(self, endpoint: str, worker: str, process_marker: ProcessMarker) -> None:
         """Assign no more jobs to this worker until a new process starts under its name (`stopPod`).
 
-        Some workers exit after that, others go on polling (protocol B.6).
+        Some workers exit after that, others continue to poll (protocol B.6).
         """
         known = self.touch(endpoint, worker)
         known.retired, known.process_marker = True, process_marker
 
     def stop(self, endpoint: str, worker: str, job_id: str, attempt: int) -> None:
-        """Tell the worker to stop this attempt of a job: at once if its job-stop is open, else at the next one."""
+        """Stop an attempt: answer the worker's open job-stop, or its next one."""
         known = self._known.get((endpoint, worker))
         if known is not None:
             known.stops[job_id] = attempt
             self._stop_waiters.notify(f"{endpoint}/{worker}", True)
 
     def drop_stop(self, endpoint: str, worker: str, job_id: str) -> None:
-        """The worker has taken this job (again): an earlier stop does not count any more."""
+        """Drop an earlier stop of a job that the worker has taken again."""
         known = self._known.get((endpoint, worker))
         if known is not None:
             known.stops.pop(job_id, None)
 
     async def wait_stops(self, endpoint: str, worker: str, timeout_s: float) -> dict[str, int]:
-        """Return the jobs the worker has to stop, with their attempts, each once; empty if none came in time."""
+        """Wait for jobs that the worker has to stop. Return their attempts, each once; empty after `timeout_s`."""
         known = self.touch(endpoint, worker)
         if not known.stops:
             known.polls += 1
@@ -114,7 +114,7 @@ class Workers:
         return stops
 
     async def idle(self, endpoint: str, worker: str, timeout_s: float) -> None:
-        """Keep open the take of a worker that gets no jobs."""
+        """Keep the take of a retired worker open."""
         await self._idle_waiters.wait(f"{endpoint}/{worker}", timeout_s)
 
     def counts(self, endpoint: str) -> dict[str, int]:
@@ -127,7 +127,7 @@ class Workers:
         return counts
 
     def prune(self, silent_since: float) -> None:
-        """Forget the workers without an open request that were last in touch before this time."""
+        """Drop the workers without an open request whose last request was before this time."""
         silent = [key for key, known in self._known.items() if known.seen_at < silent_since and not known.polls]
         for key in silent:
             del self._known[key]
@@ -145,5 +145,5 @@ class Workers:
         return "idle" if known.ready else "initializing"
 
     def _pending_stops(self, endpoint: str, worker: str) -> dict[str, int]:
-        """Jobs that were being stopped when the service itself was restarted."""
+        """The attempts to stop that were pending when the service restarted."""
         return {job.id: job.attempt for job in self._index.leased(worker) if job.stop and job.endpoint == endpoint}
