@@ -1,4 +1,4 @@
-"""`python -m tools.differential`: run both, print the table, write docs/compatibility.md.
+"""`python -m tools.differential`: run both, print the table, write docs/compatibility.md and reference.json.
 
 Exit status 1 when a difference is not listed, or a listed one has gone.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import sys
 
-from .page import PAGE, page, surprises, table
+from .page import PAGE, RECORDED, page, save_reference, surprises, table
 from .running import REFERENCE, compare, reference_python
 
 
@@ -20,7 +20,8 @@ def main() -> int:
         print("", *wrong, "", "docs/compatibility.md is not written: see tools/differential/differences.py", sep="\n")
         return 1
     PAGE.write_text(page(comparison, REFERENCE.partition("==")[2]), encoding="utf-8")
-    print(f"wrote {PAGE.name}")
+    save_reference(comparison.reference)
+    print(f"wrote {PAGE.name} and {RECORDED.name}")
     return 0
 
 

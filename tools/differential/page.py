@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,8 @@ from .handlers import WORKERS
 
 ELSEWHERE = Path(__file__).with_name("elsewhere.md")
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "compatibility.md"
+RECORDED = Path(__file__).with_name("reference.json")
+"""The lines of the reference SDK, so that a test compares ours with them in seconds and without the SDK."""
 
 HEAD = """# Compatibility with RunPod's SDK
 
@@ -39,6 +42,17 @@ class Comparison:
 
     def differing(self) -> list[str]:
         return [case for case in self.cases if self.reference.get(case) != self.ours.get(case)]
+
+
+def load_reference() -> dict[str, Lines]:
+    """The recorded lines of the reference SDK, by case."""
+    lines: dict[str, Lines] = json.loads(RECORDED.read_text(encoding="utf-8"))
+    return lines
+
+
+def save_reference(lines: dict[str, Lines]) -> None:
+    """Record the lines of the reference SDK."""
+    RECORDED.write_text(json.dumps(lines, ensure_ascii=False, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def page(comparison: Comparison, version: str) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from runpod_worker.serverless.as_runpod import FOLDER as AS_RUNPOD
 
-from .comparing import views
+from .comparing import Lines, views
 from .handlers import WORKERS, job_object
 from .page import Comparison
 from .recording import Answers, Recorder, Seen
@@ -48,10 +48,20 @@ def reference_python() -> Path:
     return python
 
 
-async def compare(reference: Path) -> Comparison:
-    """Run both at the same time: the SDK under the Python `reference`, this package under the current Python."""
-    theirs, ours = await asyncio.gather(run(reference, ours=False), run(Path(sys.executable), ours=True))
-    return Comparison(reference=views(theirs), ours=views(ours))
+async def run_reference(python: Path) -> dict[str, Lines]:
+    """The SDK's lines, by case; `python` is an environment with the SDK."""
+    return views(await run(python, ours=False))
+
+
+async def run_ours() -> dict[str, Lines]:
+    """This package's lines, by case."""
+    return views(await run(Path(sys.executable), ours=True))
+
+
+async def compare(python: Path) -> Comparison:
+    """Run both at the same time: the SDK under `python`, this package under the current Python."""
+    reference, ours = await asyncio.gather(run_reference(python), run_ours())
+    return Comparison(reference=reference, ours=ours)
 
 
 async def run(python: Path, *, ours: bool) -> Answers:
