@@ -22,6 +22,7 @@ demo: $(STAMP)   ## service + worker + Stable Diffusion: draws your prompts, wri
 	$(BIN)/python examples/stable_diffusion/demo.py
 
 test: $(STAMP)   ## the whole test suite
+	$(BIN)/python -m tools.compat_environments
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 # In these two a test that starts a process is skipped when it does, and may leave a file or socket open.
@@ -71,6 +72,7 @@ compat-table: $(STAMP) ## what we say against what RunPod's SDK says, case by ca
 	$(BIN)/python -m tools.differential
 
 compat: $(STAMP) ## seven versions of RunPod's SDK as workers of our service; all clients; prints the matrix
+	$(BIN)/python -m tools.compat_environments --all
 	COMPAT=all $(BIN)/python -m pytest tests/compat -n 2
 
 bench: $(STAMP)  ## our worker and the reference SDK through the same scenarios; writes docs/benchmarks.md

@@ -1,8 +1,8 @@
-"""Real other ends: job services and workers as processes, the reference SDK in environments of its own."""
+"""Real services and workers as processes, and the reference SDK in environments that make has installed."""
 
 from __future__ import annotations
 
-import fcntl
+import itertools
 import json
 import os
 import re
@@ -21,53 +21,19 @@ from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
-REFERENCE_VERSION = "1.12.0"
-REFERENCE = ROOT / ".venv-reference"
-COMPAT = ROOT / ".venv-compat"
-PATIENCE_S = float(os.environ.get("COMPAT_PATIENCE", "60"))
+from tools.compat_environments import NODE, REFERENCE_VERSION, has_node, python_of, stamp_of
+
+TIMEOUT_S = float(os.environ.get("COMPAT_TIMEOUT", "60"))
 FINAL = ("COMPLETED", "FAILED", "CANCELLED", "TIMED_OUT")
 
 
 def until(condition: Callable[[], Any], what: str) -> Any:
     """Ask again and again, from outside the processes under test, until the answer is true."""
-    deadline = time.monotonic() + PATIENCE_S
+    deadline = time.monotonic() + TIMEOUT_S
     while not (answer := condition()):
         assert time.monotonic() < deadline, f"never happened: {what}"
         time.sleep(0.02)
     return answer
-
-
-def environment(folder: Path, *packages: str) -> Path:
-    """The Python of a virtual environment that has these packages; it is made when it is not there. Safe from several
-    test processes at once."""
-    python = folder / "bin/python"
-    stamp = folder / (".has-" + "-".join(sorted(packages)).replace("=", "").replace("/", ""))
-    if stamp.exists():
-        return python
-    COMPAT.mkdir(exist_ok=True)
-    with Locked(COMPAT / f".{folder.name}.lock"):
-        if not python.exists():
-            subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-        if not stamp.exists():
-            install = [str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check", *packages]
-            subprocess.run(install, check=True)
-            stamp.touch()
-    return python
-
-
-class Locked:
-    """Hold a lock file against other processes."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __enter__(self) -> None:
-        self._file = self._path.open("w")
-        fcntl.flock(self._file, fcntl.LOCK_EX)
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
 
 
 @dataclass
@@ -94,14 +60,57 @@ class Worker:
         self.process.wait(20)
 
 
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+class Services:
+    """Job services in memory, one process for each set of options; tests use endpoints of their own."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._ports: dict[tuple[str, ...], int] = {}
+        self._processes: list[subprocess.Popen[bytes]] = []
+        self._endpoints = itertools.count()
+
+    def new_endpoint(self) -> str:
+        return f"ep{next(self._endpoints)}"
+
+    def port_of(self, options: tuple[str, ...]) -> int:
+        """The port of the service with these options; starts it when it is not running."""
+        if options not in self._ports:
+            port = self._ports[options] = free_port()
+            command = [sys.executable, "-m", "runpod_worker", "serve", "--port", str(port), "--memory", *options]
+            with (self._folder / f"{port}.log").open("wb") as log:
+                self._processes.append(subprocess.Popen(command, start_new_session=True, stdout=log, stderr=log))
+            until(lambda: answers(f"http://127.0.0.1:{port}/v2/ep/health"), "the service answers")
+        return self._ports[options]
+
+    def close(self) -> None:
+        for process in self._processes:
+            process.terminate()
+        for process in self._processes:
+            process.wait(30)
+
+
+def answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=100):
+            return True
+    except OSError:
+        return False
+
+
 @dataclass
 class Site:
-    """One job service as a process, its callers, and its workers."""
+    """An endpoint of a job service, its callers, and its workers."""
 
     folder: Path
-    port: int
-    endpoint: str = "ep"
-    processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    services: Services
+    endpoint: str
+    port: int = 0
     workers: list[Worker] = field(default_factory=list)
 
     until = staticmethod(until)
@@ -115,11 +124,7 @@ class Site:
         return f"{self.base}/{self.endpoint}"
 
     def serve(self, *options: str) -> None:
-        command = [sys.executable, "-m", "runpod_worker", "serve", "--port", str(self.port), "--memory", *options]
-        with (self.folder / "service.log").open("wb") as log:
-            process = subprocess.Popen(command, start_new_session=True, stdout=log, stderr=subprocess.STDOUT)
-        self.processes.append(process)
-        until(lambda: self.health(), "the service answers")
+        self.port = self.services.port_of(options)
 
     def variables(self, name: str) -> dict[str, str]:
         """The environment variables that the platform sets for a worker."""
@@ -200,7 +205,7 @@ class Site:
     def stream(self, job_id: str) -> tuple[str, list[Any]]:
         """The final status and all chunks."""
         chunks: list[Any] = []
-        deadline = time.monotonic() + PATIENCE_S
+        deadline = time.monotonic() + TIMEOUT_S
         while time.monotonic() < deadline:
             view = self.get(f"stream/{job_id}")
             chunks += [chunk["output"] for chunk in view["stream"]]
@@ -211,25 +216,33 @@ class Site:
     def close(self) -> None:
         for worker in self.workers:
             worker.kill_all()
-        for process in self.processes:
-            process.terminate()
-            process.wait(30)
+
+
+@pytest.fixture(scope="session")
+def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
+    services = Services(tmp_path_factory.mktemp("services"))
+    yield services
+    services.close()
 
 
 @pytest.fixture
-def site(tmp_path: Path) -> Iterator[Site]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    site = Site(tmp_path, port)
+def site(tmp_path: Path, services: Services) -> Iterator[Site]:
+    site = Site(tmp_path, services, services.new_endpoint())
     yield site
     site.close()
 
 
+def require(is_installed: bool, what: str) -> None:
+    """Skip the test when something is not installed; in CI fail."""
+    if not is_installed:
+        message = f"{what} is not installed; run: python -m tools.compat_environments"
+        pytest.fail(message) if os.environ.get("CI") else pytest.skip(message)
+
+
 @pytest.fixture(scope="session")
-def reference() -> Path:
+def reference(sdk: Callable[[str], Path]) -> Path:
     """The Python of an environment with the reference SDK and the openai client."""
-    return environment(REFERENCE, f"runpod=={REFERENCE_VERSION}", "openai")
+    return sdk(REFERENCE_VERSION)
 
 
 @pytest.fixture(scope="session")
@@ -237,15 +250,17 @@ def sdk() -> Callable[[str], Path]:
     """The Python of an environment with that version of the reference SDK."""
 
     def python(version: str) -> Path:
-        folder = REFERENCE if version == REFERENCE_VERSION else COMPAT / version
-        return environment(folder, f"runpod=={version}")
+        require(stamp_of(version).exists(), f"runpod {version}")
+        return python_of(version)
 
     return python
 
 
 @pytest.fixture(scope="session")
-def locked() -> type[Locked]:
-    return Locked
+def node_modules() -> Path:
+    """A folder with RunPod's JavaScript SDK in it."""
+    require(has_node(), "RunPod's JavaScript SDK (needs npm)")
+    return NODE
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

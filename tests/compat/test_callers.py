@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
 import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -79,18 +76,18 @@ def serve_handler(site: Any, code: str) -> None:
 
 
 @pytest.fixture
-def base(site: Any) -> str:
+def url(site: Any) -> str:
     site.serve()
     serve_handler(site, HANDLER)
-    return str(site.base)
+    return str(site.url)
 
 
 PURGED = {"removed": 2, "status": "completed"}
 STREAM = [1, "two", {"three": 3}]
 
 
-def test_runpods_client(base: str, reference: Path) -> None:
-    seen = ask(str(reference), str(CALLERS / "sync.py"), base)
+def test_runpods_client(url: str, reference: Path) -> None:
+    seen = ask(str(reference), str(CALLERS / "sync.py"), url)
 
     assert seen == {
         "run_sync": "ünï",
@@ -104,8 +101,8 @@ def test_runpods_client(base: str, reference: Path) -> None:
     }
 
 
-def test_runpods_asyncio_client(base: str, reference: Path) -> None:
-    seen = ask(str(reference), str(CALLERS / "asynchronous.py"), base)
+def test_runpods_asyncio_client(url: str, reference: Path) -> None:
+    seen = ask(str(reference), str(CALLERS / "asynchronous.py"), url)
 
     assert seen == {
         "output": {"n": 1},
@@ -117,8 +114,8 @@ def test_runpods_asyncio_client(base: str, reference: Path) -> None:
     }
 
 
-def test_runpods_javascript_client(base: str, node_modules: Path) -> None:
-    seen = ask("node", str(CALLERS / "javascript.mjs"), base, str(node_modules))
+def test_runpods_javascript_client(url: str, node_modules: Path) -> None:
+    seen = ask("node", str(CALLERS / "javascript.mjs"), url, str(node_modules))
 
     assert seen == {
         "run_sync": ["COMPLETED", "ünï"],
@@ -138,7 +135,7 @@ def test_openais_client(site: Any, reference: Path, kind: str) -> None:
     sleep = "await __import__('asyncio').sleep" if kind else "time.sleep"
     serve_handler(site, CHAT.format(kind=kind, sleep=sleep))
 
-    seen = ask(str(reference), str(CALLERS / "openai_client.py"), site.base, str(site.folder / "pod-0-0"))
+    seen = ask(str(reference), str(CALLERS / "openai_client.py"), site.url, str(site.folder / "pod-0-0"))
 
     assert seen["models"] == ["tiny", "small"]
     assert seen["whole"] == ["assistant", "hello there", "length", "tiny", 5]
@@ -153,13 +150,13 @@ def test_openais_client(site: Any, reference: Path, kind: str) -> None:
 
 
 def test_the_handler_in_the_documentation_answers(site: Any, reference: Path) -> None:
+    site.serve()
     page = (Path(__file__).parents[2] / "docs/openai.md").read_text()
     caller, handler = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
     caller = caller.replace("http://127.0.0.1:8000/v2/ENDPOINT", site.url).replace(
         "client.chat", "answer = client.chat"
     )
     caller += "\nimport json; print(json.dumps(answer.choices[0].message.content))\n"
-    site.serve()
     command = [sys.executable, "-m", "runpod_worker", "run", str(site.handler(handler))]
     site.worker(*command)
 
@@ -189,7 +186,7 @@ def test_openais_client_with_the_reference_sdk_as_the_worker(site: Any, referenc
     site.worker(str(reference), "-u", str(handler))
     script = """
         import json, sys, openai
-        client = openai.OpenAI(base_url=sys.argv[1] + "/ep/openai/v1", api_key="key", max_retries=0)
+        client = openai.OpenAI(base_url=sys.argv[1] + "/openai/v1", api_key="key", max_retries=0)
         seen = [[model.id for model in client.models.list()]]
         chunks = client.chat.completions.create(model="tiny", messages=[], stream=True)
         seen.append([chunk.choices[0].delta.content for chunk in chunks])
@@ -200,7 +197,7 @@ def test_openais_client_with_the_reference_sdk_as_the_worker(site: Any, referenc
         print(json.dumps(seen))
     """
 
-    seen = ask(str(reference), str(site.handler(script, name="caller.py")), site.base)
+    seen = ask(str(reference), str(site.handler(script, name="caller.py")), site.url)
 
     assert seen == [["tiny"], ["hi"], [404, "it's not here"]]
 
@@ -230,18 +227,3 @@ def test_cancel_answers_before_clients_give_up(site: Any) -> None:
 
     assert time.monotonic() - begin < 3
     assert site.ended(job)["status"] == "CANCELLED"
-
-
-@pytest.fixture(scope="session")
-def node_modules(locked: Callable[[Path], Any]) -> Path:
-    """A folder with RunPod's JavaScript SDK in it."""
-    folder = Path(__file__).parents[2] / ".node-compat"
-    if not shutil.which("npm"):
-        missing = "install node and npm: RunPod's JavaScript SDK is one of the clients that are tried"
-        pytest.fail(missing) if os.environ.get("CI") else pytest.skip(missing)
-    folder.mkdir(exist_ok=True)
-    with locked(folder / ".lock"):
-        if not (folder / "node_modules/runpod-sdk/package.json").exists():
-            install = ["npm", "install", "--no-audit", "--no-fund", "--silent", "--prefix", str(folder)]
-            subprocess.run([*install, "runpod-sdk@1.1.2"], check=True, timeout=300)
-    return folder

@@ -81,18 +81,18 @@ async def played(**given: Any) -> AsyncIterator[Played]:
 
 @pytest.fixture
 async def site() -> AsyncIterator[Played]:
-    async with played() as one:
-        yield one
+    async with played() as site:
+        yield site
 
 
 def error(reply: tuple[int, str, bytes]) -> tuple[int, dict[str, Any]]:
-    told = json.loads(reply[2])["error"]
-    assert set(told) == {"message", "type", "param", "code"}
-    return reply[0], told
+    reported = json.loads(reply[2])["error"]
+    assert set(reported) == {"message", "type", "param", "code"}
+    return reply[0], reported
 
 
 async def test_a_request_becomes_a_job_with_its_route_and_body(site: Played) -> None:
-    asked = site.ask(body={"model": "m", "messages": [{"role": "user", "content": "grüß"}], "seed": 2**60})
+    request = site.ask(body={"model": "m", "messages": [{"role": "user", "content": "grüß"}], "seed": 2**60})
 
     job = await site.take()
     await site.done(job, {"output": [{"id": "x"}]}, stream=True)
@@ -101,28 +101,28 @@ async def test_a_request_becomes_a_job_with_its_route_and_body(site: Played) -> 
         "openai_route": "/v1/chat/completions",
         "openai_input": {"model": "m", "messages": [{"role": "user", "content": "grüß"}], "seed": 2**60},
     }
-    assert await asked == (200, "application/json", b'{"id": "x"}')
+    assert await request == (200, "application/json", b'{"id": "x"}')
 
 
 async def test_a_request_without_a_body_is_its_route_alone(site: Played) -> None:
-    asked = site.ask("/openai/v1/models/org%2Fname")
+    request = site.ask("/openai/v1/models/org%2Fname")
 
     job = await site.take()
     await site.done(job, {"output": {"object": "list"}})
 
     assert job["input"] == {"openai_route": "/v1/models/org/name"}
-    assert (await asked)[2] == b'{"object": "list"}'
+    assert (await request)[2] == b'{"object": "list"}'
 
 
 @pytest.mark.parametrize("aggregated", [True, False])
 async def test_the_one_thing_a_generator_yields_is_the_body(site: Played, aggregated: bool) -> None:
-    asked = site.ask(body={"stream": False})
+    request = site.ask(body={"stream": False})
     job = await site.take()
 
     await site.chunk(job, {"choices": [1]})
     await site.done(job, {"output": [{"choices": [1]}] if aggregated else []}, stream=True)
 
-    assert await asked == (200, "application/json", b'{"choices": [1]}')
+    assert await request == (200, "application/json", b'{"choices": [1]}')
 
 
 async def test_text_that_is_json_is_sent_as_json_and_other_text_as_text(site: Played) -> None:
@@ -131,9 +131,9 @@ async def test_text_that_is_json_is_sent_as_json_and_other_text_as_text(site: Pl
         ("WEBVTT", "text/plain", b"WEBVTT"),
         (["data: 1\n\n", "data: 2\n\n"], "text/event-stream", b"data: 1\n\ndata: 2\n\n"),
     ):
-        asked = site.ask(body={})
+        request = site.ask(body={})
         await site.done(await site.take(), {"output": output})
-        assert await asked == (200, kind, content)
+        assert await request == (200, kind, content)
 
 
 async def test_a_stream_is_passed_through_byte_for_byte_as_it_comes(site: Played) -> None:
@@ -156,26 +156,26 @@ async def test_a_stream_is_passed_through_byte_for_byte_as_it_comes(site: Played
 
 
 async def test_json_that_a_stream_yields_becomes_events(site: Played) -> None:
-    asked = site.ask(body={"stream": True})
+    request = site.ask(body={"stream": True})
     job = await site.take()
 
     await site.chunk(job, {"a": 1})
     await site.done(job, {"output": []}, stream=True)
 
-    assert (await asked)[2] == b'data: {"a": 1}\n\n'
+    assert (await request)[2] == b'data: {"a": 1}\n\n'
 
 
 async def test_a_stream_without_chunks_is_what_the_handler_returned(site: Played) -> None:
-    asked = site.ask(body={"stream": True})
+    request = site.ask(body={"stream": True})
 
     await site.done(await site.take(), {"output": "data: 1\n\n"})
 
-    assert await asked == (200, "text/event-stream", b"data: 1\n\n")
+    assert await request == (200, "text/event-stream", b"data: 1\n\n")
 
 
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize(
-    ("told", "status", "message", "kind", "code"),
+    ("reported", "status", "message", "kind", "code"),
     [
         ('{"message": "no", "type": "BadRequestError", "code": 400}', 400, "no", "BadRequestError", 400),
         ("{'message': \"it's\", 'type': 'x', 'code': 'too_long'}", 500, "it's", "x", "too_long"),
@@ -189,13 +189,13 @@ async def test_a_stream_without_chunks_is_what_the_handler_returned(site: Played
     ],
 )  # fmt: skip
 async def test_a_failed_job_is_an_error_in_the_shape_of_openai(
-    site: Played, stream: bool, told: str, status: int, message: str, kind: str, code: Any
+    site: Played, stream: bool, reported: str, status: int, message: str, kind: str, code: Any
 ) -> None:
-    asked = site.ask(body={"stream": stream})
+    request = site.ask(body={"stream": stream})
 
-    await site.done(await site.take(), {"error": told})
+    await site.done(await site.take(), {"error": reported})
 
-    got, fields = error(await asked)
+    got, fields = error(await request)
     assert (got, fields["message"], fields["type"], fields["code"]) == (status, message, kind, code)
 
 
@@ -205,19 +205,19 @@ async def test_an_error_in_the_output_has_its_status(site: Played) -> None:
         ([{"object": "error", "code": 400}], 400),
         ({"code": 404}, 200),
     ):
-        asked = site.ask(body={})
+        request = site.ask(body={})
         await site.done(await site.take(), {"output": output})
-        assert (await asked)[0] == status
+        assert (await request)[0] == status
 
 
 async def test_an_error_in_the_middle_of_a_stream_is_its_last_event(site: Played) -> None:
-    asked = site.ask(body={"stream": True})
+    request = site.ask(body={"stream": True})
     job = await site.take()
 
     await site.chunk(job, "data: 1\n\n")
     await site.done(job, {"error": "broke"}, stream=True)
 
-    status, _, content = await asked
+    status, _, content = await request
     first, last = content.split(b"\n\n")[:2]
     assert (status, first) == (200, b"data: 1")
     assert json.loads(last.removeprefix(b"data: "))["error"]["message"] == "broke"
@@ -225,7 +225,7 @@ async def test_an_error_in_the_middle_of_a_stream_is_its_last_event(site: Played
 
 async def test_a_lost_worker_ends_the_stream_that_it_had_begun() -> None:
     async with played(lease_s=0.4) as site:
-        asked = site.ask(body={"stream": True})
+        request = site.ask(body={"stream": True})
         job = await site.take()
         await site.chunk(job, "data: 1\n\n")
 
@@ -233,7 +233,7 @@ async def test_a_lost_worker_ends_the_stream_that_it_had_begun() -> None:
         assert again["id"] == job["id"]
         await site.chunk(again, "data: from the start\n\n", "other")
 
-        content = (await asked)[2]
+        content = (await request)[2]
         assert b"from the start" not in content
         assert b"the worker was lost in the middle" in content
         assert (await site.ended(job))["status"] == "CANCELLED"
@@ -241,24 +241,24 @@ async def test_a_lost_worker_ends_the_stream_that_it_had_begun() -> None:
 
 async def test_a_worker_lost_before_its_first_chunk_is_replaced_unseen() -> None:
     async with played(lease_s=0.4) as site:
-        asked = site.ask(body={"stream": True})
+        request = site.ask(body={"stream": True})
         await site.take()
 
         again = await site.take("other")
         await site.chunk(again, "data: 1\n\n", "other")
         await site.done(again, {"output": []}, stream=True, worker="other")
 
-        assert (await asked)[2] == b"data: 1\n\n"
+        assert (await request)[2] == b"data: 1\n\n"
 
 
 @pytest.mark.parametrize("body", [{"stream": True}, {"stream": False}])
 async def test_who_hangs_up_cancels_the_job(site: Played, body: Any) -> None:
-    asked = site.ask(body=body)
+    request = site.ask(body=body)
     job = await site.take()
     if body["stream"]:
         await site.chunk(job, "data: 1\n\n")
 
-    asked.cancel()
+    request.cancel()
 
     assert (await site.ended(job))["status"] == "CANCELLED"
     async with site.session.get(f"{site.base}/job-stop/pod?gpu=A") as response:
@@ -266,10 +266,10 @@ async def test_who_hangs_up_cancels_the_job(site: Played, body: Any) -> None:
 
 
 async def test_who_hangs_up_in_the_queue_leaves_nothing_behind(site: Played) -> None:
-    asked = site.ask(body={})
+    request = site.ask(body={})
     while not site.server.queue.counts("ep").in_queue:
         await asyncio.sleep(0)
-    asked.cancel()
+    request.cancel()
     while site.server.queue.counts("ep").in_queue:
         await asyncio.sleep(0)
     later = site.ask(body={"second": True})
@@ -338,8 +338,8 @@ JSON = st.recursive(
 
 
 @given(st.text() | st.builds(repr, JSON) | JSON.map(json.dumps))
-def test_any_error_of_a_job_has_a_status_and_the_shape_of_openai(told: str) -> None:
-    job = Job(id="j", endpoint="ep", created_at=0, queued_at=0, status=Status.FAILED, error=told)
+def test_any_error_of_a_job_has_a_status_and_the_shape_of_openai(reported: str) -> None:
+    job = Job(id="j", endpoint="ep", created_at=0, queued_at=0, status=Status.FAILED, error=reported)
 
     status, _, body = openai.ended_badly(job)
 

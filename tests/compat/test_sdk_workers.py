@@ -1,6 +1,6 @@
 """The reference SDK of many versions as the worker of our service, as real processes.
 
-CI runs the newest version and the oldest; `make compat` all of them and prints the matrix.
+The suite runs the newest version; `make compat` runs all of them and prints the matrix.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
+from tools.compat_environments import VERSIONS
+
 HANDLER = str(Path(__file__).parent / "sdk_handler.py")
-ALL = ("1.2.6", "1.5.3", "1.6.2", "1.7.0", "1.7.13", "1.9.1", "1.12.0")
 EVERY = os.environ.get("COMPAT") == "all"
-MOST = pytest.mark.parametrize("version", ALL if EVERY else (ALL[0], ALL[-1]))
-SOME = pytest.mark.parametrize("version", ALL if EVERY else ALL[-1:])
+TRIED = pytest.mark.parametrize("version", VERSIONS if EVERY else VERSIONS[-1:])
 STARTS_BESIDE = "1.9.1"
 """The first that always starts a job it has taken while another one runs; the jobs of older ones may wait."""
 
@@ -55,7 +55,7 @@ def is_old(version: str, than: str) -> bool:
     return [int(n) for n in version.split(".")] < [int(n) for n in than.split(".")]
 
 
-@MOST
+@TRIED
 def test_all_that_a_function_does(site: Any, start: Start, version: str, tmp_path: Path) -> None:
     """Checks many promises with one worker, because it takes seconds to start."""
     site.serve("--lease", "2")
@@ -92,7 +92,7 @@ def test_all_that_a_function_does(site: Any, start: Start, version: str, tmp_pat
     assert (jobs["inProgress"], jobs["inQueue"], jobs["retried"]) == (0, 0, 0)
 
 
-@MOST
+@TRIED
 @pytest.mark.parametrize("kind", ["generator", "async_generator"] if EVERY else ["async_generator"])
 def test_generators_stream(site: Any, start: Start, version: str, kind: str) -> None:
     site.serve()
@@ -111,7 +111,7 @@ def test_generators_stream(site: Any, start: Start, version: str, kind: str) -> 
     assert expected in site.ended(job)["error"]
 
 
-@SOME
+@TRIED
 def test_an_aggregated_stream_is_the_output(site: Any, start: Start) -> None:
     site.serve()
     start(KIND="async_generator", AGGREGATE="1")
@@ -119,7 +119,7 @@ def test_an_aggregated_stream_is_the_output(site: Any, start: Start) -> None:
     assert site.ended(site.run({"yield": ["a", "b"]}))["output"] == ["a", "b"]
 
 
-@SOME
+@TRIED
 def test_several_jobs_at_once(site: Any, start: Start, version: str, tmp_path: Path) -> None:
     site.serve()
     start(KIND="coroutine", SLOTS="3")
@@ -136,7 +136,7 @@ def test_several_jobs_at_once(site: Any, start: Start, version: str, tmp_path: P
     assert [site.ended(job)["output"] for job in jobs] == [mark.name for mark in marks]
 
 
-@MOST
+@TRIED
 def test_cancelling_a_running_job(site: Any, start: Start, version: str, tmp_path: Path) -> None:
     site.serve("--lease", "5")
     start(KIND="coroutine")
@@ -154,7 +154,7 @@ def test_cancelling_a_running_job(site: Any, start: Start, version: str, tmp_pat
     assert (view["status"], view.get("output")) == ("CANCELLED", None)
 
 
-@SOME
+@TRIED
 def test_a_stop_that_a_function_cannot_hear_does_no_harm(site: Any, start: Start, tmp_path: Path) -> None:
     site.serve()
     start(KIND="function")
@@ -169,7 +169,7 @@ def test_a_stop_that_a_function_cannot_hear_does_no_harm(site: Any, start: Start
     assert site.status(job)["status"] == "CANCELLED"
 
 
-@MOST
+@TRIED
 def test_output_that_is_never_sent_fails_when_its_lease_is_over(site: Any, start: Start, version: str) -> None:
     """The SDK logs that the output is not JSON, and reports nothing."""
     site.serve("--lease", "1.5")
@@ -181,7 +181,7 @@ def test_output_that_is_never_sent_fails_when_its_lease_is_over(site: Any, start
     assert site.ended(site.run({"return": "next"}))["output"] == "next"
 
 
-@MOST
+@TRIED
 def test_a_crashed_worker_loses_its_job_to_another(site: Any, start: Start, tmp_path: Path) -> None:
     site.serve("--lease", "2")
     first = start()
@@ -209,7 +209,7 @@ def _has_orphan(worker: Any) -> bool:
     return True
 
 
-@SOME
+@TRIED
 def test_a_ping_process_without_its_worker_cannot_keep_a_job_for_ever(site: Any, start: Start, tmp_path: Path) -> None:
     site.serve("--lease", "2")
     worker = start()
@@ -232,7 +232,7 @@ def _lost_or_over(site: Any, job: str) -> Any:
     return view if view["status"] in ("FAILED", "IN_QUEUE") else None
 
 
-@SOME
+@TRIED
 def test_a_worker_that_asks_to_be_replaced_gets_no_more_jobs(site: Any, start: Start, tmp_path: Path) -> None:
     site.serve()
     first = start(REFRESH="1")
@@ -246,7 +246,7 @@ def test_a_worker_that_asks_to_be_replaced_gets_no_more_jobs(site: Any, start: S
     assert (view["workerId"], view["output"]) == (other.name, 2)
 
 
-@MOST
+@TRIED
 def test_sigterm_loses_no_job(site: Any, start: Start, version: str, tmp_path: Path) -> None:
     site.serve("--lease", "2")
     worker = start(KIND="coroutine")

@@ -37,6 +37,7 @@ def hello() -> Iterator[str]:
     process.stdout.close()
 
 
+@pytest.mark.xdist_group("stable_diffusion")  # it imports diffusers
 def test_the_handler_declares_a_worker_with_a_model() -> None:
     [handler, *_] = blocks("python")
     space: dict[str, Any] = {"__name__": "readme"}

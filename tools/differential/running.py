@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import os
 import signal
-import subprocess
 import sys
 import tempfile
 from contextlib import suppress
@@ -21,11 +19,6 @@ from .recording import Answers, Recorder, Seen
 
 HANDLERS = Path(__file__).with_name("handlers.py")
 ROOT = HANDLERS.parents[2]
-REFERENCE = "runpod==1.12.0"
-REFERENCE_VENV = ROOT / ".venv-reference"
-LOCK = ROOT / ".venv-compat" / "..venv-reference.lock"
-"""Held while that environment is made."""
-
 MAX_WORKERS = 8
 TIMEOUT_S = 90.0
 LATE_REPORTS_S = 3.0
@@ -33,19 +26,6 @@ LATE_REPORTS_S = 3.0
 
 FIRSTS = {"values": ("job-take", "job-stop", "ping"), "modifier": ("job-take-batch",)}
 """Routes that name no job. Only the first request of each is compared: the number of later ones depends on timing."""
-
-
-def reference_python() -> Path:
-    """The Python of an environment with the reference SDK; makes it when it is missing."""
-    python = REFERENCE_VENV / "bin/python"
-    LOCK.parent.mkdir(exist_ok=True)
-    with LOCK.open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not python.exists():
-            subprocess.run([sys.executable, "-m", "venv", str(REFERENCE_VENV)], check=True)
-        if subprocess.run([str(python), "-c", "import runpod"], capture_output=True, check=False).returncode:
-            subprocess.run([str(python), "-m", "pip", "install", "-q", REFERENCE], check=True)
-    return python
 
 
 async def run_reference(python: Path) -> dict[str, Lines]:

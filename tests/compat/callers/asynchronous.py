@@ -8,14 +8,14 @@ import aiohttp
 import runpod
 
 runpod.api_key = "key"
-runpod.endpoint_url_base = sys.argv[1]
+runpod.endpoint_url_base, _, name = sys.argv[1].rpartition("/")
 from runpod import AsyncioEndpoint  # noqa: E402 - reads the base URL
 
 
 async def main():
     seen = {}
     async with aiohttp.ClientSession() as session:
-        endpoint = AsyncioEndpoint("ep", session)
+        endpoint = AsyncioEndpoint(name, session)
         job = await endpoint.run({"return": {"n": 1}})
         seen["output"] = await job.output(timeout=60)
         seen["status"] = await job.status()

@@ -2,10 +2,11 @@
 import { createRequire } from "node:module"
 import { pathToFileURL } from "node:url"
 
-const [, , base, modules] = process.argv
+const [, , url, modules] = process.argv
+const [, baseUrl, name] = url.match(/(.*)\/(.*)/)
 const path = createRequire(modules + "/").resolve("runpod-sdk")
 const { default: runpodSdk } = await import(pathToFileURL(path))
-const endpoint = runpodSdk("key", { baseUrl: base }).endpoint("ep")
+const endpoint = runpodSdk("key", { baseUrl }).endpoint(name)
 const seen = {}
 
 const sync = await endpoint.runSync({ input: { return: "ünï" } }, 60000)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import openai
 
-base, folder = sys.argv[1], Path(sys.argv[2])
-client = openai.OpenAI(base_url=f"{base}/ep/openai/v1", api_key="key", max_retries=0)
+url, folder = sys.argv[1], Path(sys.argv[2])
+client = openai.OpenAI(base_url=f"{url}/openai/v1", api_key="key", max_retries=0)
 hello = [{"role": "user", "content": "hello"}]
 seen = {}
 

@@ -7,8 +7,8 @@ import time
 import runpod
 
 runpod.api_key = "key"
-runpod.endpoint_url_base = sys.argv[1]
-endpoint = runpod.Endpoint("ep")
+runpod.endpoint_url_base, _, name = sys.argv[1].rpartition("/")
+endpoint = runpod.Endpoint(name)
 seen = {}
 
 seen["run_sync"] = endpoint.run_sync({"input": {"return": "ünï"}}, timeout=60)
