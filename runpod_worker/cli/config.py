@@ -1,4 +1,4 @@
-"""`runpod-worker config`: what is set, and where from."""
+"""`runpod-worker config`: the settings and the source of each value."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from runpod_worker.workerfile.schema import as_text
 
 HIDDEN = "(set, hidden)"
 
-app = typer.Typer(help="Settings: what they are here and where they came from.", no_args_is_help=True)
+app = typer.Typer(help="Settings: their values here and the source of each.", no_args_is_help=True)
 
 
 @app.command("show")

@@ -10,7 +10,7 @@ from runpod_worker.config.loading import Old, load, setting
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientSettings:
-    """What a client uses when the program does not say otherwise."""
+    """Defaults of a client, for a program that gives none."""
 
     api_key: str | None = setting(None, "RUNPOD_API_KEY", secret=True, text="Key sent with every request")
     base_url: str = setting("https://api.runpod.ai/v2", "RUNPOD_ENDPOINT_BASE_URL", text="Where endpoints live")
@@ -51,9 +51,9 @@ class SdkSettings:
     )
     realtime_concurrency: int = setting(1, "RUNPOD_REALTIME_CONCURRENCY", text="Concurrent jobs there")
     skip_system_checks: bool = setting(
-        False, "RUNPOD_SKIP_AUTO_SYSTEM_CHECKS", text="Leave out the checks of memory and disk before the first job"
+        False, "RUNPOD_SKIP_AUTO_SYSTEM_CHECKS", text="Skip the checks of memory and disk before the first job"
     )
-    skip_gpu_check: bool = setting(False, "RUNPOD_SKIP_GPU_CHECK", text="Leave out the check of the GPU")
+    skip_gpu_check: bool = setting(False, "RUNPOD_SKIP_GPU_CHECK", text="Skip the check of the GPU")
     min_memory_gb: float = setting(4.0, "RUNPOD_MIN_MEMORY_GB", text="Least memory that must be available")
     min_disk_percent: float = setting(10.0, "RUNPOD_MIN_DISK_PERCENT", text="Least part of the disk that must be free")
     bucket_url: str | None = setting(None, "BUCKET_ENDPOINT_URL", text="S3 service that `rp_upload` uploads to")

@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 
 class Old(NamedTuple):
-    """What a renamed setting was called before. These names work until version 0.3, each with a warning."""
+    """The names of a setting before it was renamed. They work until version 0.3, each with a warning."""
 
     name: str | None = None
     """The field of the settings class, as code gives it."""
@@ -52,7 +52,7 @@ def setting(
         text: one line for the table of settings.
         file: its key in worker.yaml, with dots between levels.
         secret: never shown.
-        scale: what the environment's number is multiplied by (0.001 when it is in milliseconds).
+        scale: factor for the environment's number (0.001 when it is in milliseconds).
         old: its names before it was renamed; the new names win over them.
         default_factory: makes the value when nothing else gives one, in place of `default`.
         cli: the option of `runpod-worker run` that gives it, such as `--grace`.
@@ -226,7 +226,7 @@ def file_keys(cls: type[Any]) -> set[str]:
 
 
 def rows(cls: type[Any]) -> Iterator[tuple[str, str, str, str, str]]:
-    """Yield the rows of the table of settings: name, variables, key in worker.yaml, default, what it does."""
+    """Yield the rows of the table of settings: name, variables, key in worker.yaml, default, text."""
     for spec in fields(cls):
         about = spec.metadata
         default = "" if spec.default in (MISSING, None) else str(spec.default)

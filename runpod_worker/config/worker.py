@@ -39,7 +39,7 @@ class WorkerSettings:
     take_url: str | None = setting(None, "RUNPOD_WEBHOOK_GET_JOB", text="URL template of job-take; unset: local mode")
     done_url: str | None = setting(None, "RUNPOD_WEBHOOK_POST_OUTPUT", text="URL template of job-done")
     stream_url: str | None = setting(None, "RUNPOD_WEBHOOK_POST_STREAM", text="URL template of job-stream")
-    ping_url: str | None = setting(None, "RUNPOD_WEBHOOK_PING", text="URL of the heartbeat; unset: none is sent")
+    ping_url: str | None = setting(None, "RUNPOD_WEBHOOK_PING", text="URL of the heartbeat; unset: no heartbeats")
     ping_interval_s: float = setting(
         10.0, "RUNPOD_PING_INTERVAL", scale=0.001, text="Time between heartbeats (the variable is in milliseconds)"
     )
@@ -79,7 +79,7 @@ class WorkerSettings:
         cli="--grace",
         minimum=0,
         file="timeouts.grace",
-        text="After SIGTERM, how long running jobs may go on, in seconds",
+        text="After SIGTERM, how long running jobs may take to end, in seconds",
     )
     stop_grace_s: float = setting(
         5.0,

@@ -18,7 +18,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Worker:
-    """A handler and what it needs, ready to run on your machine, behind a job service, or on RunPod's cloud.
+    """A handler with its model and hooks, ready to run on your machine, behind a job service, or on RunPod's cloud.
 
     worker = Worker()
 
@@ -66,7 +66,7 @@ class Worker:
                     function at its next yield or call of a method of `job`; one that makes none ends with its process,
                     after the grace period.
                 timeout: seconds a job may run.
-                aggregate: what a generator yields is also collected into the output.
+                aggregate: the output is the list of everything a generator yields.
                 refresh: replace the worker after each job.
 
         Raises:
@@ -138,7 +138,7 @@ class Worker:
         timeout_s: float | None = None,
         cancel_after_s: float | None = None,
     ) -> OnceResult:
-        """Run one job in this process, for tests: `runpod_worker.testing.run_once` describes it."""
+        """Run one job in this process, for tests, as `runpod_worker.testing.run_once` describes it."""
         declaration = self.declaration()
         if self._session is None:
             from runpod_worker.worker.launch.once import Session

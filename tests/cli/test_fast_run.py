@@ -1,4 +1,4 @@
-"""`runpod-worker run`, read without the whole command line, and what is left to it."""
+"""`runpod-worker run` without the parser, and the command lines that it leaves to the parser."""
 
 import re
 import subprocess
@@ -18,7 +18,7 @@ def handler(tmp_path: Path) -> str:
     return str(file)
 
 
-def test_what_an_image_says_is_read(handler: str) -> None:
+def test_the_command_of_an_image_is_read(handler: str) -> None:
     arguments = fast_run.read(
         ["run", handler, "--url", "http://x/v2/e", "--grace=5", "--concurrency", "2", "--as-runpod"]
     )
@@ -30,7 +30,7 @@ def test_what_an_image_says_is_read(handler: str) -> None:
     "more",
     [["--help"], ["--gr", "5"], ["--grace"], ["--grace", "soon"], ["--grace", "-1"], ["--concurrency", "0"], ["b.py"]],
 )
-def test_anything_else_is_left_to_the_whole_command_line(handler: str, more: list[str]) -> None:
+def test_anything_else_is_left_to_the_parser(handler: str, more: list[str]) -> None:
     assert fast_run.read(["run", handler, *more]) is None
 
 

@@ -1,4 +1,4 @@
-"""What a user declared about one worker, checked: the only thing that launch and executor know of it."""
+"""A worker's handler, model and hooks, checked. Launch and executor know nothing else about the worker."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Hook:
         """Check a declared function.
 
         Raises:
-            DeclarationError: this is no function, or it takes more arguments; `signature` says what was expected.
+            DeclarationError: not a function, or it takes more arguments. The error quotes `signature`.
         """
         if not callable(function):
             raise DeclarationError(f"expected a function {signature}, got {function!r} ({type(function).__name__})")

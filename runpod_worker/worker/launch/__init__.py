@@ -1,8 +1,8 @@
 """Where a worker runs.
 
-modes, flags      behind a job service, behind a local API, or once
-launch, malloc    agent and executor, either way round
-init              process 1 of a container
-once              one job in this process, for `run_once` and local
-local, shortened  `python handler.py` without a service, and what a person sees of it
+modes            decides: behind a job service, or once; flags: of `python handler.py`
+launch, malloc   agent and executor, started either way round
+init             process 1 of a container
+once             one job in this process, for tests and for local
+local, truncate  prints one job: `python handler.py` without a job service
 """

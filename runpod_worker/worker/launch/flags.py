@@ -1,4 +1,4 @@
-"""The command-line flags of a handler file (protocol C.3). Flags of ours are taken out of `sys.argv`, others stay."""
+"""The command line flags of a handler file (protocol C.3). Ours are taken out of `sys.argv`, others stay there."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ LEVELS = ("ERROR", "WARN", "INFO", "DEBUG", "TRACE", "NOTSET")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Flags:
-    """What `python handler.py` was told."""
+    """The flags of `python handler.py`."""
 
     test_input: str | None = None
     test_output: str | None = None
@@ -24,19 +24,16 @@ class Flags:
 
 
 def take(argv: list[str]) -> Flags:
-    """Read our flags, and leave in `argv` what is not ours."""
+    """Read our flags and remove them from `argv`."""
     parser = argparse.ArgumentParser(description="Run this file's handler.")
     parser.add_argument("--test_input", metavar="JSON|@FILE", help="run the handler once on this job")
     parser.add_argument("--test_output", metavar="JSON|@FILE", help="compare the output with this one")
     parser.add_argument("--test_full", action="store_true", help="print long values in full")
     parser.add_argument("--rp_serve_api", action="store_true", help="serve the handler behind a local job API")
-    parser.add_argument("--rp_api_host", default="localhost", help="its address")
-    parser.add_argument("--rp_api_port", type=int, default=8000, help="its port")
-    parser.add_argument("--rp_api_concurrency", type=int, default=1, help="jobs at once there")
-    parser.add_argument("--rp_log_level", choices=LEVELS, help="how much is logged")
-    parser.add_argument(
-        "--rp_debugger", action="store_true", help="put the times of the handler's parts into its output (RunPod's SDK)"
-    )
-    found, rest = parser.parse_known_args(argv[1:])
-    argv[1:] = rest
-    return Flags(**vars(found))
+    parser.add_argument("--rp_api_host", default="localhost", help="address of that API")
+    parser.add_argument("--rp_api_port", type=int, default=8000, help="port of that API")
+    parser.add_argument("--rp_api_concurrency", type=int, default=1, help="concurrent jobs of that API")
+    parser.add_argument("--rp_log_level", choices=LEVELS, help="least severe lines to log")
+    parser.add_argument("--rp_debugger", action="store_true", help="add the handler's timings to its output")
+    ours, argv[1:] = parser.parse_known_args(argv[1:])
+    return Flags(**vars(ours))

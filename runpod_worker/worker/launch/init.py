@@ -12,7 +12,7 @@ import sys
 
 
 def continue_in_child() -> None:
-    """As process 1, go on in a child and stay behind as its init; in any other process, do nothing."""
+    """As process 1, continue in a child and become its init; in any other process, do nothing."""
     if sys.platform == "linux" and os.getpid() == 1:
         supervise_child()
 

@@ -72,7 +72,7 @@ def run_with_agent(declare: Callable[[], Declaration], settings: WorkerSettings)
 
 
 class AgentConfig(msgspec.Struct, kw_only=True):
-    """What an executor tells the agent that it starts: by standard input, because there is a key in it."""
+    """The configuration that an executor gives its agent, by standard input because there is a key in it."""
 
     settings: WorkerSettings
     fd: int

@@ -1,6 +1,7 @@
-"""The handler once, in this process, on a job from the command line or test_input.json (protocol C.4).
+"""`python handler.py` without a job service: runs one job in this process and prints it (protocol C.4).
 
-Exit code 0: it worked, and the output is the expected one where one was given. 1: it did not.
+The job comes from the command line or from test_input.json. Exit code 0: the job completed, with the expected output
+where one is given. Exit code 1: it did not.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from runpod_worker.net.loop import new_event_loop
 from runpod_worker.worker.handler.declaration import Declaration
 from runpod_worker.worker.ipc.messages import Chunks, Done, Progress, Ready, ToAgent
 from runpod_worker.worker.launch.once import JOB_ID, run_job
-from runpod_worker.worker.launch.shortened import shortened
+from runpod_worker.worker.launch.truncate import truncate
 
 TEST_INPUT = Path("test_input.json")
 OUTPUT_FOLDER = Path("output")
@@ -30,37 +31,34 @@ def run(
     settings: WorkerSettings,
     test_input: str | None = None,
     test_output: str | None = None,
-    out: TextIO | None = None,
     *,
     full: bool = False,
 ) -> int:
-    """Run the handler on one job, print what comes of it, return the exit code.
+    """Run one job, print its progress and its result, return the exit code.
 
     Args:
-        declaration: what the user declared.
-        settings: the device, and what errors name.
-        test_input: the job as JSON or `@FILE`; test_input.json in the current folder by default.
-        test_output: the expected output as JSON or `@FILE`; not compared by default.
-        out: standard output by default.
-        full: print long values in full; what is compared is never shortened.
+        declaration: the handler, model and hooks.
+        settings: the device, and the names in errors.
+        test_input: the job as JSON or `@FILE`; by default test_input.json in the current folder.
+        test_output: the expected output as JSON or `@FILE`; by default the output is not compared.
+        full: print long values in full. The comparison always is.
     """
-    show = _Show(out or sys.stdout, full=full)
+    printer = _Printer(sys.stdout, full=full)
     try:
         job = _job(test_input)
         expected = None if test_output is None else [_json(test_output, "--test_output")]
     except InputError as error:
-        show.error(str(error))
+        printer.error(str(error))
         return 1
     with asyncio.Runner(loop_factory=new_event_loop) as aio:
-        run_job(declaration, settings, job, aio=aio, on_message=show.messages, save=_save)
-    return show.verdict(expected)
+        run_job(declaration, settings, job, aio=aio, on_message=printer.on_message, save=_save)
+    return printer.exit_code(expected)
 
 
 def _save(name: str, content: bytes) -> str:
     OUTPUT_FOLDER.mkdir(parents=True, exist_ok=True)
-    path = OUTPUT_FOLDER / name
-    path.write_bytes(content)
-    return str(path)
+    (OUTPUT_FOLDER / name).write_bytes(content)
+    return str(OUTPUT_FOLDER / name)
 
 
 def _job(test_input: str | None) -> dict[str, Any]:
@@ -85,25 +83,22 @@ def _json(text: str, name: str) -> Any:
         raise InputError(f"{name}: not JSON: {error}") from error
 
 
-class _Show:
-    """Prints the run as it goes."""
+class _Printer:
+    """Prints a job while it runs, then its result."""
 
     def __init__(self, out: TextIO, *, full: bool) -> None:
         self._out = out
         self._full = full
-        self._was_shortened = False
-        self._done: Done | None = None
+        self._truncated = False
+        self._done = Done(JOB_ID, error="the job has not run")
         self._chunks: list[Any] = []
 
-    def _ready(self, ready: Ready) -> None:
-        where = f"{ready.device} ({ready.gpu})" if ready.gpu else ready.device
-        self._line(f"model      loaded in {ready.load_s:.2f} s on {where}")
-
-    def messages(self, *messages: ToAgent) -> None:
+    def on_message(self, *messages: ToAgent) -> None:
         for message in messages:
             match message:
                 case Ready():
-                    self._ready(message)
+                    device = f"{message.device} ({message.gpu})" if message.gpu else message.device
+                    self._line(f"model      loaded in {message.load_s:.2f} s on {device}")
                 case Progress():
                     self._line(f"progress   {self._shown(msgspec.json.decode(message.value)).decode()}")
                 case Chunks():
@@ -116,17 +111,16 @@ class _Show:
     def error(self, text: str) -> None:
         self._line(f"error      {text}")
 
-    def verdict(self, expected: list[Any] | None) -> int:
-        """Print the result and whether it is the expected one."""
+    def exit_code(self, expected: list[Any] | None) -> int:
+        """Print the result and whether it is the expected one, a list of one value."""
         done = self._done
-        assert done is not None  # noqa: S101 - there is exactly one for each Run
         self._line(f"output     {self._pretty(done.output)}")
-        if self._was_shortened:
+        if self._truncated:
             self._line("           (long values are shortened here; --test_full prints all of them)")
         if done.timings is not None:
             self._line(f"time       {(done.timings.finished - done.timings.started) * 1000:.1f} ms in the handler")
         if done.error is not None:
-            self._failed(done.error)
+            self.error(_readable(done.error))
             return 1
         if expected is None:
             self._line("result     ok")
@@ -134,25 +128,15 @@ class _Show:
         return self._compare(expected[0], done)
 
     def _compare(self, expected: Any, done: Done) -> int:
-        output = self._chunks if done.is_stream else None if done.output is None else msgspec.json.decode(done.output)
-        if done.output is None and not done.is_stream:
-            output = {}
+        no_stream = {} if done.output is None else msgspec.json.decode(done.output)
+        output = self._chunks if done.is_stream else no_stream
         if output == expected:
             self._line("result     ok, the output is the expected one")
             return 0
         self._line("result     the output differs from the expected one:")
-        lines = difflib.unified_diff(_lines(expected), _lines(output), "expected", "output", lineterm="")
-        for line in lines:
+        for line in difflib.unified_diff(_lines(expected), _lines(output), "expected", "output", lineterm=""):
             self._line(f"  {line}")
         return 1
-
-    def _failed(self, error: str) -> None:
-        """Print an error; one of an exception by its traceback."""
-        try:
-            told = msgspec.json.decode(error)
-            self.error(told["error_traceback"].rstrip())
-        except (msgspec.DecodeError, KeyError, TypeError):
-            self.error(error)
 
     def _pretty(self, output: bytes | None) -> str:
         if output is None:
@@ -160,14 +144,23 @@ class _Show:
         return msgspec.json.format(self._shown(msgspec.json.decode(output)), indent=2).decode()
 
     def _shown(self, value: Any) -> bytes:
-        """The value as JSON, shortened unless everything was asked for."""
-        short = value if self._full else shortened(value)
-        self._was_shortened = self._was_shortened or short != value
-        return msgspec.json.encode(short)
+        """Return the value as JSON, truncated unless everything is wanted."""
+        shown = value if self._full else truncate(value)
+        self._truncated = self._truncated or shown != value
+        return msgspec.json.encode(shown)
 
     def _line(self, text: str) -> None:
         self._out.write(text + "\n")
         self._out.flush()
+
+
+def _readable(error: str) -> str:
+    """Return an error's text; of an exception, its traceback."""
+    try:
+        traceback: str = msgspec.json.decode(error)["error_traceback"]
+    except (msgspec.DecodeError, KeyError, TypeError):
+        return error
+    return traceback.rstrip()
 
 
 def _lines(value: Any) -> list[str]:

@@ -14,7 +14,7 @@ from runpod_worker.worker.launch import flags, local
 
 def start(declare: Callable[[], Declaration], given: Mapping[str, object]) -> int:
     """Run the declared worker as the command line, the environment and `given` say; return the exit code."""
-    setup()  # so that a warning about a setting has its form; `run` sets up what the settings say
+    setup()  # formats a warning about a setting; `run` sets up the format that the settings demand
     parsed = flags.take(sys.argv)
     return run(declare, parsed, worker_settings({"log_level": parsed.rp_log_level, **given}))
 

@@ -1,7 +1,7 @@
 """Runs one job in this process: `run_once` for users' own tests, `run_job` beneath it and beneath local.
 
-A call leaves no thread, folder or signal handler behind. A worker keeps its model for the next call, and the event loop
-that the model may belong to.
+A call leaves no thread, folder or signal handler behind. A worker keeps its model, and the event
+loop that the model may belong to, for the next call.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ JOB_ID = "local_test"
 
 @dataclass(slots=True, kw_only=True)
 class OnceResult:
-    """Everything a caller would see of one job, and what it logged."""
+    """Everything a caller would see of one job, and its log lines."""
 
     status: str = "FAILED"
     """COMPLETED, FAILED or CANCELLED."""
@@ -46,7 +46,7 @@ class OnceResult:
     error: str | None = None
     """The error as callers read it: plain text, or JSON with `error_type` and `error_traceback` for an exception."""
     chunks: list[Any] = field(default_factory=list)
-    """What a generator yielded, in order."""
+    """The values that a generator yielded, in order."""
     progress: list[Any] = field(default_factory=list)
     """Every value given to `job.progress`, in order. A job service keeps only the latest."""
     files: dict[str, bytes] = field(default_factory=dict)
@@ -82,7 +82,7 @@ def run_once(
 
     Raises:
         DeclarationError: there is no handler, or it takes a model that nothing loads.
-        Exception: what loading the model, a check or a warm-up raises. What the handler raises is in the result.
+        Exception: the error of loading the model, a check or a warm-up. The handler's error is in the result.
     """
     if hasattr(worker_or_handler, "run_once"):
         return worker_or_handler.run_once(input, timeout_s=timeout_s, cancel_after_s=cancel_after_s)
@@ -149,8 +149,8 @@ def run_job(
     """Load the model, run one job and the shutdown hooks in this thread; return the model.
 
     Args:
-        declaration: what the user declared.
-        settings: the device, and what errors name.
+        declaration: the handler, model and hooks.
+        settings: the device, and the names in errors.
         job: the job as a service would send it.
         aio: runs everything that is awaited.
         on_message: called with Ready, then with each message about the job, from any thread.

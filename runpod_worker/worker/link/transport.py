@@ -1,8 +1,8 @@
 """HTTP/1.1 requests for the link, over kept-alive connections, with no more than the link needs.
 
-Why not aiohttp's client: it was the larger part of what a job costs the agent (220 us of CPU per no-op job with it, 120
-with this), and half of the agent's start. Left out because no job service needs it: cookies, redirects, proxies,
-compression, pipelining. httptools (llhttp) parses the replies.
+Why not aiohttp's client: it used most of the agent's CPU for a job (220 us per no-op job with it, 120 with this), and
+half of the agent's start. No job service needs cookies, redirects, proxies, compression or pipelining, so they are
+missing here. httptools (llhttp) parses the replies.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ MAX_JOINED_BYTES = 64 * 1024
 """Send a body up to this size together with its head, in one packet where it fits."""
 
 MAX_UNSTREAMED_BYTES = 1024 * 1024
-"""Send a larger body piece by piece, each when the one before has gone. Little beside the body itself is in memory (TLS
-copies what it encrypts), and a reply that comes before the end, such as 413, ends the upload."""
+"""Send a larger body in pieces, each after the one before. That keeps the copies in memory small (TLS makes one of each
+piece), and a reply that comes before the end, such as 413, ends the upload."""
 
 PIECE_BYTES = 256 * 1024
 
@@ -52,7 +52,7 @@ class Transport(Protocol):
     async def send(
         self, method: str, url: str, headers: Mapping[str, str], body: bytes | None, timeout_s: float
     ) -> Reply:
-        """Return the reply, whatever its status.
+        """Return the reply, with any status.
 
         Raises:
             LinkDown: there was none within `timeout_s`.
@@ -162,7 +162,7 @@ class _Connection(asyncio.Protocol):
             transport.write(unsent[:PIECE_BYTES])
             unsent = unsent[PIECE_BYTES:]
             await self._drained.wait()
-        if unsent:  # the service would take the next request on this connection for the end of this body
+        if unsent:  # the service would read the next request on this connection as the end of this body
             self.abort()
 
     def abort(self) -> None:
@@ -176,7 +176,7 @@ class _Connection(asyncio.Protocol):
         self._open = True
 
     def data_received(self, data: bytes) -> None:
-        if self._reply is None or self._reply.done():  # not a reply to anything: do not trust this connection again
+        if self._reply is None or self._reply.done():  # a reply to no request: do not trust this connection again
             self.abort()
             return
         try:
@@ -208,7 +208,7 @@ class _Connection(asyncio.Protocol):
 
 
 class _ReplyReader:
-    """Turns the bytes of one connection into replies. Raises HttpParserError or ValueError for what is not HTTP/1.1."""
+    """Turns the bytes of one connection into replies. Raises HttpParserError or ValueError for any other protocol."""
 
     def __init__(self) -> None:
         self.keeps_alive = True
@@ -232,7 +232,7 @@ class _ReplyReader:
         return reply
 
     def end(self) -> Reply | None:
-        """Return the reply that the end of the connection completes: one that says nothing about its length."""
+        """Return the reply that the end of the connection completes, because it has no length."""
         chunked = "chunked" in self._headers.get("transfer-encoding", "").lower()
         if not self._in_body or chunked or "content-length" in self._headers:
             return None
@@ -245,7 +245,7 @@ class _ReplyReader:
         self._headers, self._body, self._in_body = {}, [], False
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if not self._in_body:  # a trailer tells us nothing
+        if not self._in_body:  # else it is a trailer
             self._headers[name.decode("latin-1").lower()] = value.decode("latin-1")
 
     def on_headers_complete(self) -> None:

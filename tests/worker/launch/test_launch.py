@@ -1,4 +1,4 @@
-"""The agent's process: what its start costs, and what it never imports."""
+"""Starting agent and executor: cost, imports and settings."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""`python handler.py` at the desk, as a real process."""
+"""`python handler.py` without a job service, as a real process."""
 
 import json
 import os
@@ -89,7 +89,7 @@ def test_a_job_on_the_command_line_is_run_even_where_there_is_a_service(run):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "reason"),
     [
         ((), "test_input.json not found, exiting."),
         (("--test_input", "{}"), "Job has no input parameter."),
@@ -101,11 +101,11 @@ def test_a_job_on_the_command_line_is_run_even_where_there_is_a_service(run):
         (("--test_input", '{"input": "error"}'), "out of paint"),
     ],
 )
-def test_what_does_not_work_exits_1_and_says_why(run, arguments, said):
+def test_what_does_not_work_exits_1_and_says_why(run, arguments, reason):
     done = run(*arguments)
 
     assert done.returncode == 1
-    assert said in done.stdout
+    assert reason in done.stdout
 
 
 def test_generators_are_iterated(run):
@@ -171,7 +171,7 @@ def test_a_worker_that_is_declared_wrongly_says_so(run):
     assert "DeclarationError: there is no handler" in done.stderr
 
 
-def test_the_local_api_is_somebody_elses(run):
+def test_the_local_api_belongs_to_the_sdks_start(run):
     done = run("--rp_serve_api")
 
     assert "there is no local API here" in done.stderr
@@ -227,7 +227,7 @@ VECTORS = """
 """
 
 
-def test_long_values_are_shortened_for_people_and_compared_in_full(run):
+def test_long_values_are_truncated_for_people_and_compared_in_full(run):
     expected = json.dumps({"vectors": [list(range(384))] * 4, "text": "x" * 100_000})
     (run.folder / "expected.json").write_text(expected)
 

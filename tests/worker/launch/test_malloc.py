@@ -24,12 +24,12 @@ def resident(pid: int) -> int:
 
 
 async def run(service: Any, prefix: str, count: int, job_input: dict[str, Any]) -> int:
-    """Run so many jobs; how much memory the executor had in the last of them."""
+    """Run `count` jobs and return the executor's memory in the last of them, in pages."""
     for n in range(count):
         await service.add({"id": f"{prefix}{n}", "input": job_input, "attempt": 1})
-        found = (await service.result(f"{prefix}{n}"))["output"]["resident"]
+        resident_pages = (await service.result(f"{prefix}{n}"))["output"]["resident"]
         service.requests.clear()
-    return int(found)
+    return int(resident_pages)
 
 
 async def test_memory_stays_flat_over_large_inputs(agreed: Any, start_worker: Any) -> None:

@@ -1,4 +1,4 @@
-"""HTTP/1.1 as the link needs it, against servers that answer byte by byte what the test says."""
+"""HTTP/1.1 as the link needs it, against servers that send the bytes of a test."""
 
 import asyncio
 import contextlib
@@ -21,7 +21,7 @@ Serve = Callable[..., Awaitable[str]]
 
 
 class Server:
-    """Sends the next answer for each request it has read; `heads` is what it read."""
+    """Sends the next answer for each request it has read; `heads` are the heads it read."""
 
     def __init__(self, answers: list[bytes], *, close: bool = False) -> None:
         self.answers = answers

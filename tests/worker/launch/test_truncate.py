@@ -1,11 +1,11 @@
 import pytest
 
-from runpod_worker.worker.launch.shortened import shortened
+from runpod_worker.worker.launch.truncate import truncate
 
 
 @pytest.mark.parametrize("value", [None, 1.5, "a" * 400, list(range(16)), {"a": [{"b": "c"}]}, {}, []])
 def test_short_values_stay_as_they_are(value):
-    assert shortened(value) == value
+    assert truncate(value) == value
 
 
 @pytest.mark.parametrize(
@@ -18,4 +18,4 @@ def test_short_values_stay_as_they_are(value):
     ],
 )
 def test_long_values_say_what_is_left_out(value, short):
-    assert shortened(value) == short
+    assert truncate(value) == short
