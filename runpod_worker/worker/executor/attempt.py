@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
 from runpod_worker.core.errors import JobStopped
 from runpod_worker.core.protocol import EXECUTION_TIMEOUT_ERROR
 from runpod_worker.worker.executor import results
+from runpod_worker.worker.executor.files.inputs import Downloads, JobFiles
 from runpod_worker.worker.executor.results import Outcome
 from runpod_worker.worker.executor.window import FlowWindow
 from runpod_worker.worker.handler.job import Job
@@ -47,34 +47,11 @@ class FileStore(Protocol):
         """Finish what was begun."""
 
 
-class Downloader(Protocol):
-    """Downloads files for running jobs."""
-
-    def fetch(self, attempt: Attempt, source: object, limit: int | None) -> Path:
-        """Download the file and return its path."""
-
-
-class JobFiles(Protocol):
-    """The files that the job named, and their downloads."""
-
-    def start(self, on_settled: Callable[[], None]) -> None:
-        """Begin all downloads; call `on_settled` once, when all files have arrived or one has failed."""
-
-    def input_error(self, field_of: Callable[[str], str]) -> Exception | None:
-        """What to raise if a download failed; `field_of` returns the input field that names a source."""
-
-    def stop(self, reason: str) -> None:
-        """End every wait for a download."""
-
-    def close(self) -> None:
-        """End every download and remove the files."""
-
-
 attempts_by_job_id: dict[str, Attempt] = {}
 """The attempts in this process, for `progress_update` of RunPod's SDK, which may know a job's id only."""
 
 _ENDED_JOB: Job[Any] = Job({"input": None})
-_stop_lock = threading.Lock()
+_lock = threading.Lock()
 
 
 class Attempt:
@@ -87,7 +64,7 @@ class Attempt:
         sender: ProgressQueue,
         files: FileStore,
         window: FlowWindow,
-        downloads: Downloader | None = None,
+        downloads: Downloads | None = None,
     ) -> None:
         self.key = run.key
         self.files_url = run.files_url
@@ -125,7 +102,7 @@ class Attempt:
 
     def stop(self, reason: str, *, timed_out: bool = False) -> None:
         """Stop the handler: `cancelled` becomes true at once, then the guard interrupts the handler if it can."""
-        with _stop_lock:
+        with _lock:
             if self.stop_reason is not None or self.ended:
                 return
             self.timed_out = timed_out
@@ -171,11 +148,19 @@ class Attempt:
         self._raise_pending_stop()
         return url
 
+    def files_of_job(self) -> JobFiles:
+        """The files that the job names; made when it names the first one."""
+        with _lock:
+            if self._downloads is None or self.ended:
+                raise RuntimeError("job.fetch: the job has ended")
+            self.job_files = self.job_files or self._downloads.new_job()
+            return self.job_files
+
     def fetch(self, source: str, limit: int | None) -> Path:
-        if self.ended or self._downloads is None:
+        if self._downloads is None or self.ended:
             raise RuntimeError("job.fetch: the job has ended")
         try:
-            return self._downloads.fetch(self, source, limit)
+            return self._downloads.fetch(self.files_of_job, source, limit)
         finally:
             self._raise_pending_stop()
             self.check()

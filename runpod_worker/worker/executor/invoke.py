@@ -89,9 +89,10 @@ class Invoker:
         try:
             while (value := guard.call(attempt, next, values, _END)) is not _END and not stream.ends_with(value):
                 chunk = stream.chunk(value)
-                attempt.window.add(len(chunk.data))
+                is_open = attempt.window.add(len(chunk.data))
                 self._sender.push(chunk)
-                attempt.window.wait()
+                if not is_open:
+                    attempt.window.wait()
         except BaseException as error:
             stream.error = results.outcome_of_exception(error, self._identity).error
         _close(values, attempt)
@@ -130,15 +131,14 @@ class Invoker:
         return stream.outcome()
 
     async def _push_on_loop(self, chunk: Chunk) -> None:
-        window = chunk.attempt.window
-        window.add(len(chunk.data))
+        is_open = chunk.attempt.window.add(len(chunk.data))
         self._sender.put(chunk)
         if self._sender.must_flush(chunk):
             await asyncio.get_running_loop().run_in_executor(None, self._sender.send)
         elif chunk.index % YIELD_EVERY == 0:
             await asyncio.sleep(0)
-        if not window.is_open:
-            await window.wait_async()
+        if not is_open:
+            await chunk.attempt.window.wait_async()
 
     # ---------------------------------------------------------------- the end
 

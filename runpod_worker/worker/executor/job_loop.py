@@ -39,7 +39,16 @@ from runpod_worker.worker.ipc.messages import Done, Ready, Revoke, Run, Stop, To
 class JobLoop:
     """Runs the jobs of one declared worker on one device.
 
-    In this order: `load`, `serve` in the main thread, `shutdown`. Meanwhile `handle` and `close` in another thread.
+    Call `load`, then `serve` in the main thread, then `shutdown`; and meanwhile `handle` and `close` in another thread.
+
+    Args:
+        declaration: what the user declared.
+        settings: device, concurrency, and what errors name.
+        sender: sends the messages; closed with this object.
+        files: keeps saved files; by default they go out as messages.
+        downloads: downloads the files that jobs name.
+        flow_control: the other side acknowledges chunks and files with WindowUpdate; else no job waits.
+        aio: runs everything that is awaited, and is not closed with this object; a new one by default.
     """
 
     def __init__(
@@ -53,17 +62,6 @@ class JobLoop:
         flow_control: bool = False,
         aio: asyncio.Runner | None = None,
     ) -> None:
-        """Prepare, without loading anything.
-
-        Args:
-            declaration: what the user declared.
-            settings: device, concurrency, and what errors name.
-            sender: sends the messages; closed with this object.
-            files: keeps saved files; by default they go out as messages.
-            downloads: downloads the files that jobs name.
-            flow_control: the other side acknowledges chunks and files with WindowUpdate; else no job waits.
-            aio: runs everything that is awaited, and is not closed with this object; a new one by default.
-        """
         self._declared = declaration
         self._settings = settings
         self._identity = WorkerIdentity(settings.hostname, settings.worker_id)
@@ -200,7 +198,7 @@ class JobLoop:
             raise InputError("job.input is missing")
         attempt = Attempt(run, received, sender, files, window, self._downloads)
         if self._declared.handler.input_type is not None:
-            decode = functools.partial(self._downloads.decode_field, attempt)
+            decode = functools.partial(self._downloads.decode_field, attempt.files_of_job)
             attempt.input = validate(received["input"], self._declared.handler.input_type, decode=decode)
         attempt.input_ready_at = now()
         return attempt

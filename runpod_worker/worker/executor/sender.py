@@ -10,7 +10,8 @@ import queue
 import threading
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+
+import msgspec
 
 from runpod_worker.core.errors import ChannelClosed
 from runpod_worker.worker.executor.attempt import Attempt, now
@@ -26,8 +27,7 @@ LARGE_CHUNK = 16 * 1024
 """Bytes. A larger chunk is sent at once, and its generator waits for that."""
 
 
-@dataclass(slots=True)
-class Chunk:
+class Chunk(msgspec.Struct):
     """One chunk of a stream, as JSON."""
 
     attempt: Attempt
@@ -64,11 +64,12 @@ class MessageSender:
 
         Waits while the queue is full.
         """
+        self._queue.append(chunk)
         if chunk.index == 0 or self.must_flush(chunk) or now() - self._sent_at > BATCH_S:
-            self._queue.append(chunk)
             self.send()
-        else:
-            self.put(chunk)
+        elif not self._awake:
+            self._awake = True
+            self._wake.put(True)
 
     def must_flush(self, chunk: Chunk) -> bool:
         """Whether the generator of this chunk has to wait until everything is sent."""

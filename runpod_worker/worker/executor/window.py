@@ -43,10 +43,11 @@ class FlowWindow:
         """Whether the job may send more."""
         return self._in_flight <= self._size
 
-    def add(self, size: int) -> None:
-        """Count bytes that go to the agent."""
+    def add(self, size: int) -> bool:
+        """Count bytes that go to the agent. Returns whether the window is open still."""
         with self._lock:
             self._in_flight += size
+        return self._in_flight <= self._size
 
     def ack(self, size: int) -> None:
         """Count bytes that the agent acknowledged."""

@@ -1,8 +1,7 @@
 """The files of jobs.
 
 outputs    what `job.save` keeps
-inputs     downloads for all jobs: `File` inputs and `job.fetch`
-jobfiles   the files that one job names
+inputs     downloads: `File` inputs and `job.fetch`
 sources    how a caller names a file
 scratch    the folder they are in
 """

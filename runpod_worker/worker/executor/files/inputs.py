@@ -1,4 +1,4 @@
-"""Downloads for all jobs: `File` inputs before the job has its slot, `job.fetch` while the handler waits.
+"""Downloads for jobs: `File` inputs before the job has its slot, `job.fetch` while the handler waits.
 
 Every download is a task of one event loop in a background thread. Ending a download means cancelling its task.
 """
@@ -6,25 +6,26 @@ Every download is a task of one event loop in a background thread. Ending a down
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import random
 import threading
 import weakref
-from collections.abc import Sequence
-from concurrent.futures import Future, wait
+from collections.abc import Callable, Sequence
+from concurrent.futures import CancelledError, Future, wait
 from pathlib import Path
 
 from runpod_worker.config import DownloadSettings
-from runpod_worker.core.errors import DownloadRefused, InputError
+from runpod_worker.core.errors import DownloadFailed, DownloadRefused, InputError
 from runpod_worker.net.background import BackgroundLoop
-from runpod_worker.worker.executor.attempt import Attempt
 from runpod_worker.worker.executor.files import sources
-from runpod_worker.worker.executor.files.jobfiles import Download, JobFiles
 from runpod_worker.worker.executor.files.scratch import Scratch, remove, sweep
 from runpod_worker.worker.handler.job import File
 
 MAX_CLOSE_S = 2.0
 """Seconds. At the end, downloads and removals that need longer are left alone; then all files are removed."""
+
+JOB_ENDED = "the job has ended"
 
 
 class Downloads:
@@ -38,7 +39,6 @@ class Downloads:
         self._scratch = Scratch()
         self._background = BackgroundLoop()
         self._free = asyncio.Semaphore(settings.max_concurrent)
-        self._lock = threading.Lock()
         self._jobs: weakref.WeakSet[JobFiles] = weakref.WeakSet()
         self._removals: set[Future[None]] = set()
 
@@ -46,7 +46,13 @@ class Downloads:
         """Remove what processes left that were killed."""
         sweep()
 
-    def fetch(self, attempt: Attempt, source: object, limit: int | None) -> Path:
+    def new_job(self) -> JobFiles:
+        """The files of one more job."""
+        files = JobFiles(self)
+        self._jobs.add(files)
+        return files
+
+    def fetch(self, files_of_job: Callable[[], JobFiles], source: object, limit: int | None) -> Path:
         """Download the file for a running job, and wait for it.
 
         Raises:
@@ -54,9 +60,9 @@ class Downloads:
         """
         if not isinstance(source, str):
             raise InputError(f"job.fetch: expected {self._expected}, got {source!r} ({type(source).__name__})")
-        return Path(source) if self._is_local(source) else self._files_of(attempt).fetch(source, limit)
+        return Path(source) if self._is_local(source) else files_of_job().fetch(source, limit)
 
-    def decode_field(self, attempt: Attempt, kind: type, value: object) -> File:
+    def decode_field(self, files_of_job: Callable[[], JobFiles], kind: type, value: object) -> File:
         """Decode a field of a job's input that is a `File`: the path where the file will be.
 
         Raises:
@@ -66,7 +72,7 @@ class Downloads:
             raise ValueError(f"Expected {kind.__name__}")
         if not isinstance(value, str):
             raise ValueError(f"Expected {self._expected}")  # noqa: TRY004
-        return File(value if self._is_local(value) else self._files_of(attempt).path(value))
+        return File(value if self._is_local(value) else files_of_job().path(value))
 
     def close(self) -> None:
         """End all downloads and remove all files."""
@@ -79,12 +85,15 @@ class Downloads:
     # ---------------------------------------------------------------- for the files of one job
 
     def new_folder(self) -> Path:
+        """A path for a new folder."""
         return self._scratch.new_folder()
 
     def start(self, download: Download, *, queued: bool) -> Future[None]:
+        """Begin the download: now, or once few enough queued downloads run."""
         return self._background.start(self._run_queued(download) if queued else self._run(download))
 
     def remove(self, folder: Path, downloads: Sequence[Download]) -> None:
+        """Remove the folder in the background, once none of these downloads writes into it."""
         removal = self._background.start(_remove(folder, downloads))
         self._removals.add(removal)
         removal.add_done_callback(self._removals.discard)
@@ -101,7 +110,7 @@ class Downloads:
         if not sources.is_url(download.source):
             self._decode(download)
             return
-        from runpod_worker.net.download import download as save  # 0.15 s for aiohttp, which most workers save
+        from runpod_worker.net.download import download as save  # takes 0.15 s, because it imports aiohttp
 
         await save(
             download.source,
@@ -121,20 +130,138 @@ class Downloads:
             raise DownloadRefused(f"expected at most {download.max_bytes} bytes, got {len(data)}")
         download.path.write_bytes(data)
 
-    def _files_of(self, attempt: Attempt) -> JobFiles:
-        with self._lock:
-            files = attempt.job_files
-            if not isinstance(files, JobFiles):
-                files = attempt.job_files = JobFiles(self)
-                self._jobs.add(files)
-            return files
-
     def _is_local(self, source: str) -> bool:
         return self._local and not sources.is_url(source) and os.path.isfile(source)  # noqa: PTH113 - never raises
 
 
+class Download:
+    """One file, and its download once that has begun."""
+
+    def __init__(self, source: str, path: Path, max_bytes: int) -> None:
+        self.source = source
+        self.path = path
+        self.max_bytes = max_bytes
+        self.future: Future[None] | None = None
+        self.task: asyncio.Task[None] | None = None
+        """Still writes for a moment after `future` was cancelled."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether the file has arrived, or never will."""
+        return self.future is not None and self.future.done()
+
+    def error(self) -> BaseException | None:
+        """Why the download failed; None if it succeeded or has not ended."""
+        if self.future is None or not self.future.done():
+            return None
+        try:
+            return self.future.exception()
+        except CancelledError as error:
+            return error
+
+
+class JobFiles:
+    """Downloads each file once, however often the job names it. Any thread may use it."""
+
+    def __init__(self, home: Downloads) -> None:
+        self._home = home
+        self._lock = threading.Lock()
+        self._folder: Path | None = None
+        self._numbers = itertools.count()
+        self._downloads: dict[str, Download] = {}
+        self._on_settled: Callable[[], None] | None = None
+        self._stop_reason: str | None = None
+
+    def path(self, source: str) -> Path:
+        """Where the file will be once `start` has downloaded it."""
+        with self._lock:
+            return self._find_or_add(source, self._home.max_bytes).path
+
+    def start(self, on_settled: Callable[[], None]) -> None:
+        """Begin all downloads; call `on_settled` once, when all files have arrived or one has failed."""
+        self._on_settled = on_settled
+        for download in list(self._downloads.values()):
+            with self._lock:
+                if self._stop_reason is None:
+                    download.future = self._home.start(download, queued=True)
+            if download.future is not None:
+                download.future.add_done_callback(lambda _: self._on_download_ended())
+
+    def input_error(self, field_of: Callable[[str], str]) -> Exception | None:
+        """What to raise if a download failed; `field_of` returns the input field that names a source."""
+        for download in list(self._downloads.values()):
+            if error := self._error(download, f"{field_of(download.source)}: "):
+                return error
+        return None
+
+    def fetch(self, source: str, limit: int | None) -> Path:
+        """Download the file, wait for it, and return its path. Raises what went wrong."""
+        max_bytes = self._home.max_bytes if limit is None else min(limit, self._home.max_bytes)
+        with self._lock:
+            download = self._find_or_add(source, max_bytes)
+            if download.future is None:
+                download.future = self._home.start(download, queued=False)
+        wait([download.future])
+        if error := self._error(download):
+            raise error
+        if (size := download.path.stat().st_size) > max_bytes:
+            raise InputError(f"{sources.describe(source)}: expected at most {max_bytes} bytes, got {size}")
+        return download.path
+
+    def stop(self, reason: str) -> None:
+        """End every download and every wait for one."""
+        with self._lock:
+            self._stop_reason = self._stop_reason or reason
+            downloads = list(self._downloads.values())
+        for download in downloads:
+            if download.future is not None:
+                download.future.cancel()
+        self._settle()
+
+    def close(self) -> None:
+        """End every download and remove the files."""
+        self.stop(JOB_ENDED)
+        with self._lock:
+            folder, self._folder = self._folder, None
+        if folder is not None:
+            self._home.remove(folder, list(self._downloads.values()))
+
+    def _find_or_add(self, source: str, max_bytes: int) -> Download:
+        """The download of this source; a new one if there is none or it failed."""
+        download = self._downloads.get(source)
+        if download is not None and download.error() is None:
+            return download
+        if self._stop_reason is not None:
+            raise InputError(f"{sources.describe(source)}: {self._stop_reason}")
+        self._folder = self._folder or self._home.new_folder()
+        path = self._folder / str(next(self._numbers)) / sources.file_name(source)
+        download = self._downloads[source] = Download(source, path, max_bytes)
+        return download
+
+    def _error(self, download: Download, field: str = "") -> Exception | None:
+        """What to raise for a failed download: InputError if the caller can correct it, else the error itself."""
+        error = download.error()
+        if isinstance(error, CancelledError):
+            error = DownloadFailed(self._stop_reason or JOB_ENDED)
+        if isinstance(error, DownloadRefused | DownloadFailed):
+            return InputError(f"{field}{sources.describe(download.source)}: {error}")
+        if isinstance(error, ValueError):
+            return InputError(f"{field}{error}")
+        return error if isinstance(error, Exception) else None
+
+    def _on_download_ended(self) -> None:
+        downloads = list(self._downloads.values())
+        if all(download.ended for download in downloads) or any(download.error() for download in downloads):
+            self._settle()
+
+    def _settle(self) -> None:
+        with self._lock:
+            on_settled, self._on_settled = self._on_settled, None
+        if on_settled is not None:
+            on_settled()
+
+
 async def _remove(folder: Path, downloads: Sequence[Download]) -> None:
-    """Remove the folder once no download writes into it."""
     tasks = [download.task for download in downloads if download.task is not None]
     if tasks:
         await asyncio.wait(tasks)
