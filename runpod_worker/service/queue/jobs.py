@@ -6,6 +6,7 @@ the waiters, which are notified after the commit.
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
@@ -111,6 +112,8 @@ class Jobs:
     async def wait_committed(self, job_id: str) -> None:
         """Wait until no write of the job is running."""
         while (written := self._pending.get(job_id)) is not None:
+            if written.done():  # its transaction is told in this turn of the loop
+                await asyncio.sleep(0)
             with suppress(StoreUnavailable):
                 await written
 

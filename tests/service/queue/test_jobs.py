@@ -16,6 +16,7 @@ from runpod_worker.core.lifecycle import (
     Taken,
     apply,
 )
+from runpod_worker.service.journal.port import Written
 from runpod_worker.service.queue.index import Counts
 from runpod_worker.service.queue.transaction import Transaction
 
@@ -293,3 +294,13 @@ async def test_latest_output_wins_and_can_be_dropped(store, make_job):
 
     failed = await store.step(running, Failed(at=2003, worker="w", error="e"))
     assert await store.queue.output(failed.id) is None
+
+
+async def test_a_caller_who_looks_before_the_transaction_has_heard_of_its_commit_is_answered(store, make_job):
+    job = await store.add(make_job())
+    written = Written()
+    written.set_result(None)
+    store.queue.jobs.track(written, [job.id])
+    asyncio.get_running_loop().call_soon(store.queue.jobs.untrack, written, [job.id])
+
+    assert await asyncio.wait_for(store.committed(job.id), 20) == job
