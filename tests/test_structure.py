@@ -36,8 +36,6 @@ CIRCLES = [{"runpod_worker.worker.agent.executors", "runpod_worker.worker.agent.
 ROOMS_WITHOUT_A_MAP = {
     "runpod_worker",
     "runpod_worker/cli",
-    "runpod_worker/core",
-    "runpod_worker/service",
 }
 TESTS_WITHOUT_AN_ASSERTION = {
     "test_a_variable_that_only_sounds_like_a_secret_is_none",

@@ -1,4 +1,9 @@
-"""Rules without I/O: no clock, no event loop, no environment, no sockets.
+"""The rules, without I/O.
 
-Everything here is a plain function of its arguments.
+job, lifecycle        a job in the service, and every rule about its status
+dispatch, prefetch    every decision about the jobs of one worker
+schema                checks an input against the handler's type
+backoff               waits between tries
+errors, protocol      every error; the constants of the wire
+testsignal            moments that tests wait for
 """

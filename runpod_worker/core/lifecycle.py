@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from operator import attrgetter
 from typing import Any, NamedTuple
 
@@ -209,16 +210,15 @@ def _lose(job: Job, event: LeaseExpired) -> Job:
     return _queue(job, event.at, attempt=job.attempt, retries=job.retries + 1)
 
 
-def _cancel(job: Job, event: CancelRequested) -> Job:
-    return _stop(job, event.at, StopReason.CANCELLED)
+def _stop(job: Job, event: Event, *, reason: StopReason) -> Job:
+    if job.lease and job.lease.confirms:  # final only once the worker reports that its slot is free
+        return _with(job, stop=job.stop or reason)
+    return _end_stopped(job, event.at, reason)
 
 
-def _time_out(job: Job, event: ExecutionTimedOut) -> Job:
-    return _stop(job, event.at, StopReason.EXECUTION_TIMEOUT)
-
-
-def _expire(job: Job, event: Expired) -> Job:
-    return _stop(job, event.at, StopReason.TTL)
+_cancel = partial(_stop, reason=StopReason.CANCELLED)
+_time_out = partial(_stop, reason=StopReason.EXECUTION_TIMEOUT)
+_expire = partial(_stop, reason=StopReason.TTL)
 
 
 def _set_ttl(job: Job, event: TtlSet) -> Job:
@@ -282,12 +282,6 @@ _KINDS_BY_ERROR = {
     EXECUTION_TIMEOUT_ERROR: FailureKind.EXECUTION_TIMEOUT,
     _STOPPED_UNASKED: FailureKind.STOPPED,
 }
-
-
-def _stop(job: Job, at: float, reason: StopReason) -> Job:
-    if job.lease and job.lease.confirms:  # final only once the worker reports that its slot is free
-        return _with(job, stop=job.stop or reason)
-    return _end_stopped(job, at, reason)
 
 
 def _end_stopped(job: Job, at: float, reason: StopReason) -> Job:

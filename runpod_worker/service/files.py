@@ -9,7 +9,7 @@ import secrets
 from collections.abc import AsyncIterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import BinaryIO
 
 from runpod_worker.core.errors import BadRequest, StoreUnavailable, TooLarge
 from runpod_worker.system import sync_folder
@@ -54,41 +54,26 @@ class StoredFile:
 
     path: Path
     content_type: str
-    size: int
 
 
-class FileStore(Protocol):
-    """Keeps output files."""
+class FolderFiles:
+    """Keeps output files in a folder: `job/token/name`, and beside it `.name.type` with the content type."""
 
-    async def put(self, name: FileName, content_type: str, data: AsyncIterable[bytes], *, limit: int) -> int:
-        """Store the file and return its size. A file of the same name is replaced as a whole.
+    def __init__(self, root: Path | str) -> None:
+        self._root = Path(root)
 
-        It is on disk when this returns.
+    async def put(self, name: FileName, content_type: str, data: AsyncIterable[bytes], *, limit: int) -> None:
+        """Store the file, on disk when this returns. A file of the same name is replaced as a whole.
 
         Raises:
             TooLarge: there are more than `limit` bytes; the file is not stored.
             StoreUnavailable: the file cannot be written, and is not stored.
         """
-
-    async def open(self, name: FileName) -> StoredFile | None:
-        """Return the file, None if there is none."""
-
-    async def sweep(self, written_before: float) -> int:
-        """Delete the files last written before this time (seconds since the epoch); return their number."""
-
-
-class FolderFiles:
-    """`FileStore` in a folder: `job/token/name`, and beside it `.name.type` with the content type."""
-
-    def __init__(self, root: Path | str) -> None:
-        self._root = Path(root)
-
-    async def put(self, name: FileName, content_type: str, data: AsyncIterable[bytes], *, limit: int) -> int:
         target = self._path(name)
         try:
             part, out = await asyncio.to_thread(_create, target)
             try:
-                size = await _copy(data, out, limit)
+                await _copy(data, out, limit)
                 await asyncio.to_thread(_publish, out, part, target, clean_type(content_type))
             except BaseException:
                 out.close()
@@ -96,12 +81,13 @@ class FolderFiles:
                 raise
         except OSError as exc:
             raise StoreUnavailable(f"the file {name.name} cannot be written: {exc.strerror}") from exc
-        return size
 
     async def open(self, name: FileName) -> StoredFile | None:
+        """Return the file, None if there is none."""
         return await asyncio.to_thread(_find, self._path(name))
 
     async def sweep(self, written_before: float) -> int:
+        """Delete the files last written before this time (seconds since the epoch); return their number."""
         return await asyncio.to_thread(_sweep, self._root, written_before)
 
     def _path(self, name: FileName) -> Path:
@@ -122,7 +108,7 @@ def _type_path(target: Path) -> Path:
     return target.with_name(f".{target.name}.type")
 
 
-async def _copy(data: AsyncIterable[bytes], out: BinaryIO, limit: int) -> int:
+async def _copy(data: AsyncIterable[bytes], out: BinaryIO, limit: int) -> None:
     size, unwritten = 0, bytearray()
     async for piece in data:
         size += len(piece)
@@ -133,7 +119,6 @@ async def _copy(data: AsyncIterable[bytes], out: BinaryIO, limit: int) -> int:
             await asyncio.to_thread(out.write, unwritten)
             unwritten = bytearray()
     await asyncio.to_thread(out.write, unwritten)
-    return size
 
 
 def _create(target: Path) -> tuple[Path, BinaryIO]:
@@ -159,15 +144,13 @@ def _publish(out: BinaryIO, part: Path, target: Path, content_type: str) -> None
 
 
 def _find(path: Path) -> StoredFile | None:
-    try:
-        size = path.stat().st_size
-    except (FileNotFoundError, NotADirectoryError):
+    if not path.is_file():
         return None
     try:
         content_type = clean_type(_type_path(path).read_text(encoding="ascii"))
     except FileNotFoundError:
         content_type = DEFAULT_TYPE
-    return StoredFile(path=path, content_type=content_type, size=size)
+    return StoredFile(path=path, content_type=content_type)
 
 
 def _sweep(root: Path, written_before: float) -> int:

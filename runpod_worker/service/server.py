@@ -8,7 +8,7 @@ import ipaddress
 import random
 import signal
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -19,8 +19,8 @@ from runpod_worker.core.errors import SettingsError
 from runpod_worker.core.protocol import EXTENSIONS
 from runpod_worker.log import log
 from runpod_worker.net.loop import new_event_loop
-from runpod_worker.service.files import FileStore, FolderFiles
-from runpod_worker.service.http.app import App, Page
+from runpod_worker.service.files import FolderFiles
+from runpod_worker.service.http.app import App
 from runpod_worker.service.http.clients import ClientRoutes
 from runpod_worker.service.http.file_routes import FileRoutes
 from runpod_worker.service.http.openai import OpenAIRoutes
@@ -51,7 +51,7 @@ class Stores:
 
     journal: Journal
     keys: Keys | None = None
-    files: FileStore | None = None
+    files: FolderFiles | None = None
 
 
 def open_stores(settings: ServiceSettings) -> Stores:
@@ -71,16 +71,16 @@ def open_stores(settings: ServiceSettings) -> Stores:
 
 
 class Server:
-    """One job service on one port. `failed` is set if one of its loops ends with an error; then close it.
+    """One job service on one port.
 
     Args:
         settings: the settings of the service.
         stores: where things are kept; closed with the server.
-        pages: answers to GETs of paths outside /v2.
         open_to_all: without keys, answer every caller that reaches the host, from any machine.
         root_endpoint: its routes are answered without `/v2/{endpoint}` too, such as `/run`.
         now: the clock, in seconds since the epoch.
         random: spreads the retries of webhooks.
+        on_failed: called when one of the service's loops has ended with an error; then close the server.
 
     Raises:
         SettingsError: a setting is wrong.
@@ -91,11 +91,11 @@ class Server:
         settings: ServiceSettings,
         stores: Stores,
         *,
-        pages: Mapping[str, Page] | None = None,
         open_to_all: bool = False,
         root_endpoint: str | None = None,
         now: Callable[[], float] = time.time,  # noqa: TID251 - a server is where the real clock comes in
         random: Callable[[], float] = random.random,
+        on_failed: Callable[[], None] | None = None,
     ) -> None:
         self._settings = settings
         self._open_to_all = open_to_all
@@ -105,15 +105,16 @@ class Server:
         self._runner: web.ServerRunner | None = None
         self._binding: asyncio.Task[None] | None = None
         self._closing: asyncio.Task[None] | None = None
-        self.failed = asyncio.Event()
-        self.queue = JobQueue(stores.journal, settings, now=now, on_owed=self._owed)
-        self._webhooks = self._make_webhooks(random)
+        self._on_failed = on_failed
+        self.failed = False
+        self.queue = JobQueue(stores.journal, settings, now=now, on_owed=self._on_owed)
+        body = partial(render_webhook, self.queue)
+        self._webhooks = Webhooks(self.queue, body, now=now, random=random, settings=settings.webhooks)
         self.app = App(
             self._routes(),
             stores.keys,
             locked=not (open_to_all or is_loopback(settings.host)),
             root_endpoint=root_endpoint,
-            pages=pages,
         )
         self.url = ""
         """Where the service listens, empty before that."""
@@ -137,7 +138,8 @@ class Server:
             log.info("service.listening", extra={"url": self.url})
 
     async def _listen(self) -> None:
-        server = DisconnectServer(self.app, body_limit=self._body_limit())
+        limits = self._settings.max_run_bytes, self._settings.max_runsync_bytes, self._settings.max_result_bytes
+        server = DisconnectServer(self.app, body_limit=max(limits))
         self._runner = web.ServerRunner(server, shutdown_timeout=self._settings.drain_s)
         await self._runner.setup()
         site = web.TCPSite(self._runner, self._settings.host, self._settings.port, backlog=BACKLOG)
@@ -177,24 +179,8 @@ class Server:
             routes |= FileRoutes(files, self.queue.jobs, self._settings.max_file_bytes).table()
         return routes
 
-    def _make_webhooks(self, random: Callable[[], float]) -> Webhooks:
-        try:
-            return Webhooks(
-                self.queue,
-                partial(render_webhook, self.queue),
-                now=self._now,
-                random=random,
-                settings=self._settings.webhooks,
-            )
-        except ValueError as exc:
-            raise SettingsError(f"webhooks.{exc}") from exc
-
-    def _owed(self) -> None:
+    def _on_owed(self) -> None:
         self._webhooks.notify()
-
-    def _body_limit(self) -> int:
-        settings = self._settings
-        return max(settings.max_run_bytes, settings.max_runsync_bytes, settings.max_result_bytes)
 
     def _check_host(self) -> None:
         reachable = not (self._open_to_all or is_loopback(self._settings.host))
@@ -209,7 +195,7 @@ class Server:
         host, port = addresses[0][:2]
         return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
-    async def _sweep_files(self, files: FileStore) -> None:
+    async def _sweep_files(self, files: FolderFiles) -> None:
         while True:
             await files.sweep(self._now() - self._settings.file_retention_s)
             await asyncio.sleep(FILE_SWEEP_S)
@@ -222,7 +208,9 @@ class Server:
     def _on_end(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled():
             log.error("service.task_failed", extra={"task": task.get_name()}, exc_info=task.exception())
-            self.failed.set()
+            self.failed = True
+            if self._on_failed is not None:
+                self._on_failed()
 
 
 def is_loopback(host: str) -> bool:
@@ -239,7 +227,6 @@ async def run_service(
     ready: Ready | None = None,
     stop: asyncio.Event | None = None,
     stores: Stores | None = None,
-    pages: Mapping[str, Page] | None = None,
 ) -> None:
     """Run the job service until `stop` is set; without one, until SIGTERM or SIGINT.
 
@@ -248,31 +235,29 @@ async def run_service(
         ready: called with the service's URL once it answers.
         stop: ends the service.
         stores: where things are kept, by default as the settings say.
-        pages: answers to GETs of paths outside /v2.
 
     Raises:
         SettingsError: it may not, or cannot, listen there.
         StoreUnavailable: the job store cannot be opened.
     """
-    stores = stores or open_stores(settings)
-    server = Server(settings, stores, pages=pages)
     stop = stop or _stop_on_signals()
+    server = Server(settings, stores or open_stores(settings), on_failed=stop.set)
     try:
         await server.start()
         if ready is not None:
             ready(server.url)
-        await _first(stop, server.failed)
+        await stop.wait()
     finally:
         await server.close()
-    if server.failed.is_set():
+    if server.failed:
         raise SystemExit(1)
 
 
-def serve(settings: ServiceSettings, *, ready: Ready | None = None, pages: Mapping[str, Page] | None = None) -> None:
+def serve(settings: ServiceSettings, *, ready: Ready | None = None) -> None:
     """Run the job service as this process, until a signal ends it."""
     _tune_gc()
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
-        runner.run(run_service(settings, ready=ready, pages=pages))
+        runner.run(run_service(settings, ready=ready))
 
 
 def _tune_gc() -> None:
@@ -289,12 +274,3 @@ def _stop_on_signals() -> asyncio.Event:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
     on_termination(stop.set)
     return stop
-
-
-async def _first(*events: asyncio.Event) -> None:
-    waits = [asyncio.create_task(event.wait()) for event in events]
-    try:
-        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for wait in waits:
-            wait.cancel()

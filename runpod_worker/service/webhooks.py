@@ -21,6 +21,7 @@ from typing import Protocol
 import aiohttp
 from yarl import URL
 
+from runpod_worker.core.errors import SettingsError
 from runpod_worker.core.testsignal import TestSignal
 from runpod_worker.log import log
 from runpod_worker.net import connector as net
@@ -41,16 +42,16 @@ class Signer:
     """Signs bodies by standardwebhooks.com, version v1 (HMAC-SHA256).
 
     Raises:
-        ValueError: the secret is not base64, or has fewer than 24 bytes.
+        SettingsError: the secret is not base64, or has fewer than 24 bytes.
     """
 
     def __init__(self, secret: str) -> None:
         try:
             self._key = base64.b64decode(secret.removeprefix(SECRET_PREFIX), validate=True)
         except ValueError:
-            raise ValueError("secret: expected whsec_ and base64 (Standard Webhooks), got something else") from None
+            raise SettingsError("webhooks.secret: expected whsec_ and base64 (Standard Webhooks)") from None
         if len(self._key) < 24:
-            raise ValueError(f"secret: expected at least 24 bytes in base64, got {len(self._key)}")
+            raise SettingsError(f"webhooks.secret: expected at least 24 bytes in base64, got {len(self._key)}")
 
     def headers(self, job_id: str, body: bytes, now: float) -> dict[str, str]:
         """The three headers. The message id is the same on each try, and changes when a retried job ends again."""
@@ -97,7 +98,7 @@ class Webhooks:
         random: floats from 0 to 1, to spread retries.
 
     Raises:
-        ValueError: the secret in the settings is not a valid one.
+        SettingsError: the secret in the settings is not a valid one.
     """
 
     def __init__(

@@ -13,6 +13,7 @@ from aiohttp import web
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
 from runpod_worker.core.backoff import Schedule
+from runpod_worker.core.errors import SettingsError
 from runpod_worker.core.lifecycle import CancelRequested, Event, Failed, Retried, Taken
 from runpod_worker.service.journal.port import Delivery
 from runpod_worker.service.journal.sqlite import SqliteJournal
@@ -307,7 +308,7 @@ async def test_signature_is_one_that_standard_webhooks_verifies(queue, receiver,
 
 @pytest.mark.parametrize("secret", ["whsec_", "whsec_c2hvcnQ=", "not base64 !", "whsec_ü"])
 def test_secret_that_is_none_is_refused(secret):
-    with pytest.raises(ValueError, match="secret"):
+    with pytest.raises(SettingsError, match=r"webhooks\.secret"):
         Signer(secret)
 
 

@@ -6,7 +6,7 @@ A path is split once and looked up in one table, which costs a fifth of a reques
 from __future__ import annotations
 
 import uuid
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from runpod_worker.core.errors import ServiceRefusal
@@ -19,9 +19,6 @@ from runpod_worker.service.http.routing import Call, MethodNotAllowed, Route, Ro
 if TYPE_CHECKING:
     from runpod_worker.service.keys import Keys
 
-Page = Callable[[Request], Awaitable[Answer]]
-"""Answers a GET of one exact path outside /v2."""
-
 
 class App:
     """Answers requests, whether they came over a socket or from this process.
@@ -30,7 +27,6 @@ class App:
         routes: the routes below `/v2/{endpoint}/`, by verb.
         keys: the accounts of keys and endpoints; without them there is no key.
         locked: refuse every call while there is no key, instead of answering it.
-        pages: other paths, for people.
         root_endpoint: its routes are answered without `/v2/{endpoint}` too.
     """
 
@@ -40,14 +36,12 @@ class App:
         keys: Keys | None,
         *,
         locked: bool = False,
-        pages: Mapping[str, Page] | None = None,
         root_endpoint: str | None = None,
     ) -> None:
         self._routes = routes
         self._root_endpoint = root_endpoint
         self._keys = keys
         self._locked = locked
-        self._pages = pages or {}
 
     async def handle(self, request: Request) -> Answer:
         """Return the reply. Any error becomes one: no traceback ever leaves the service.
@@ -63,15 +57,13 @@ class App:
             if request.is_gone and isinstance(exc, ConnectionError):
                 raise
             error_id = uuid.uuid4().hex[:12]
-            log.exception("request.failed", extra={"error_id": error_id, "path": _path(request)})
+            log.exception("request.failed", extra={"error_id": error_id, "path": request.target.partition("?")[0]})
             return error_reply(500, f"an unexpected error; the service's log has it as {error_id}")
 
     async def _answer(self, request: Request) -> Answer:
         call = parse(request) or self._at_root(request)
-        if call is None:
-            return await self._page(request)
-        route = self._routes.get(call.verb)
-        if route is None or not route.fits(call.segments) or not call.endpoint:
+        route = self._routes.get(call.verb) if call is not None else None
+        if call is None or route is None or not route.fits(call.segments):
             raise RouteNotFound
         try:
             if request.method not in route.methods:
@@ -96,15 +88,3 @@ class App:
     def _authorize(self, call: Call, route: Route) -> None:
         if call.request.method not in route.public:
             auth.check(self._keys, call.header("Authorization"), call.endpoint, locked=self._locked)
-
-    async def _page(self, request: Request) -> Answer:
-        page = self._pages.get(_path(request))
-        if page is None:
-            raise RouteNotFound
-        if request.method not in ("GET", "HEAD"):
-            raise MethodNotAllowed(f"{_path(request)}: expected GET, got {request.method}")
-        return await page(request)
-
-
-def _path(request: Request) -> str:
-    return request.target.partition("?")[0]

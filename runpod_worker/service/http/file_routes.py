@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from runpod_worker.core.errors import JobNotFound
-from runpod_worker.service.files import DEFAULT_TYPE, SERVE_HEADERS, FileName, FileStore
+from runpod_worker.service.files import DEFAULT_TYPE, SERVE_HEADERS, FileName, FolderFiles
 from runpod_worker.service.http.replies import Answer, FileReply, json_reply
 from runpod_worker.service.http.routing import Call, Route, RouteNotFound
 from runpod_worker.service.queue.jobs import Jobs
@@ -15,7 +15,7 @@ _INLINE_TYPES = ("image/", "video/", "audio/")
 class FileRoutes:
     """`/v2/{endpoint}/files/{job}/{token}/{name}` (docs/extensions.md)."""
 
-    def __init__(self, files: FileStore, jobs: Jobs, limit: int) -> None:
+    def __init__(self, files: FolderFiles, jobs: Jobs, limit: int) -> None:
         self._files = files
         self._jobs = jobs
         self._limit = limit
