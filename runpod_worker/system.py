@@ -24,7 +24,7 @@ else:
     fcntl = _fcntl
 
 WINDOWS_LOCK_OFFSET = 2**30
-"""Windows lets nobody else read the bytes that are locked, so lock one far behind the end of the file."""
+"""On Windows other processes cannot read locked bytes, so lock a byte far behind the end of the file."""
 
 
 def require_worker_support(command: str) -> None:
@@ -36,7 +36,7 @@ def require_worker_support(command: str) -> None:
     if fcntl is None or not hasattr(socket, "AF_UNIX") or not hasattr(os, "killpg"):
         raise SettingsError(
             f"{command} needs Unix sockets and process groups, which this system lacks: use Linux, macOS, WSL or "
-            "Docker; to try the handler here: runpod-worker test HANDLER"
+            "Docker; to run the handler on this machine: runpod-worker test HANDLER"
         )
 
 

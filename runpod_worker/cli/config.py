@@ -33,9 +33,9 @@ def show(
     given: dict[str, Any],
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of the table.")] = False,
 ) -> int:
-    """Print every setting with its value and where that came from: command line, environment, worker.yaml or default.
+    """Print the value and the origin of every setting: command line, environment, worker.yaml or default.
 
-    It takes the options of `run` and prints what `run` would use with them. Secrets are hidden.
+    Accepts the options of `run`, and prints the settings that `run` would use. Secrets are hidden.
     """
     file = load_folder(folder if folder.is_dir() else folder.parent)
     settings = merged(file, given, environment())
@@ -52,38 +52,39 @@ def schema() -> int:
 
 
 def merged(file: WorkerFile, given: Mapping[str, object], env: Mapping[str, str]) -> dict[str, list[Loaded]]:
-    """Worker, client and image settings as they stand here, secrets hidden."""
+    """The worker, client and image settings, with hidden secrets."""
     all_env = file.env | dict(env)
     worker = resolve(WorkerSettings, given, env=all_env, file=as_mapping(file))
-    drawn = next(one.value for one in worker if one.name == "worker_id")
-    used = worker_settings({**given, "worker_id": drawn}, env=all_env, file=as_mapping(file))
-    found = {name: resolve(cls, env=all_env) for name, cls in groups().items()}
-    found["worker"] = [_derived(one, getattr(used, one.name)) for one in worker]
-    shown = {name: [_shown(one, groups()[name], env) for one in ones] for name, ones in found.items()}
+    worker_id = next(setting.value for setting in worker if setting.name == "worker_id")  # random by default
+    used = worker_settings({**given, "worker_id": worker_id}, env=all_env, file=as_mapping(file))
+    loaded = {name: resolve(cls, env=all_env) for name, cls in groups().items()}
+    loaded["worker"] = [_derive(setting, getattr(used, setting.name)) for setting in worker]
+    shown = {name: [_hide(setting, groups()[name], env) for setting in rows] for name, rows in loaded.items()}
     return shown | {"image": list(_image(file))}
 
 
 def groups() -> dict[str, type[Any]]:
-    """Every class of settings by its name: `worker` is WorkerSettings."""
+    """Every class of settings by its short name: `worker` is WorkerSettings."""
     known = {name: cls for name, cls in vars(config).items() if name.endswith("Settings") and isinstance(cls, type)}
     return {name.removesuffix("Settings").lower(): cls for name, cls in known.items()}
 
 
-def _derived(one: Loaded, used: object) -> Loaded:
-    """With `url` given, the four URLs come from it."""
-    return one if used == one.value else Loaded(one.name, used, "url")
+def _derive(setting: Loaded, used: object) -> Loaded:
+    """With `url`, the four URLs are derived from it."""
+    return setting if used == setting.value else Loaded(setting.name, used, "url")
 
 
-def _shown(one: Loaded, cls: type[Any], env: Mapping[str, str]) -> Loaded:
-    about = {field.name: field.metadata for field in dataclasses.fields(cls)}[one.name]
-    value = HIDDEN if about.get("secret") and one.value else one.value
-    variable = one.origin.removeprefix("environment ")
-    from_file = variable != one.origin and not env.get(variable)
-    return Loaded(one.name, value, f"{FILE_NAME} env.{variable}" if from_file else one.origin)
+def _hide(setting: Loaded, cls: type[Any], env: Mapping[str, str]) -> Loaded:
+    """Hide a secret, and name worker.yaml as the origin of the variables in its `env`."""
+    about = {field.name: field.metadata for field in dataclasses.fields(cls)}[setting.name]
+    value = HIDDEN if about.get("secret") and setting.value else setting.value
+    variable = setting.origin.removeprefix("environment ")
+    from_file = variable != setting.origin and not env.get(variable)
+    return Loaded(setting.name, value, f"{FILE_NAME} env.{variable}" if from_file else setting.origin)
 
 
 def _image(file: WorkerFile) -> Iterator[Loaded]:
-    """The keys of worker.yaml that no running worker reads: they are about the image and the tests."""
+    """The keys of worker.yaml for the image and the tests, which a worker does not read."""
     settings = {key.partition(".")[0] for key in file_keys(WorkerSettings)}
     empty = WorkerFile()
     for name in WorkerFile.__struct_fields__:
@@ -97,19 +98,24 @@ def _masked(env: Mapping[str, str]) -> dict[str, str]:
     return {name: HIDDEN if is_secret(name) else value for name, value in env.items()}
 
 
-def _as_json(found: dict[str, list[Loaded]]) -> str:
-    groups = {
-        group: {one.name: {"value": one.value, "from": one.origin} for one in rows} for group, rows in found.items()
+def _as_json(loaded: dict[str, list[Loaded]]) -> str:
+    values = {
+        group: {setting.name: {"value": setting.value, "from": setting.origin} for setting in settings}
+        for group, settings in loaded.items()
     }
-    return json.dumps(groups, indent=2, default=str)
+    return json.dumps(values, indent=2, default=str)
 
 
-def _as_table(found: dict[str, list[Loaded]]) -> str:
-    rows = [(group, one.name, _text(one.value), one.origin) for group, ones in found.items() for one in ones]
+def _as_table(loaded: dict[str, list[Loaded]]) -> str:
+    rows = [
+        (group, setting.name, _text(setting.value), setting.origin)
+        for group, settings in loaded.items()
+        for setting in settings
+    ]
     name_width = max(len(row[1]) for row in rows)
     value_width = min(60, max(len(row[2]) for row in rows))
     lines: list[str] = []
-    for group in found:
+    for group in loaded:
         lines += ["", group]
         lines += [
             f"  {name:<{name_width}}  {value:<{value_width}}  {origin}"

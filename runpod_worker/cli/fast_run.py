@@ -24,7 +24,7 @@ class Arguments(NamedTuple):
 
 
 def read(arguments: Sequence[str]) -> Arguments | None:
-    """Return the arguments of `run`; None when only the whole parser can understand them."""
+    """Return the arguments of `run`; None if only the parser can read them."""
     if arguments[:1] != ["run"]:
         return None
     flags = {option.flag: option for option in options(WorkerSettings)}

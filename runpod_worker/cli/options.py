@@ -1,4 +1,4 @@
-"""Options that several commands share. Those of a worker's settings are made from `setting(..., cli=...)`."""
+"""Options that several commands share. `setting(..., cli=...)` makes those of the worker's settings."""
 
 from __future__ import annotations
 
@@ -14,13 +14,11 @@ from runpod_worker.config import WorkerSettings, options
 Handler = Annotated[
     Path, typer.Argument(help="The Python file that declares the handler.", exists=True, dir_okay=False)
 ]
-AsRunpod = Annotated[
-    bool, typer.Option("--as-runpod", help="Let a handler that says `import runpod` use this package, unedited.")
-]
+AsRunpod = Annotated[bool, typer.Option("--as-runpod", help="Let `import runpod` in the handler import this package.")]
 
 
 def with_worker_settings(command: Callable[..., int]) -> Callable[..., int]:
-    """Give `command` an option for each setting of a worker that has one. It gets all of them as `given`."""
+    """Add an option to `command` for each worker setting with `cli`. The command gets their values as `given`."""
     parameters = dict(inspect.signature(command, eval_str=True).parameters)
     del parameters["given"]
     names = [option.name for option in options(WorkerSettings)]

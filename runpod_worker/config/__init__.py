@@ -1,6 +1,6 @@
 """Settings: the only reader of the environment, the command line's values and worker.yaml.
 
-loading  `setting`, `load`, `resolve`: where each value comes from
+loading  `setting`, `load`, `resolve`: the value of each setting
 env      the process's environment, read and filled
 worker   the settings of a worker process
 groups   the settings of the client, of downloads and of RunPod's SDK

@@ -44,18 +44,18 @@ def setting(
     cli: str | None = None,
     minimum: float | None = None,
 ) -> Any:
-    """Return a dataclass field that can be set from outside.
+    """Return a dataclass field for a setting.
 
     Args:
-        default: the value when nothing else gives one.
+        default: the value if no source has one.
         env: environment variables that set it; the first that is set and not empty wins.
         text: one line for the table of settings.
         file: its key in worker.yaml, with dots between levels.
-        secret: never shown.
+        secret: hide the value when it is printed.
         scale: factor for the environment's number (0.001 when it is in milliseconds).
-        old: its names before it was renamed; the new names win over them.
-        default_factory: makes the value when nothing else gives one, in place of `default`.
-        cli: the option of `runpod-worker run` that gives it, such as `--grace`.
+        old: its former names; the new names win over them.
+        default_factory: makes the default value, in place of `default`.
+        cli: the option of `runpod-worker run` that sets it, such as `--grace`.
         minimum: refuse a smaller number on the command line.
     """
     about = {
@@ -74,21 +74,21 @@ def setting(
 
 
 class Option(NamedTuple):
-    """An option of the command line that gives a setting its value."""
+    """An option of the command line for a setting."""
 
     name: str
     """The setting's name."""
     flag: str
     """Such as `--grace`."""
     kind: type[Any]
-    """What its text is read as: str, int or float."""
+    """The type of its value: str, int or float."""
     minimum: float | None
     help: str
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """One setting's value and where it came from."""
+    """The value of a setting, and its origin."""
 
     name: str
     value: object
@@ -103,7 +103,7 @@ def load(
     file: Mapping[str, object] | None = None,
     given_from: str = "command line",
 ) -> T:
-    """Return `cls` filled from `given` (None means not given), environment, worker.yaml and defaults.
+    """Return `cls` with values from `given` (None: not given), the environment, worker.yaml and defaults.
 
     Raises:
         SettingsError: a value is not of the setting's type, or a name in `given` is not a setting.
@@ -120,7 +120,7 @@ def resolve(
     file: Mapping[str, object] | None = None,
     given_from: str = "command line",
 ) -> list[Loaded]:
-    """Return every setting of `cls` with its value and where that came from."""
+    """Return every setting of `cls` with its value and origin."""
     given = given or {}
     known = {spec.name for spec in fields(cls)}
     old = {_old(spec).name for spec in fields(cls)}
@@ -132,7 +132,7 @@ def resolve(
 
 
 class _Sources(NamedTuple):
-    """Everything that can give a setting its value, in the order of precedence."""
+    """The sources of settings, in the order of precedence."""
 
     given: Mapping[str, object]
     env: Mapping[str, str]
@@ -152,7 +152,7 @@ class _Sources(NamedTuple):
         raise SettingsError(f"{spec.name} is required: set {variables}" if variables else f"{spec.name} is required")
 
     def _values(self, spec: Field[Any]) -> Iterator[tuple[object, str, str]]:
-        """Yield each value that is set, where it comes from, and how an error names it."""
+        """Yield each value that is set, its origin, and its name in an error."""
         env, file, old = spec.metadata.get("env", ()), spec.metadata.get("file"), _old(spec)
         for name in (spec.name, old.name):
             if name and self.given.get(name) is not None:

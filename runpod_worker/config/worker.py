@@ -28,7 +28,7 @@ def default_worker_id() -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerSettings:
-    """Everything that can be set about a worker process from outside (protocol B.1, B.2)."""
+    """The settings of a worker process (protocol B.1, B.2)."""
 
     url: str | None = setting(
         None,
@@ -85,32 +85,32 @@ class WorkerSettings:
         5.0,
         "RUNPOD_WORKER_STOP_GRACE",
         file="timeouts.stop",
-        text="How long a stopped handler may take to end before its process is killed",
+        text="Seconds until the process of a stopped handler is killed",
     )
     load_timeout_s: float = setting(
-        420.0, "RUNPOD_INIT_TIMEOUT", file="timeouts.load", text="How long loading the model may take, in seconds"
+        420.0, "RUNPOD_INIT_TIMEOUT", file="timeouts.load", text="Seconds that loading the model may take"
     )
     prefetch_s: float = setting(
         0.5,
         "RUNPOD_WORKER_PREFETCH",
         file="prefetch",
-        text="Longest time a job may be held before a slot is free, in seconds; 0: no prefetch",
+        text="Seconds that a job may wait in the worker for a slot; 0: no prefetch",
         old=Old(name="ahead_s", env="RUNPOD_WORKER_AHEAD", file="ahead"),
     )
     prefetch_jobs: int = setting(
         32,
         "RUNPOD_WORKER_PREFETCH_JOBS",
-        text="Most jobs held for one slot before it is free; 0: no prefetch",
+        text="Maximum number of jobs that wait for one slot; 0: no prefetch",
         old=Old(name="ahead_jobs", env="RUNPOD_WORKER_AHEAD_JOBS"),
     )
     spool_dir: Path = setting(
         SPOOL_DIR,
         "RUNPOD_WORKER_SPOOL",
         file="spool.dir",
-        text="Folder of results that could not be delivered yet",
+        text="Folder for results that are not delivered yet",
     )
     spool_bytes: int = setting(
-        1 << 30, "RUNPOD_WORKER_SPOOL_BYTES", file="spool.bytes", text="Most bytes kept in that folder"
+        1 << 30, "RUNPOD_WORKER_SPOOL_BYTES", file="spool.bytes", text="Maximum bytes in that folder"
     )
     health_file: Path | None = setting(
         None, "RUNPOD_WORKER_HEALTH_FILE", text="Touched every 5 seconds while the worker lives, for a health check"
@@ -125,7 +125,7 @@ class WorkerSettings:
 
     @property
     def deployed(self) -> bool:
-        """Whether there is a job service to take jobs from. Without one the handler runs locally, once."""
+        """Whether the settings name a job service. Without one the handler runs once, locally."""
         return bool(self.url or self.take_url)
 
 
@@ -137,7 +137,7 @@ def worker_settings(
 ) -> WorkerSettings:
     """Return the worker's settings; `url`, when it is given, provides the URL templates.
 
-    An executor has the settings of the agent that started it; what its own code gives wins over them.
+    An executor gets the settings of the agent that started it; the arguments of its own code win over them.
     """
     env = environment() if env is None else env
     if channel_fd(env) is not None and env.get(EXECUTOR_SETTINGS):
@@ -150,7 +150,7 @@ def worker_settings(
 
 
 def executor_settings(settings: WorkerSettings) -> dict[str, str]:
-    """Return the variable that brings an agent's settings to its executor, without the key."""
+    """Return the variable that passes an agent's settings to its executor, without the key."""
     return {EXECUTOR_SETTINGS: msgspec.json.encode(replace(settings, api_key=None), enc_hook=str).decode()}
 
 

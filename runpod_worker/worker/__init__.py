@@ -1,11 +1,11 @@
-"""The worker: takes jobs, runs the user's handler, reports what comes of it.
+"""The worker: takes jobs, runs the user's handler, reports the outcomes.
 
-worker      `Worker`: what a user declares, and `start`
-handler     what a user's function is and sees
-launch      where it runs: once here, or with an agent, started either way round
+worker      `Worker`, which users declare and start
+handler     the user's function, and the job that it gets
+launch      starts a worker: once in this process, or with an agent
 agent       the network side, one process
 executor    the handler side, one process a device
-ipc         what agent and executor say to each other
+ipc         the messages and the channel between agent and executor
 link        the port to the job service, and the HTTP client behind it
 openai      an old path to `handler.chat`
 """

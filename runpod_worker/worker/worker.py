@@ -1,4 +1,4 @@
-"""`Worker`: a user declares its handler, model and hooks, and starts it. Nothing below in `worker` knows this class."""
+"""`Worker`: users declare a handler, a model and hooks, and start it. No lower module of `worker` knows this class."""
 
 from __future__ import annotations
 
@@ -58,8 +58,8 @@ class Worker:
         Args:
             function: the handler, when used as a bare decorator.
             options: any of
-                input: the type the input must have (dataclass, TypedDict, msgspec.Struct, pydantic model), checked
-                    before the handler is called; `Job[MyInput]` as annotation does the same.
+                input: the type of the input (dataclass, TypedDict, msgspec.Struct, pydantic model). The worker
+                    validates the input before it calls the handler. The annotation `Job[MyInput]` does the same.
                 concurrency: concurrent jobs: threads for a function, tasks of one event loop for a coroutine. For
                     coroutines it may be a function that makes the next number from the current one; it is called
                     whenever a job comes or goes, and every second while jobs run. In several threads, a stop reaches a
@@ -70,7 +70,7 @@ class Worker:
                 refresh: replace the worker after each job.
 
         Raises:
-            DeclarationError: there is a handler already, or this cannot be one.
+            DeclarationError: the worker has a handler already, or this cannot be one.
         """
         if function is None:
             return lambda function: self._declare(function, options)
@@ -84,9 +84,9 @@ class Worker:
         return function
 
     def model(self, function: F) -> F:
-        """Declare the model's loader. It is called once, before the first job, with the device or nothing.
+        """Declare the function that loads the model, called once before the first job with the device or nothing.
 
-        The device is a `torch.device` where torch is installed, else a name such as "cuda:0" or "cpu".
+        The device is a `torch.device` if torch is installed, else a name such as "cuda:0" or "cpu".
         """
         if self._model is not None:
             raise DeclarationError(f"{_name(function)}: the model is loaded by {_name(self._model.function)} already")
@@ -102,7 +102,7 @@ class Worker:
         return function
 
     def check(self, function: F) -> F:
-        """Declare a fitness check, called before the first job with the model or nothing. Raising means: not fit."""
+        """Declare a fitness check, called before the first job with the model or nothing. It fails by raising."""
         self._checks.append(Hook.of(function, 1, "check(model) or check()"))
         return function
 
@@ -115,7 +115,7 @@ class Worker:
         """Return everything declared so far.
 
         Raises:
-            DeclarationError: there is no handler, or it wants a model that is not declared.
+            DeclarationError: the worker has no handler, or the handler takes a model that is not declared.
         """
         if self._handler is None:
             raise DeclarationError("there is no handler: put @worker.handler above a function that takes a job")

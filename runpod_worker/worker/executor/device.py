@@ -1,7 +1,7 @@
-"""Which device the model goes to. Decided once, before anything is loaded; what was asked for is never replaced.
+"""Chooses the device of the model, once, before anything is loaded. A requested device is never replaced by another.
 
-torch is imported only for a model function that takes a device, because only that can need it. Without torch the
-driver is asked through /proc.
+This module imports torch only for a model function that takes a device. Without torch it reads the driver's files in
+/proc.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _MODEL = re.compile(r"^Model:\s*(.+)$", re.MULTILINE)
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """A device by name (`cuda:0`, `cpu`, `mps`), what the model function gets for it, and the GPU's name."""
+    """A device: its name (`cuda:0`, `cpu`, `mps`), its value for the model function, and the name of the GPU."""
 
     name: str
     value: Any
@@ -34,11 +34,11 @@ def resolve(wanted: str = "auto", *, with_torch: bool, driver: Path = _DRIVER) -
 
     Args:
         wanted: auto, cuda, cuda:1, cpu or mps.
-        with_torch: import torch, if it is installed, and give a `torch.device`; else the name is given.
+        with_torch: import torch if it is installed, and make `value` a `torch.device`; else it is the name.
         driver: where the NVIDIA driver lists its GPUs.
 
     Raises:
-        SettingsError: the name is not a device, or there is no such device here.
+        SettingsError: the name is invalid, or this machine has no such device.
     """
     if not _DEVICE.fullmatch(wanted):
         raise SettingsError(f"device: expected auto, cuda, cuda:N, cpu or mps, got {wanted!r}")
@@ -65,11 +65,11 @@ def _name_by_torch(wanted: str, torch: Any) -> str:
     if wanted == "auto":
         return _cuda(0) if torch.cuda.is_available() else "mps" if mps and mps.is_available() else "cpu"
     if wanted == "mps" and not (mps and mps.is_available()):
-        raise SettingsError(f"device: mps was asked for, but torch {torch.__version__} finds no Metal device")
+        raise SettingsError(f"device: mps was requested, but torch {torch.__version__} finds no Metal device")
     if wanted.startswith("cuda"):
         if not torch.cuda.is_available():
             why = "was built without CUDA" if torch.version.cuda is None else "finds no usable NVIDIA driver or GPU"
-            raise SettingsError(f"device: {wanted} was asked for, but torch {torch.__version__} {why}")
+            raise SettingsError(f"device: {wanted} was requested, but torch {torch.__version__} {why}")
         return _counted(wanted, torch.cuda.device_count())
     return wanted
 
@@ -81,19 +81,19 @@ def _by_driver(wanted: str, driver: Path) -> Device:
         name = _cuda(0) if gpus else "cpu"
     elif wanted.startswith("cuda"):
         if not gpus:
-            raise SettingsError(f"device: {wanted} was asked for, but there is no NVIDIA driver ({driver} is empty)")
+            raise SettingsError(f"device: {wanted} was requested, but there is no NVIDIA driver ({driver} is empty)")
         name = _counted(wanted, len(gpus))
     if not name.startswith("cuda"):
         return Device(name, name)
-    found = _MODEL.search(gpus[int(name.partition(":")[2])].read_text())
-    return Device(name, name, found[1].strip() if found else None)
+    match = _MODEL.search(gpus[int(name.partition(":")[2])].read_text())
+    return Device(name, name, match[1].strip() if match else None)
 
 
 def _counted(wanted: str, count: int) -> str:
     index = int(wanted.partition(":")[2] or 0)
     if index >= count:
         raise SettingsError(
-            f"device: {wanted} was asked for, but there are {count} CUDA devices, cuda:0 to cuda:{count - 1}"
+            f"device: {wanted} was requested, but there are {count} CUDA devices, cuda:0 to cuda:{count - 1}"
         )
     return _cuda(index)
 

@@ -1,4 +1,4 @@
-"""Where a worker runs.
+"""Starts a worker where the command line and the environment ask for it.
 
 modes            decides: behind a job service, or once; flags: of `python handler.py`
 launch, malloc   agent and executor, started either way round

@@ -27,7 +27,7 @@ def take(argv: list[str]) -> Flags:
     """Read our flags and remove them from `argv`."""
     parser = argparse.ArgumentParser(description="Run this file's handler.")
     parser.add_argument("--test_input", metavar="JSON|@FILE", help="run the handler once on this job")
-    parser.add_argument("--test_output", metavar="JSON|@FILE", help="compare the output with this one")
+    parser.add_argument("--test_output", metavar="JSON|@FILE", help="compare the output with this")
     parser.add_argument("--test_full", action="store_true", help="print long values in full")
     parser.add_argument("--rp_serve_api", action="store_true", help="serve the handler behind a local job API")
     parser.add_argument("--rp_api_host", default="localhost", help="address of that API")

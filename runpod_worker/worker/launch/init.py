@@ -22,7 +22,7 @@ def supervise_child() -> None:
     if sys.platform == "linux":
         crashes = {signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSEGV, signal.SIGTRAP}
         handled = signal.valid_signals() - crashes
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, handled)  # what comes from now on waits for sigwaitinfo
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, handled)  # later signals wait for sigwaitinfo
         child = os.fork()
         if child == 0:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)

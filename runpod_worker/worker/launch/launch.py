@@ -1,7 +1,7 @@
 """Two ways to start: an agent that starts executors, and a user's process that is the executor and starts its agent.
 
-`runpod-worker run handler.py` comes by `run_handler`, `python handler.py` by `run_with_agent`. Nothing forks after an
-import; the agent imports what talks to the service while the handler's own imports run.
+`runpod-worker run handler.py` calls `run_handler`, `python handler.py` calls `run_with_agent`. Nothing forks after an
+import. The agent imports its HTTP client while the executor imports the handler.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def run_with_agent(declare: Callable[[], Declaration], settings: WorkerSettings)
             env=with_package(environment()),
             stdin=subprocess.PIPE,
             pass_fds=[theirs.fileno()],
-            process_group=0,  # a Ctrl-C at the terminal is for this process, which passes it on
+            process_group=0,  # Ctrl-C reaches only this process, which passes it on
         )
     if agent.stdin is not None:  # it is a pipe
         with agent.stdin as pipe:
@@ -117,20 +117,20 @@ def _exit_early(number: int, frame: object) -> None:
 
 
 def executor_env(settings: WorkerSettings) -> dict[str, str]:
-    """Return the variables an agent adds to its executor's environment: its settings, and what handlers read there."""
+    """Return the variables that an agent adds to its executor's environment, for the executor and for handlers."""
     env = {
         "PYTHONUNBUFFERED": environment().get("PYTHONUNBUFFERED", "1"),
         "RUNPOD_POD_ID": settings.worker_id,
         "RUNPOD_LOG_LEVEL": settings.log_level,
     }
-    if settings.device.startswith("cuda:"):  # before its interpreter starts: the process sees no other device
+    if settings.device.startswith("cuda:"):  # set before its interpreter starts, to hide the other devices
         env["CUDA_VISIBLE_DEVICES"] = settings.device.removeprefix("cuda:")
         settings = replace(settings, device="cuda")
     return env | executor_settings(settings)
 
 
 def with_package(env: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment with this very package importable."""
+    """Return the environment, with this package importable."""
     root = str(Path(runpod_worker.__file__).parents[1])
     return {**env, "PYTHONPATH": os.pathsep.join(filter(None, [root, env.get("PYTHONPATH")]))}
 

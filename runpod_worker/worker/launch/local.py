@@ -63,7 +63,7 @@ def _save(name: str, content: bytes) -> str:
 
 def _job(test_input: str | None) -> dict[str, Any]:
     if test_input is None and not TEST_INPUT.is_file():
-        raise InputError("test_input.json not found, exiting. (Give the job with --test_input, or make that file.)")
+        raise InputError("test_input.json not found, exiting. (Pass the job with --test_input, or create that file.)")
     name = "--test_input" if test_input is not None else str(TEST_INPUT)
     job = _json(f"@{TEST_INPUT}" if test_input is None else test_input, name)
     if not isinstance(job, dict):
@@ -116,7 +116,7 @@ class _Printer:
         done = self._done
         self._line(f"output     {self._pretty(done.output)}")
         if self._truncated:
-            self._line("           (long values are shortened here; --test_full prints all of them)")
+            self._line("           (long values are shortened here; --test_full prints them in full)")
         if done.timings is not None:
             self._line(f"time       {(done.timings.finished - done.timings.started) * 1000:.1f} ms in the handler")
         if done.error is not None:

@@ -13,18 +13,18 @@ from runpod_worker.worker.launch import flags, local
 
 
 def start(declare: Callable[[], Declaration], given: Mapping[str, object]) -> int:
-    """Run the declared worker as the command line, the environment and `given` say; return the exit code."""
+    """Run the declared worker with the command line, the environment and `given`; return the exit code."""
     setup()  # formats a warning about a setting; `run` sets up the format that the settings demand
     parsed = flags.take(sys.argv)
     return run(declare, parsed, worker_settings({"log_level": parsed.rp_log_level, **given}))
 
 
 def run(declare: Callable[[], Declaration], parsed: flags.Flags, settings: WorkerSettings) -> int:
-    """Run the declared worker as these flags and settings say; return the exit code.
+    """Run the declared worker with these flags and settings; return the exit code.
 
     Raises:
-        DeclarationError: nothing was started.
-        SettingsError: `--rp_serve_api` was given; what serves it is above this package.
+        DeclarationError: the declaration is invalid; nothing was started.
+        SettingsError: `--rp_serve_api` was given, which only `runpod_worker.serverless` can serve.
     """
     setup(settings.log_level, as_json=settings.endpoint_id is not None)
     declaration = declare()

@@ -42,7 +42,7 @@ class OnceResult:
     status: str = "FAILED"
     """COMPLETED, FAILED or CANCELLED."""
     output: Any = None
-    """The output as JSON values. None when there is no output."""
+    """The output as JSON values, or None."""
     error: str | None = None
     """The error as callers read it: plain text, or JSON with `error_type` and `error_traceback` for an exception."""
     chunks: list[Any] = field(default_factory=list)
@@ -56,7 +56,7 @@ class OnceResult:
 
 
 class _Worker(Protocol):
-    """A `Worker`, which this module is not to import."""
+    """A `Worker`; this module must not import that class."""
 
     def run_once(self, input: Any, *, timeout_s: float | None, cancel_after_s: float | None) -> OnceResult: ...  # noqa: A002
 
@@ -71,13 +71,13 @@ def run_once(
     """Run one job in this process and return its result, in milliseconds. It needs no service and no other process.
 
     The first call loads a worker's model and runs its checks and warm-ups; the next calls use the same model. Shutdown
-    hooks do not run. `File` inputs may be local paths. Where an event loop runs already, the job runs in a thread of
-    its own; a plain function that has to stop there is not interrupted, it has to look at `job.cancelled`.
+    hooks do not run. `File` inputs may be local paths. If an event loop is running, the job runs in another
+    thread, where a stop cannot interrupt a function: the function must check `job.cancelled`.
 
     Args:
         worker_or_handler: a `Worker`, or a bare handler that takes no model.
-        input: the job's input. The handler gets it as JSON would bring it.
-        timeout_s: the job's executionTimeout; the handler's own `timeout` counts as well.
+        input: the input. The handler gets it as if it had been JSON.
+        timeout_s: the executionTimeout of the job; the handler's own `timeout` applies too.
         cancel_after_s: cancel the job after this time.
 
     Raises:
@@ -88,12 +88,12 @@ def run_once(
         return worker_or_handler.run_once(input, timeout_s=timeout_s, cancel_after_s=cancel_after_s)
     handler = declared(worker_or_handler)
     if handler.takes_model:
-        raise DeclarationError("this handler takes a model: give run_once the worker, which loads the model")
+        raise DeclarationError("this handler takes a model: pass run_once the worker, which loads the model")
     return Session(Declaration(handler=handler)).run(input, timeout_s=timeout_s, cancel_after_s=cancel_after_s)
 
 
 class Session:
-    """One worker's calls of `run_once`: they share its event loop and its model."""
+    """The calls of `run_once` for one worker, which share an event loop and a model."""
 
     def __init__(self, declaration: Declaration) -> None:
         self._declaration = replace(declaration, shutdowns=[])
@@ -102,7 +102,7 @@ class Session:
         weakref.finalize(self, self._aio.get_loop().close)
 
     def run(self, input: Any, *, timeout_s: float | None, cancel_after_s: float | None) -> OnceResult:  # noqa: A002
-        """Run one job, in another thread where this one runs an event loop."""
+        """Run one job, in another thread if this one runs an event loop."""
         result = OnceResult()
         run = _outside_of_loops(lambda: self._run(input, result, timeout_s, cancel_after_s))
         with self._lock, _capture_logs(result.logs):
@@ -178,7 +178,7 @@ def run_job(
 
 
 def _outside_of_loops(call: Callable[[], None]) -> Callable[[], None]:
-    """Return `call`, or what makes it in another thread where this one runs an event loop."""
+    """Return `call`, or a function that runs it in another thread if this one runs an event loop."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:

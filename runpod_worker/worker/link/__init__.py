@@ -1,6 +1,6 @@
 """The wire to the job service.
 
-port        what a worker asks of a job service
+port        the contract between a worker and a job service
 http        RunPod's protocol over HTTP
 urls        the URLs of that protocol
 decode      the jobs in a reply

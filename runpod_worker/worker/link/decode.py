@@ -1,4 +1,4 @@
-"""Reads the jobs in a reply, no further than needed: the executor parses the input."""
+"""Reads the jobs in a reply, without their inputs, which the executor parses."""
 
 from __future__ import annotations
 
@@ -39,8 +39,7 @@ _Head = TypeVar("_Head", _Plain, _Extended)
 def assignments(body: bytes, *, extended: bool) -> list[Assignment]:
     """Return the jobs in the reply to a take: a job object, or an array of them.
 
-    `extended`: the service counts attempts. What is not a job is logged and left out: without an id there is nothing
-    to report.
+    `extended`: the service counts attempts. A malformed job is logged and skipped, because a report needs its id.
     """
     start = body.lstrip()[:1]
     if not start:

@@ -1,4 +1,4 @@
-"""The link over HTTP: RunPod's worker protocol, and docs/extensions.md with a service that offers them."""
+"""The link over HTTP: RunPod's worker protocol, with the extensions that the service offers."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ from runpod_worker.worker.link.transport import Reply, Transport
 from runpod_worker.worker.link.urls import Urls, file_url
 
 LONG_POLL_TIMEOUT_S = 95.0
-"""How long a long poll may take. Its caller gives up sooner (`taker.LONG_POLL_S`)."""
+"""A long poll fails after this time. Its caller cancels it sooner."""
 
 REPORT_TIMEOUT_S = 120.0
-"""How long a report may take; enough for 20 MB over a slow line."""
+"""A report fails after this time, which is enough for 20 MB over a slow connection."""
 
 HEARTBEAT_TIMEOUT_S = 10.0
 
-# As replies name them.
+# Their names in replies.
 _EXTENSIONS, _FILES_URL, _STALE_NAME = X_EXTENSIONS.lower(), X_FILES_URL.lower(), X_STALE.lower()
 
 
 class HttpLink:
-    """Keeps the contract of `Link`."""
+    """A `Link` over a transport."""
 
     def __init__(self, settings: WorkerSettings, transport: Transport) -> None:
         self._transport = transport
@@ -74,7 +74,7 @@ class HttpLink:
         try:
             stops = _stops.decode(reply.body)
         except msgspec.MsgspecError as error:
-            raise LinkDown(f"job-stop answered garbage: {error}") from error
+            raise LinkDown(f"job-stop: expected a list of jobs to stop: {error}") from error
         job_ids = stops.jobsToStop
         numbers = stops.attempts if len(stops.attempts) == len(job_ids) else [None] * len(job_ids)
         pairs = zip(job_ids, numbers, strict=True)
@@ -157,7 +157,7 @@ class HttpLink:
         return assignments(reply.body, extended="attempt" in self.extensions) if reply.status == 200 else []
 
     def _use_extensions(self, names: frozenset[str]) -> None:
-        """Speak these extensions from now on. Without any, reports look like the reference SDK's to the byte."""
+        """Use these extensions from now on. Without any, reports equal the reference SDK's byte for byte."""
         self.extensions = names
         common = {**self._authorization, "User-Agent": "runpod-worker", "Accept": "*/*"}
         if names:

@@ -12,7 +12,7 @@ from runpod_worker.core.dispatch.values import Assignment, AttemptRef, TakeReque
 
 
 class ReportReply(NamedTuple):
-    """What the service answers to a report. `stale`: this worker does not hold the attempt any more."""
+    """The reply to a report. `stale`: this worker no longer holds the attempt."""
 
     stale: bool = False
     jobs: tuple[Assignment, ...] = ()
@@ -31,13 +31,13 @@ class Link(Protocol):
 
     @property
     def files_url(self) -> str | None:
-        """Where files can be stored; None where the service does not offer `files`."""
+        """The URL for files; None if the service does not offer `files`."""
 
     async def take(self, request: TakeRequest, *, busy: bool) -> Sequence[Assignment]:
         """Wait for jobs as long as the service holds the request (at most 90 s). Empty: no job yet."""
 
     async def poll_stops(self) -> Sequence[AttemptRef]:
-        """Wait for attempts to stop. Empty: none yet. A number of None means whichever attempt is held.
+        """Wait for attempts to stop. Empty: none yet. A number of None means the attempt that is held.
 
         Raises:
             LinkRefused: also when the service has no such route.
@@ -60,8 +60,8 @@ class Link(Protocol):
     ) -> ReportReply:
         """Report the outcome (a JSON object).
 
-        `take`: the reply may carry the next jobs; only where the service offers `take`. `worker_id`: the worker that
-        ran the attempt, by default this one.
+        `take`: the reply may contain the next jobs; only if the service offers `take`. `worker_id`: the worker that ran
+        the attempt, by default this worker.
         """
 
     async def report_progress(self, attempt: AttemptRef, value: bytes, number: int) -> ReportReply:
@@ -71,13 +71,13 @@ class Link(Protocol):
         """Report consecutive chunks (JSON each), the first with this index. Several only with extension `chunks`."""
 
     async def release(self, take_ids: Sequence[str], attempts: Sequence[AttemptRef]) -> None:
-        """Release these attempts, and whatever these takes returned. Only where the service offers `return`."""
+        """Release these attempts, and all jobs of these takes. Only if the service offers `return`."""
 
     async def store_file(self, job_id: str, token: str, name: str, content_type: str, body: bytes) -> None:
         """Store one output file.
 
         Raises:
-            LinkRefused: also where the service does not offer `files`.
+            LinkRefused: also if the service does not offer `files`.
         """
 
     async def close(self) -> None:

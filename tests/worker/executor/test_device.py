@@ -26,12 +26,12 @@ def test_without_torch_the_driver_names_the_gpu(driver):
 
 def test_without_torch_and_driver_there_is_the_cpu(tmp_path):
     assert device._by_driver("auto", tmp_path / "none").name == "cpu"
-    with pytest.raises(SettingsError, match="cuda was asked for, but there is no NVIDIA driver"):
+    with pytest.raises(SettingsError, match="cuda was requested, but there is no NVIDIA driver"):
         device._by_driver("cuda", tmp_path)
 
 
 def test_a_gpu_that_is_not_there_is_refused(driver):
-    with pytest.raises(SettingsError, match="cuda:2 was asked for, but there are 2 CUDA devices, cuda:0 to cuda:1"):
+    with pytest.raises(SettingsError, match="cuda:2 was requested, but there are 2 CUDA devices, cuda:0 to cuda:1"):
         device._by_driver("cuda:2", driver)
 
 
@@ -48,7 +48,7 @@ def test_with_torch_the_model_gets_a_torch_device():
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has what the test misses")
 @pytest.mark.parametrize("name", ["cuda", "cuda:1", "mps"])
 def test_torch_without_such_a_device_is_never_given_another_one(name):
-    with pytest.raises(SettingsError, match=f"{name} was asked for, but torch"):
+    with pytest.raises(SettingsError, match=f"{name} was requested, but torch"):
         device.resolve(name, with_torch=True)
 
 

@@ -32,7 +32,7 @@ def test_concurrency_from_outside_wins(start):
 def test_a_device_that_is_not_there_is_refused(start):
     executor = start("@worker.handler\ndef h(job): ...", RUNPOD_WORKER_DEVICE="cuda:7")
 
-    assert "cuda:7 was asked for" in str(executor.load_error())
+    assert "cuda:7 was requested" in str(executor.load_error())
 
 
 @pytest.mark.parametrize(

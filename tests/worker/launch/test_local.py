@@ -236,7 +236,7 @@ def test_long_values_are_truncated_for_people_and_compared_in_full(run):
     assert done.returncode == 0, done.stdout
     assert "… 380 more" in done.stdout
     assert "… 99,900 more characters" in done.stdout
-    assert "--test_full prints all of them" in done.stdout
+    assert "--test_full prints them in full" in done.stdout
     assert len(done.stdout.splitlines()) < 50
 
 
