@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, overload
 from runpod_worker.config import channel_fd, worker_settings
 from runpod_worker.core.errors import DeclarationError
 from runpod_worker.worker.handler.declaration import Declaration, Hook
-from runpod_worker.worker.handler.kinds import Handler, declared
+from runpod_worker.worker.handler.kinds import Handler, make_handler
 
 if TYPE_CHECKING:
     from runpod_worker.worker.launch.once import OnceResult, Session
@@ -77,7 +77,7 @@ class Worker:
         return self._declare(function, options)
 
     def _declare(self, function: F, options: dict[str, Any]) -> F:
-        handler = declared(function, **options)
+        handler = make_handler(function, **options)
         if self._handler is not None:
             raise DeclarationError(f"{_name(function)}: the handler is {_name(self._handler.function)} already")
         self._handler = handler

@@ -12,7 +12,7 @@ import pytest
 
 import runpod_worker
 from runpod_worker import DeclarationError, Job, Worker, openai
-from runpod_worker.worker.handler.kinds import Kind, declared
+from runpod_worker.worker.handler.kinds import Kind, make_handler
 
 HELLO = {"model": "tiny", "messages": [{"role": "user", "content": "hi"}]}
 CHUNK = {"id": "chatcmpl-j", "object": "chat.completion.chunk", "created": 7, "model": "tiny"}
@@ -88,15 +88,15 @@ def test_every_kind_of_handler_answers_in_one_body_or_as_a_stream(answer: Any) -
     ],
 )
 def test_it_is_a_handler_of_the_kind_it_was(answer: Any, kind: Kind) -> None:
-    assert declared(chat(answer)).kind is kind
+    assert make_handler(chat(answer)).kind is kind
 
 
 def test_it_takes_the_model_when_the_function_does() -> None:
     def answer(request: openai.ChatRequest, model: str) -> str:
         return model
 
-    assert declared(chat(answer)).takes_model
-    assert not declared(chat(function)).takes_model
+    assert make_handler(chat(answer)).takes_model
+    assert not make_handler(chat(function)).takes_model
     assert ask(chat(answer), HELLO, "the model")[0]["choices"][0]["message"]["content"] == "the model"
 
 

@@ -1,10 +1,10 @@
-"""The process that runs the handler. It does no HTTP for a job, except to download its input files.
+"""The process that runs the handler. It does no HTTP, except to download the files that jobs name.
 
-main, job_loop       the process, and its inside without the channel
-runners, invoke      slots in threads or on an event loop; invoker the handler
-attempt, results     one run of one job, and what it came to
-interrupt, deadlines stopping a handler
-sender, window       what leaves, in order; how much may be in flight
-device, concurrency  which device, how many slots
-files                input files, saved files
+main, job_loop         the process; the process without its channel
+runners, invoke        slots in threads or on an event loop; calls of the handler
+attempt, results       one run of a job; what its handler's values mean
+interrupt, deadlines   stop a handler
+sender, window         messages in order; how many bytes may be in flight
+device, concurrency    which device; how many slots
+files                  input files and saved files
 """

@@ -1,4 +1,4 @@
-"""How many slots an executor has: a number, or what the user's function makes of the number before."""
+"""The number of slots of an executor: fixed, or computed by the user's function from the number before."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from runpod_worker.worker.handler.kinds import Handler
 
 
 class Concurrency:
-    """A number of slots, which `adjust` may change."""
+    """The number of slots; `adjust` may change it."""
 
     def __init__(self, slots: int, modifier: Callable[[int], Any] | None = None) -> None:
         self.slots = slots
@@ -23,7 +23,7 @@ class Concurrency:
         return self._modifier is None
 
     def adjust(self) -> int:
-        """Ask the user's function. What it raises or returns wrongly is logged, and the number stays as it is."""
+        """Call the user's function and return the number of slots. Errors and wrong values are logged, and ignored."""
         if self._modifier is None:
             return self.slots
         try:
@@ -42,10 +42,10 @@ class Concurrency:
 
 
 def concurrency_of(handler: Handler, settings: WorkerSettings) -> Concurrency:
-    """The slots of a worker with this handler.
+    """The number of slots of a worker with this handler.
 
-    A function that blocks its thread has one slot, whatever its modifier says: code that was never called twice at once
-    need not be able to bear it. A number in the settings is an order and opens threads.
+    A function that blocks its thread has one slot, even with a modifier: code that never ran twice at the same time may
+    not be safe to. A number in the settings is explicit, and opens threads.
     """
     if settings.concurrency is not None:
         return Concurrency(settings.concurrency)

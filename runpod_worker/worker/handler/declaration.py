@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from runpod_worker.core.errors import DeclarationError
-from runpod_worker.worker.handler.kinds import Function, Handler, arguments
+from runpod_worker.worker.handler.kinds import Function, Handler, count_arguments
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class Hook:
         """
         if not callable(function):
             raise DeclarationError(f"expected a function {signature}, got {function!r} ({type(function).__name__})")
-        return cls(function, arguments(function, 0, max_arguments, signature))
+        return cls(function, count_arguments(function, 0, max_arguments, signature))
 
     def call(self, *args: Any) -> Any:
         """Call the function with as many of these arguments as it takes."""

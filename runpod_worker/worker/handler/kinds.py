@@ -55,7 +55,7 @@ class Handler:
     refresh: bool = False
 
 
-def declared(
+def make_handler(
     function: Function,
     *,
     input: Any = None,  # noqa: A002 - the name users write
@@ -78,7 +78,7 @@ def declared(
     return Handler(
         function=function,
         kind=kind_of(function),
-        takes_model=arguments(function, 1, 2, "handler(job) or handler(job, model)") == 2,
+        takes_model=count_arguments(function, 1, 2, "handler(job) or handler(job, model)") == 2,
         input_type=input if input is not None else _annotated_input(function),
         concurrency=number,
         modifier=modifier,
@@ -117,7 +117,7 @@ def _unwrap_call(function: Any) -> Any:
     return getattr(function, "__call__", function)  # noqa: B004 - the bound method, to inspect it
 
 
-def arguments(function: Function, least: int, most: int, wanted: str) -> int:
+def count_arguments(function: Function, least: int, most: int, wanted: str) -> int:
     """The number of positional arguments to call the function with, from `least` to `most`.
 
     Raises:

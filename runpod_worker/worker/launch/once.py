@@ -29,7 +29,7 @@ from runpod_worker.worker.executor.files.outputs import LocalFiles
 from runpod_worker.worker.executor.job_loop import JobLoop
 from runpod_worker.worker.executor.sender import DirectSender
 from runpod_worker.worker.handler.declaration import Declaration, Hook
-from runpod_worker.worker.handler.kinds import declared
+from runpod_worker.worker.handler.kinds import make_handler
 from runpod_worker.worker.ipc.messages import Chunks, Done, Progress, Run, Stop, ToAgent
 
 JOB_ID = "local_test"
@@ -86,7 +86,7 @@ def run_once(
     """
     if hasattr(worker_or_handler, "run_once"):
         return worker_or_handler.run_once(input, timeout_s=timeout_s, cancel_after_s=cancel_after_s)
-    handler = declared(worker_or_handler)
+    handler = make_handler(worker_or_handler)
     if handler.takes_model:
         raise DeclarationError("this handler takes a model: pass run_once the worker, which loads the model")
     return Session(Declaration(handler=handler)).run(input, timeout_s=timeout_s, cancel_after_s=cancel_after_s)

@@ -125,9 +125,13 @@ class Executor:
         ready: Ready = self.until(Ready)
         return ready
 
-    def output(self, key: str = "a", value: Any = None, **more: Any) -> Any:
+    def done(self, key: str = "a", value: Any = None, **more: Any) -> Done:
         self.run(key, value, **more)
-        done = self.until(Done, key)
+        done: Done = self.until(Done, key)
+        return done
+
+    def output(self, key: str = "a", value: Any = None, **more: Any) -> Any:
+        done = self.done(key, value, **more)
         assert done.error is None, done.error
         return json.loads(done.output)
 

@@ -5,7 +5,7 @@ from runpod_worker.worker.executor import device
 
 torch = pytest.importorskip("torch")
 
-# `resolve` uses torch when the program has it loaded, as this one has; the driver's own list is asked by `_by_driver`.
+# `resolve` uses torch when the program has it loaded, as this one has; the driver's own list is read by `_by_driver`.
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import pytest
 
 from runpod_worker import Job
 from runpod_worker.core.errors import DeclarationError
-from runpod_worker.worker.handler.kinds import Kind, declared, kind_of
+from runpod_worker.worker.handler.kinds import Kind, kind_of, make_handler
 
 
 def function(job):
@@ -85,7 +85,7 @@ def test_the_kind_is_seen_through_what_hides_it(kind, hidden):
 
 def test_bound_methods_are_recognised():
     assert kind_of(_Methods().generator) is Kind.GENERATOR
-    assert not declared(_Methods().generator).takes_model
+    assert not make_handler(_Methods().generator).takes_model
 
 
 @pytest.mark.parametrize(
@@ -103,13 +103,13 @@ def test_bound_methods_are_recognised():
     ],
 )
 def test_the_model_is_given_to_handlers_that_ask_for_it(handler, takes_model):
-    assert declared(handler).takes_model is takes_model
+    assert make_handler(handler).takes_model is takes_model
 
 
 @pytest.mark.parametrize("handler", [lambda: 1, lambda a, b, c: 1, lambda job, *, needed: 1])
 def test_a_handler_with_the_wrong_arguments_is_refused(handler):
     with pytest.raises(DeclarationError, match=r"expected handler\(job\) or handler\(job, model\)"):
-        declared(handler)
+        make_handler(handler)
 
 
 @pytest.mark.parametrize(
@@ -122,12 +122,12 @@ def test_a_handler_with_the_wrong_arguments_is_refused(handler):
 )
 def test_an_option_that_makes_no_sense_is_refused(options, said):
     with pytest.raises(DeclarationError, match=said):
-        declared(function, **options)
+        make_handler(function, **options)
 
 
 def test_what_is_not_callable_is_refused():
     with pytest.raises(DeclarationError, match="must be a function, got 3"):
-        declared(3)
+        make_handler(3)
 
 
 @dataclass
@@ -144,17 +144,17 @@ def test_the_input_type_is_read_from_the_annotation():
 
     def something_else(job: dict): ...
 
-    assert declared(plain).input_type is Input
-    assert declared(as_text).input_type is Input
-    assert declared(wrapped(plain)).input_type is Input
-    assert declared(functools.partial(plain)).input_type is Input
-    assert declared(untyped).input_type is None
-    assert declared(something_else).input_type is None
-    assert declared(untyped, input=Input).input_type is Input
+    assert make_handler(plain).input_type is Input
+    assert make_handler(as_text).input_type is Input
+    assert make_handler(wrapped(plain)).input_type is Input
+    assert make_handler(functools.partial(plain)).input_type is Input
+    assert make_handler(untyped).input_type is None
+    assert make_handler(something_else).input_type is None
+    assert make_handler(untyped, input=Input).input_type is Input
 
 
 def test_an_annotation_that_cannot_be_read_says_what_to_do():
     def handler(job: "Job[Missing]"): ...  # noqa: F821
 
     with pytest.raises(DeclarationError, match=r"Missing.*give the type with @worker.handler\(input="):
-        declared(handler)
+        make_handler(handler)
