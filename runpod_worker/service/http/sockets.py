@@ -23,7 +23,7 @@ from aiohttp.web_protocol import RequestHandler
 
 from runpod_worker.core.errors import BadRequest, TooLarge
 from runpod_worker.log import log
-from runpod_worker.service.http.replies import FileReply, Reply, StreamReply
+from runpod_worker.service.http.replies import Answer, FileReply, Reply, StreamReply
 from runpod_worker.service.http.requests import cancel_on_disconnect
 
 if TYPE_CHECKING:
@@ -37,14 +37,12 @@ _http_log.addFilter(lambda record: not (record.exc_info and isinstance(record.ex
 """aiohttp's own lines, without a traceback for bytes that are not HTTP; their sender is answered 400."""
 
 
+_lost: dict[RequestHandler, asyncio.Event] = {}
+"""For each connection whose end a request waits for: set when it has ended."""
+
+
 class SocketRequest(web.BaseRequest):
     """Keeps the contract of `requests.Request`."""
-
-    ATTRS = web.BaseRequest.ATTRS | {"_server"}
-
-    def __init__(self, server: DisconnectServer, *args: Any, client_max_size: int) -> None:
-        super().__init__(*args, client_max_size=client_max_size)
-        self._server = server
 
     @property
     def target(self) -> str:
@@ -61,8 +59,12 @@ class SocketRequest(web.BaseRequest):
         return transport is None or transport.is_closing()
 
     async def wait_gone(self) -> None:
-        if not self.is_gone:
-            await self._server.wait_lost(self.protocol)
+        lost = _lost[self.protocol] = asyncio.Event()
+        try:
+            if not self.is_gone:
+                await lost.wait()
+        finally:
+            del _lost[self.protocol]
 
     async def read_body(self, limit: int) -> bytes:
         await self._allow_body(limit)
@@ -108,19 +110,10 @@ class DisconnectServer(web.Server):
         )
         self._app = app
         self._body_limit = body_limit
-        self._lost: dict[RequestHandler, asyncio.Event] = {}
-
-    async def wait_lost(self, connection: RequestHandler) -> None:
-        """Return when the connection has ended."""
-        lost = self._lost[connection] = asyncio.Event()
-        try:
-            await lost.wait()
-        finally:
-            del self._lost[connection]
 
     def connection_lost(self, handler: RequestHandler, exc: BaseException | None = None) -> None:
         super().connection_lost(handler, exc)
-        lost = self._lost.get(handler)
+        lost = _lost.get(handler)
         if lost is not None:
             lost.set()
 
@@ -133,18 +126,22 @@ class DisconnectServer(web.Server):
         task: asyncio.Task[None],
     ) -> SocketRequest:
         loop = asyncio.get_running_loop()
-        return SocketRequest(self, message, payload, protocol, writer, task, loop, client_max_size=self._body_limit)
+        return SocketRequest(message, payload, protocol, writer, task, loop, client_max_size=self._body_limit)
 
     async def _answer(self, request: SocketRequest) -> web.StreamResponse | _Sent:
         """Answer one request. aiohttp closes the connection of a request that ends with `_UNSENT`."""
+        answer: Answer | None = None
         try:
             answer = await self._app.handle(request)
             if type(answer) is Reply:
-                await _send(request, answer)
+                if _write(request, answer):
+                    await request.writer.drain()
                 return _SENT_KEEP if request.keep_alive else _SENT_CLOSE
             if isinstance(answer, StreamReply):
                 return await _send_stream(request, answer)
         except ConnectionError:
+            if isinstance(answer, Reply | StreamReply) and answer.on_lost is not None:
+                await answer.on_lost()
             return _UNSENT
         return web.FileResponse(cast("FileReply", answer).path, headers=cast("FileReply", answer).headers)
 
@@ -168,10 +165,14 @@ _SENT_KEEP, _SENT_CLOSE = _Sent(keep_alive=True), _Sent(keep_alive=False)
 _UNSENT = _Sent(keep_alive=False, lost=True)
 
 
-async def _send(request: SocketRequest, reply: Reply) -> None:
+def _write(request: SocketRequest, reply: Reply) -> bool:
+    """Write the reply. Returns whether it is so large that it has to drain.
+
+    Raises:
+        ConnectionResetError: the caller has hung up.
+    """
     transport = request.transport
     if transport is None or transport.is_closing():
-        await _report_lost(reply)
         raise ConnectionResetError("the caller hung up before the reply was sent")
     content = b"" if request.method == "HEAD" else reply.content
     length = b"" if reply.status == 204 else b"Content-Length: %d\r\n" % len(reply.content)
@@ -179,27 +180,22 @@ async def _send(request: SocketRequest, reply: Reply) -> None:
     head = b"".join((_status_line(reply.status), reply.head, length, date, _connection_header(request), b"\r\n"))
     if len(content) < MAX_JOINED_BYTES:
         transport.write(head + content)
-        return
+        return False
     transport.writelines((head, content))
-    try:
-        await request.writer.drain()
-    except ConnectionError:
-        await _report_lost(reply)
-        raise
+    return True
 
 
 async def _send_stream(request: SocketRequest, reply: StreamReply) -> web.StreamResponse:
     response = web.StreamResponse(headers=reply.headers)
-    try:
-        async with aclosing(cast("Any", reply.pieces)):
+    async with aclosing(cast("Any", reply.pieces)):
+        try:
             await response.prepare(request)
             await cancel_on_disconnect(request, _write_pieces(response, reply.pieces))
-    except ConnectionError:
-        await _report_lost(reply)
-        raise
-    except Exception:
-        log.exception("request.failed", extra={"path": request.path})
-        raise ConnectionResetError("the reply has begun: only closing the connection shows that it is broken") from None
+        except ConnectionError:
+            raise
+        except Exception as exc:  # the reply has begun: only closing the connection shows that it is broken
+            log.exception("request.failed", extra={"path": request.path})
+            raise ConnectionResetError("the reply broke") from exc
     return response
 
 
@@ -207,11 +203,6 @@ async def _write_pieces(response: web.StreamResponse, pieces: AsyncIterator[byte
     async for piece in pieces:
         await response.write(piece)
     await response.write_eof()
-
-
-async def _report_lost(reply: Reply | StreamReply) -> None:
-    if reply.on_lost is not None:
-        await reply.on_lost()
 
 
 def _connection_header(request: SocketRequest) -> bytes:
