@@ -11,7 +11,7 @@ from .worker_suite import COROUTINE, FUNCTION, MANY, OUTAGE, PINGS, SOON_S, STOP
 
 
 @check("B.4", group=FUNCTION)
-async def tells_with_each_take_whether_it_has_a_job(worker: WorkerUnderTest) -> None:
+async def reports_with_each_take_whether_it_has_a_job(worker: WorkerUnderTest) -> None:
     service = worker.service
     job_id = service.submit({"sleep": 0})
     await service.final_report(job_id)

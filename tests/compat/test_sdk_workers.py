@@ -56,7 +56,7 @@ def is_old(version: str, than: str) -> bool:
 
 
 @TRIED
-def test_all_that_a_function_does(site: Any, start: Start, version: str, tmp_path: Path) -> None:
+def test_everything_that_a_function_does(site: Any, start: Start, version: str, tmp_path: Path) -> None:
     """Checks many promises with one worker, because it takes seconds to start."""
     site.serve("--lease", "2")
     start()
@@ -155,7 +155,7 @@ def test_cancelling_a_running_job(site: Any, start: Start, version: str, tmp_pat
 
 
 @TRIED
-def test_a_stop_that_a_function_cannot_hear_does_no_harm(site: Any, start: Start, tmp_path: Path) -> None:
+def test_a_stop_that_a_function_ignores_does_no_harm(site: Any, start: Start, tmp_path: Path) -> None:
     site.serve()
     start(KIND="function")
     mark, release = tmp_path / "mark", tmp_path / "gate"
@@ -170,7 +170,7 @@ def test_a_stop_that_a_function_cannot_hear_does_no_harm(site: Any, start: Start
 
 
 @TRIED
-def test_output_that_is_never_sent_fails_when_its_lease_is_over(site: Any, start: Start, version: str) -> None:
+def test_output_that_is_never_sent_fails_when_its_lease_expires(site: Any, start: Start, version: str) -> None:
     """The SDK logs that the output is not JSON, and reports nothing."""
     site.serve("--lease", "1.5")
     start()
@@ -210,7 +210,7 @@ def _has_orphan(worker: Any) -> bool:
 
 
 @TRIED
-def test_a_ping_process_without_its_worker_cannot_keep_a_job_for_ever(site: Any, start: Start, tmp_path: Path) -> None:
+def test_a_ping_process_without_its_worker_cannot_keep_a_job(site: Any, start: Start, tmp_path: Path) -> None:
     site.serve("--lease", "2")
     worker = start()
     mark = tmp_path / "mark"
