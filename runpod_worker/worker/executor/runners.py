@@ -12,7 +12,6 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from contextlib import closing, suppress
-from typing import Protocol
 
 from runpod_worker.core.errors import ChannelClosed
 from runpod_worker.log import job_id, log
@@ -29,19 +28,6 @@ RESIZE_INTERVAL_S = 1.0
 OnEnded = Callable[[Attempt], None]
 
 
-class Runner(Protocol):
-    """What the job loop needs of a runner."""
-
-    def submit(self, attempt: Attempt) -> None:
-        """Run the attempt as soon as a slot is free. From any thread."""
-
-    def serve(self) -> None:
-        """Run what is submitted, until `close`. Called in the main thread."""
-
-    def close(self) -> None:
-        """Let `serve` return once everything submitted is done. From any thread."""
-
-
 class ThreadRunner:
     """Slots that are threads. `in_main_thread`: the only slot is the thread that calls `serve`."""
 
@@ -56,15 +42,18 @@ class ThreadRunner:
         self._inbox: queue.SimpleQueue[Attempt | None] = queue.SimpleQueue()
 
     def submit(self, attempt: Attempt) -> None:
+        """Run the attempt as soon as a slot is free. From any thread."""
         self._inbox.put(attempt)
 
     def serve(self) -> None:
+        """Run what is submitted, until `close`. Called in the main thread."""
         if not self._in_main_thread:
             self._serve_in_threads()
             return
         self._serve_slot()
 
     def close(self) -> None:
+        """Let `serve` return once everything submitted is done. From any thread."""
         for _ in range(self._slots):
             self._inbox.put(None)
 
@@ -209,6 +198,9 @@ class LoopRunner:
         except ChannelClosed:
             log.debug("executor.agent_gone")
             self._closing.set()
+
+
+Runner = ThreadRunner | LoopRunner
 
 
 def runner_for(

@@ -23,7 +23,7 @@ MAX_WINDOW = 16 * MIB
 
 
 def window_size(slots: int) -> int:
-    """The window of one of so many slots, in bytes."""
+    """The window of each slot, in bytes."""
     return max(MIN_WINDOW, MAX_WINDOW // slots)
 
 

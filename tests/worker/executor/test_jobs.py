@@ -90,7 +90,7 @@ def test_progress_is_ordered_ends_with_the_latest_and_never_follows_done(start):
         assert numbers == sorted(numbers)
 
 
-def test_a_progress_that_is_not_json_is_told_to_the_handler(start):
+def test_progress_that_is_not_json_raises_in_the_handler(start):
     executor = start("""
         @worker.handler
         def handler(job):

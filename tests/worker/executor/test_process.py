@@ -31,7 +31,7 @@ async def test_large_inputs_and_outputs_pass(start_process):
     assert await executor.output(value=value) == value
 
 
-async def test_signals_of_the_terminal_are_the_agents_business(start_process):
+async def test_an_executor_ignores_signals_of_the_terminal(start_process):
     executor = start_process("@worker.handler\ndef handler(job): return os.getpid()")
     await executor.ready()
 
@@ -120,7 +120,7 @@ async def test_standard_output_of_the_handler_is_left_alone(start_process, tmp_p
     assert await executor.output() is None
 
 
-async def test_what_a_job_took_is_free_when_it_has_ended(start_process):
+async def test_a_jobs_memory_is_free_once_the_job_has_ended(start_process):
     executor = start_process("""
         import resource
         @worker.handler

@@ -5,7 +5,7 @@ import pytest
 from runpod_worker.worker.ipc.messages import File, Progress
 
 
-def test_ready_tells_what_was_declared_and_loaded(start):
+def test_ready_describes_the_worker(start):
     executor = start("""
         @worker.model
         def load():

@@ -66,7 +66,7 @@ def test_a_stop_breaks_out_of_whatever_the_handler_waits_for(start, kind):
 
 
 @pytest.mark.parametrize("busy", ["job.save(bytes(20_000), 'x.bin')", "job.progress(1)", "job.log.info('x')"])
-def test_a_stop_that_comes_while_a_job_speaks_breaks_nothing(start, busy):
+def test_a_stop_during_a_call_of_the_job_breaks_nothing(start, busy):
     executor = start(
         f"""
         @worker.handler

@@ -22,12 +22,12 @@ class Agent:
     """An AgentChannel whose events can be awaited."""
 
     def __init__(self, sock: socket.socket) -> None:
-        self.frames: asyncio.Queue[ToAgent] = asyncio.Queue()
+        self.messages: asyncio.Queue[ToAgent] = asyncio.Queue()
         self.ended: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
-        self.channel = channel.AgentChannel(sock, on_message=self.frames.put_nowait, on_closed=self.ended.set_result)
+        self.channel = channel.AgentChannel(sock, on_message=self.messages.put_nowait, on_closed=self.ended.set_result)
 
     async def next(self) -> ToAgent:
-        return await asyncio.wait_for(self.frames.get(), WAIT_S)
+        return await asyncio.wait_for(self.messages.get(), WAIT_S)
 
     async def end(self) -> Exception | None:
         return await asyncio.wait_for(self.ended, WAIT_S)
@@ -154,7 +154,7 @@ async def test_a_frame_of_the_wrong_direction_is_garbage(sockets):
 async def test_a_callback_that_raises_ends_the_channel_with_its_error(sockets):
     ended: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
 
-    def refuse(frame: ToAgent) -> None:
+    def refuse(message: ToAgent) -> None:
         raise OSError("disk full")
 
     channel.AgentChannel(sockets[0], on_message=refuse, on_closed=ended.set_result)
@@ -194,10 +194,12 @@ async def test_threads_may_send_at_the_same_time(sockets):
     running = [threading.Thread(target=push, args=(str(n),)) for n in range(threads)]
     for thread in running:
         thread.start()
-    frames = [await agent.next() for _ in range(each * threads)]
+    messages = [await agent.next() for _ in range(each * threads)]
 
     for name in map(str, range(threads)):
-        assert [f.index for f in frames if isinstance(f, Chunks) and f.key == name] == list(range(each))
+        assert [message.index for message in messages if isinstance(message, Chunks) and message.key == name] == list(
+            range(each)
+        )
     for thread in running:
         await asyncio.to_thread(thread.join, WAIT_S)
     agent.channel.close()
@@ -216,8 +218,8 @@ async def test_a_grown_buffer_is_kept_only_up_to_its_bound(sockets):
 @settings(deadline=None, max_examples=100)
 @given(st.lists(st.binary(max_size=300), min_size=1), st.lists(st.integers(1, 700), min_size=1))
 def test_frames_survive_any_cutting_of_the_stream(bodies, cuts):
-    frames = [Run(key=str(i), body=body, taken_at=0.0) for i, body in enumerate(bodies)]
-    data = bytes(channel._encode(frames))
+    messages = [Run(key=str(i), body=body, taken_at=0.0) for i, body in enumerate(bodies)]
+    data = bytes(channel._encode(messages))
     ours, theirs = channel.pair()
     buffer = channel._ReadBuffer(msgspec.msgpack.Decoder(Run).decode)
     received = []
@@ -231,4 +233,4 @@ def test_frames_survive_any_cutting_of_the_stream(bodies, cuts):
     ours.close()
     theirs.close()
 
-    assert received == frames
+    assert received == messages

@@ -129,7 +129,7 @@ def test_each_kind_of_input_may_hold_files(start, file_server, kind, how):
         ({"one": "data:,12345678901"}, "input.one: a data URL (text/plain): expected at most 10 bytes, got 11"),
     ],
 )
-def test_a_file_that_does_not_come_fails_the_job_by_the_fields_name(start, file_server, value, error):
+def test_a_failed_download_fails_the_job_and_names_the_field(start, file_server, value, error):
     executor = start(
         "class Request(msgspec.Struct):\n    one: File\n    more: list[File] = []\n"
         "@worker.handler(input=Request)\ndef handler(job): return 'called'",
@@ -158,7 +158,7 @@ def test_private_addresses_are_refused(start, file_server):
 
 
 @pytest.mark.parametrize("order", [Stop("a", "cancelled"), Revoke("a")])
-def test_a_job_that_is_given_up_gives_up_its_download(start, file_server, order):
+def test_a_stopped_or_revoked_job_ends_its_download(start, file_server, order):
     executor = start(READS)
     slow = file_server.slow("/a")
     executor.run("a", {"audio": file_server.url("/a")})

@@ -39,7 +39,7 @@ async def end(executor) -> None:
     assert list(executor.temporary.rglob("*")) == []
 
 
-async def test_an_agent_that_goes_away_ends_downloads(start_process, file_server):
+async def test_downloads_end_when_the_agent_is_gone(start_process, file_server):
     executor = await start_ready(start_process)
     slow = file_server.slow("/a")
     executor.run("a", {"audio": file_server.url("/a")})
@@ -50,7 +50,7 @@ async def test_an_agent_that_goes_away_ends_downloads(start_process, file_server
     assert await happened(slow.left)
 
 
-async def test_what_a_killed_executor_leaves_behind_the_next_one_removes(start_process, file_server, tmp_path):
+async def test_the_next_executor_removes_the_files_of_a_killed_one(start_process, file_server, tmp_path):
     killed = await start_ready(start_process)
     os.mkfifo(tmp_path / "fifo")
     killed.run("a", {"audio": "data:,a", "wait": "fifo"})
@@ -62,7 +62,7 @@ async def test_what_a_killed_executor_leaves_behind_the_next_one_removes(start_p
     await end(await start_ready(start_process))
 
 
-async def test_a_living_executors_files_are_nobody_elses_to_remove(start_process, tmp_path):
+async def test_an_executor_leaves_the_files_of_a_living_one(start_process, tmp_path):
     first = await start_ready(start_process)
     os.mkfifo(tmp_path / "fifo")
     first.run("a", {"audio": "data:,a", "wait": "fifo"})

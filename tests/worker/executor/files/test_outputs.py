@@ -15,13 +15,13 @@ from runpod_worker.worker.ipc.messages import File, FileFailed, Run
 
 class Sent:
     def __init__(self):
-        self.frames = []
+        self.messages = []
         self.may = threading.Event()
         self.may.set()
 
-    def __call__(self, frame):
+    def __call__(self, message):
         assert self.may.wait(30)
-        self.frames.append(frame)
+        self.messages.append(message)
 
     def put(self, item): ...
 
@@ -61,17 +61,17 @@ def test_bytes_paths_pictures_and_anything_with_save_can_be_saved(sent, files, t
     (tmp_path / "a.txt").unlink()
     files.close()
 
-    assert [frame.body for frame in sent.frames[:4]] == [b"raw", b"from disk", b"from disk", b"SVG"]
-    assert sent.frames[4].body.startswith(b"\xff\xd8")
-    assert [frame.content_type for frame in sent.frames[1:]] == [
+    assert [message.body for message in sent.messages[:4]] == [b"raw", b"from disk", b"from disk", b"SVG"]
+    assert sent.messages[4].body.startswith(b"\xff\xd8")
+    assert [message.content_type for message in sent.messages[1:]] == [
         "text/plain",
         "text/plain",
         "image/svg+xml",
         "image/jpeg",
     ]
-    assert len({frame.token for frame in sent.frames}) == 5
-    for url, frame in zip(urls, sent.frames, strict=True):
-        assert url == f"http://s/v2/e/files/job%2F1/{frame.token}/{frame.name}"
+    assert len({message.token for message in sent.messages}) == 5
+    for url, message in zip(urls, sent.messages, strict=True):
+        assert url == f"http://s/v2/e/files/job%2F1/{message.token}/{message.name}"
     assert attempt.saved_files == 5
 
 
@@ -83,20 +83,20 @@ def test_the_handler_does_not_wait_for_encoding_until_too_much_waits(sent, files
         attempt.save(b"x", f"{number}.bin")
     late = threading.Thread(target=lambda: attempt.save(b"x", "late.bin"))
     late.start()
-    assert sent.frames == []
+    assert sent.messages == []
     sent.may.set()
     late.join(30)
     files.close()
 
-    assert len(sent.frames) == MAX_PENDING + 1
+    assert len(sent.messages) == MAX_PENDING + 1
 
 
-def test_a_picture_that_cannot_be_encoded_is_told_by_its_name(sent, files):
+def test_a_picture_that_cannot_be_encoded_is_reported_by_its_name(sent, files):
     job(sent, files).save(Image.new("RGBA", (2, 2)), "a.jpg")
     files.close()
 
-    assert isinstance(sent.frames[0], FileFailed)
-    assert "a.jpg could not be encoded: OSError" in sent.frames[0].error
+    assert isinstance(sent.messages[0], FileFailed)
+    assert "a.jpg could not be encoded: OSError" in sent.messages[0].error
 
 
 @pytest.mark.parametrize("name", ["", "a/b.png", "..", ".", "a\\b", "a\0b", "x" * 201])
@@ -118,7 +118,7 @@ def test_without_a_store_the_url_holds_the_file(sent, files):
     kind, _, data = url.partition(",")
     assert kind == "data:image/png;base64"
     assert Image.open(io.BytesIO(base64.b64decode(data))).getpixel((0, 0)) == (255, 0, 0)
-    assert sent.frames == []
+    assert sent.messages == []
 
 
 def test_a_run_without_a_service_keeps_the_file_itself(sent):
@@ -132,4 +132,4 @@ def test_a_run_without_a_service_keeps_the_file_itself(sent):
 
     assert (path, kept) == ("there/a.bin", {"a.bin": b"x"})
     assert isinstance(json.dumps(path), str)
-    assert not any(isinstance(frame, File) for frame in sent.frames)
+    assert not any(isinstance(message, File) for message in sent.messages)
