@@ -15,7 +15,8 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from functools import partial
+from typing import Any
 
 import msgspec
 
@@ -54,15 +55,27 @@ class OnceResult:
     logs: list[str] = field(default_factory=list)
     """The lines of `job.log` and of the worker, from level INFO: `INFO message key=value`."""
 
+    def _save(self, name: str, content: bytes) -> str:
+        """Keep a file; return its URL."""
+        self.files[name] = content
+        return f"files/{name}"
 
-class _Worker(Protocol):
-    """A `Worker`; this module must not import that class."""
-
-    def run_once(self, input: Any, *, timeout_s: float | None, cancel_after_s: float | None) -> OnceResult: ...  # noqa: A002
+    def _on_message(self, *messages: ToAgent) -> None:
+        """Add everything that the attempt sends."""
+        for message in messages:
+            match message:
+                case Progress():
+                    self.progress.append(msgspec.json.decode(message.value))
+                case Chunks():
+                    self.chunks += [msgspec.json.decode(chunk) for chunk in message.outputs]
+                case Done():
+                    self.output = None if message.output is None else msgspec.json.decode(message.output)
+                    self.error = message.error
+                    self.status = "CANCELLED" if message.stopped else "COMPLETED" if message.error is None else "FAILED"
 
 
 def run_once(
-    worker_or_handler: _Worker | Callable[..., Any],
+    worker_or_handler: Any,
     input: Any,  # noqa: A002 - the word users know
     *,
     timeout_s: float | None = None,
@@ -84,8 +97,9 @@ def run_once(
         DeclarationError: there is no handler, or it takes a model that nothing loads.
         Exception: the error of loading the model, a check or a warm-up. The handler's error is in the result.
     """
-    if hasattr(worker_or_handler, "run_once"):
-        return worker_or_handler.run_once(input, timeout_s=timeout_s, cancel_after_s=cancel_after_s)
+    if hasattr(worker_or_handler, "run_once"):  # a Worker, a class that this module must not import
+        result: OnceResult = worker_or_handler.run_once(input, timeout_s=timeout_s, cancel_after_s=cancel_after_s)
+        return result
     handler = make_handler(worker_or_handler)
     if handler.takes_model:
         raise DeclarationError("this handler takes a model: pass run_once the worker, which loads the model")
@@ -104,35 +118,23 @@ class Session:
     def run(self, input: Any, *, timeout_s: float | None, cancel_after_s: float | None) -> OnceResult:  # noqa: A002
         """Run one job, in another thread if this one runs an event loop."""
         result = OnceResult()
-        run = _outside_of_loops(lambda: self._run(input, result, timeout_s, cancel_after_s))
-        with self._lock, _capture_logs(result.logs):
-            run()
-        return result
-
-    def _run(self, job_input: Any, result: OnceResult, timeout_s: float | None, cancel_after_s: float | None) -> None:
-        def save(name: str, content: bytes) -> str:
-            result.files[name] = content
-            return f"files/{name}"
-
-        def collect(*messages: ToAgent) -> None:
-            for message in messages:
-                _add(message, result)
-
-        with ThreadPoolExecutor() as pool:
+        run = partial(
+            run_job,
+            self._declaration,
+            worker_settings({"concurrency": 1}),
+            {"id": JOB_ID, "input": input},
+            aio=self._aio,
+            on_message=result._on_message,
+            save=result._save,
+            timeout_s=timeout_s,
+            cancel_after_s=cancel_after_s,
+        )
+        with self._lock, _capture_logs(result.logs), ThreadPoolExecutor() as pool:
             self._aio.get_loop().set_default_executor(pool)  # its threads, for `asyncio.to_thread`, end with the call
-            model = run_job(
-                self._declaration,
-                worker_settings({"concurrency": 1}),
-                {"id": JOB_ID, "input": job_input},
-                aio=self._aio,
-                on_message=collect,
-                save=save,
-                timeout_s=timeout_s,
-                cancel_after_s=cancel_after_s,
-            )
-        if self._declaration.model is not None:
-            loaded = Hook(lambda: model, 0)
-            self._declaration = replace(self._declaration, model=loaded, checks=[], warmups=[])
+            model = pool.submit(contextvars.copy_context().run, run).result() if _in_event_loop() else run()
+        loaded = None if self._declaration.model is None else Hook(lambda: model, 0)
+        self._declaration = replace(self._declaration, model=loaded, checks=[], warmups=[])
+        return result
 
 
 def run_job(
@@ -177,30 +179,12 @@ def run_job(
     return loop.model
 
 
-def _outside_of_loops(call: Callable[[], None]) -> Callable[[], None]:
-    """Return `call`, or a function that runs it in another thread if this one runs an event loop."""
+def _in_event_loop() -> bool:
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        return call
-
-    def run() -> None:
-        with ThreadPoolExecutor(1) as pool:
-            pool.submit(contextvars.copy_context().run, call).result()
-
-    return run
-
-
-def _add(message: ToAgent, result: OnceResult) -> None:
-    match message:
-        case Progress():
-            result.progress.append(msgspec.json.decode(message.value))
-        case Chunks():
-            result.chunks += [msgspec.json.decode(chunk) for chunk in message.outputs]
-        case Done():
-            result.output = None if message.output is None else msgspec.json.decode(message.output)
-            result.error = message.error
-            result.status = "CANCELLED" if message.stopped else "COMPLETED" if message.error is None else "FAILED"
+        return False
+    return True
 
 
 @contextmanager

@@ -12,6 +12,7 @@ import ssl
 from collections import deque
 from collections.abc import Mapping
 from typing import NamedTuple, Protocol
+from urllib.parse import urlsplit
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
@@ -21,9 +22,6 @@ MAX_IDLE_S = 15.0
 """Close connections that were idle for longer: services close theirs some time after that."""
 
 CONNECT_TIMEOUT_S = 10.0
-
-MAX_JOINED_BYTES = 64 * 1024
-"""Send a body up to this size together with its head, in one packet where it fits."""
 
 MAX_UNSTREAMED_BYTES = 1024 * 1024
 """Send a larger body in pieces, each after the one before. That keeps the copies in memory small (TLS makes one of each
@@ -106,12 +104,14 @@ class HttpTransport:
         return None
 
     async def _connect(self, scheme: str, authority: str) -> _Connection:
-        host, port = _host_and_port(authority, 443 if scheme == "https" else 80)
-        if scheme == "https" and self._tls is None:
+        secure = scheme == "https"
+        if secure and self._tls is None:
             self._tls = ssl.create_default_context()
+        address = urlsplit(f"//{authority}")
+        port = address.port or (443 if secure else 80)
         async with asyncio.timeout(CONNECT_TIMEOUT_S):
             _, connection = await self._loop.create_connection(
-                _Connection, host, port, ssl=self._tls if scheme == "https" else None
+                _Connection, address.hostname or "", port, ssl=self._tls if secure else None
             )
         return connection
 
@@ -141,11 +141,8 @@ class _Connection(asyncio.Protocol):
         try:
             if body and len(body) > MAX_UNSTREAMED_BYTES:
                 await self._upload(self._transport, head, body, self._reply)
-            elif body and len(body) > MAX_JOINED_BYTES:
-                self._transport.write(head)
-                self._transport.write(body)
             else:
-                self._transport.write(head + body if body else head)
+                self._transport.writelines((head, body) if body else (head,))
             return await self._reply
         except asyncio.CancelledError:
             self.abort()
@@ -268,10 +265,3 @@ def _head(method: str, authority: str, target: str, headers: Mapping[str, str], 
     if fields.count("\n") != len(headers):
         raise ValueError("a header with a line break in it")
     return f"{method} /{target} HTTP/1.1\r\nHost: {authority}\r\n{fields}{length}\r\n".encode("latin-1")
-
-
-def _host_and_port(authority: str, default: int) -> tuple[str, int]:
-    host, colon, port = authority.rpartition(":")
-    if not colon or "]" in port:
-        host, port = authority, str(default)
-    return host.strip("[]"), int(port)

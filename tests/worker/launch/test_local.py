@@ -150,7 +150,7 @@ def test_a_coroutine_that_saves_and_stops_in_time_works_too(run):
         @worker.model
         async def load():
             return asyncio.get_running_loop()
-        @worker.handler(timeout=0.05)
+        @worker.handler(timeout=0.5)
         async def handler(job, loop):
             assert loop is asyncio.get_running_loop()
             await asyncio.sleep(job["input"])
@@ -161,7 +161,7 @@ def test_a_coroutine_that_saves_and_stops_in_time_works_too(run):
     assert run("--test_input", '{"input": 0.001}', code=code).returncode == 0
     late = run("--test_input", '{"input": 60}', code=code)
     assert late.returncode == 1
-    assert "the handler's timeout of 0.05 s exceeded" in late.stdout
+    assert "the handler's timeout of 0.5 s exceeded" in late.stdout
 
 
 def test_a_worker_that_is_declared_wrongly_says_so(run):
