@@ -130,9 +130,11 @@ class Job:
     @property
     def due_at(self) -> float | None:
         """The earliest time at which `due` has an event for this job, None once it is final."""
-        if self.final:
+        if self.ended_at is not None:
             return None
-        lapse = math.inf if self.lease is None else math.nextafter(self.lease.until, math.inf)
+        if self.lease is None:
+            return self.expires_at
+        lapse = math.nextafter(self.lease.until, math.inf)
         if self.stop is not None:
             return lapse
-        return min(lapse, self.expires_at, math.inf if self.deadline is None else self.deadline)
+        return min(lapse, self.expires_at, lapse if self.deadline is None else self.deadline)
