@@ -1,0 +1,179 @@
+"""A journal whose disk writes, fails and loses power when a test says so."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Collection, Sequence
+
+import pytest
+
+from runpod_worker.service.journal.port import (
+    NO_DELTA,
+    Body,
+    ChunkRecord,
+    CounterDelta,
+    Delivery,
+    EndedJob,
+    ForgetRecord,
+    JobRecord,
+    Record,
+    Snapshot,
+    StoredJob,
+    Written,
+)
+from runpod_worker.service.journal.writer import Append, GroupWriter
+
+
+class Disk:
+    """What survives: the tables of a database, in dictionaries."""
+
+    def __init__(self) -> None:
+        self.jobs: dict[str, StoredJob] = {}
+        self.bodies: dict[tuple[Body, int], bytes] = {}
+        self.chunks: dict[int, list[bytes]] = {}
+        self.chunk_bases: dict[int, int] = {}
+        self.deliveries: dict[str, Delivery] = {}
+        self.counters: dict[str, CounterDelta] = {}
+        self.forgotten: set[str] = set()
+        self.problems: list[str] = []
+        """What no journal should be asked to write."""
+
+    def check(self, sound: bool, problem: str) -> None:
+        if not sound:
+            self.problems.append(problem)
+
+    def output(self, job_id: str) -> bytes | None:
+        return self.bodies.get(("outputs", self.jobs[job_id].seq))
+
+    def write(self, record: Record) -> None:
+        match record:
+            case JobRecord():
+                self._write_job(record)
+            case ChunkRecord():
+                self.check(record.start == len(self.chunks.get(record.seq, [])), "chunks leave a gap")
+                self.chunks.setdefault(record.seq, []).extend(record.chunks)
+            case ForgetRecord() if self.jobs[record.job_id].job.ended_at == record.ended_at:
+                self.check(record.job_id not in self.deliveries, "a job is forgotten that owes a webhook")
+                del self.jobs[record.job_id]
+                self.forgotten.add(record.job_id)
+
+    def _write_job(self, record: JobRecord) -> None:
+        job, seq = record.job, record.seq
+        before = self.jobs.get(job.id)
+        versions = {0, 1} if before is None else {before.job.version, before.job.version + 1}
+        self.check(job.version in versions, f"version {job.version} of job {job.id} does not follow on the one before")
+        self.check((before is None) == (record.request is not None), "a job is added twice, or never was")
+        self.jobs[job.id] = StoredJob(seq, job)
+        if record.request is not None:
+            self.bodies["requests", seq] = record.request
+        if record.output is not None or record.drops_output:
+            self.bodies.pop(("outputs", seq), None)
+        if record.output is not None:
+            self.bodies["outputs", seq] = record.output
+        if record.drops_chunks:
+            self.chunks.pop(seq, None)
+        if record.chunk_base is not None:
+            self.chunk_bases[seq] = record.chunk_base
+        if record.drops_delivery:
+            self.deliveries.pop(job.id, None)
+        if record.delivery is not None:
+            self.deliveries[job.id] = record.delivery
+        self.counters[job.endpoint] = self.counters.get(job.endpoint, NO_DELTA).plus(record.delta)
+
+
+class ManualJournal:
+    """`Journal` on a `Disk`. Its thread writes when `write` is called, its loop hears of it when `report` is."""
+
+    keeps = True
+
+    def __init__(self, disk: Disk) -> None:
+        self.disk = disk
+        self.durable = copy.deepcopy(disk)
+        """What is left after a power cut."""
+        self.queued: list[Append] = []
+        self.reports: list[tuple[list[Append], set[str], int]] = []
+        self.broken: list[Append] = []
+        self.dead = False
+        self._groups = GroupWriter(self)
+        self._failures_seen = 0
+        self._on_lost: Callable[[Collection[str]], None]
+
+    def load(self, on_lost: Callable[[Collection[str]], None]) -> Snapshot:
+        self._on_lost = on_lost
+        stored = sorted(self.disk.jobs.values(), key=lambda each: each.seq)
+        unfinished = [each for each in stored if not each.job.final]
+        deliveries = sorted(self.disk.deliveries.values(), key=lambda delivery: delivery.job_id)
+        return Snapshot(unfinished, deliveries, dict(self.disk.counters), stored[-1].seq if stored else 0)
+
+    def append(self, records: Sequence[Record], *, durable: bool) -> Written:
+        append = Append(records, durable=durable, failures_seen=self._failures_seen)
+        self.queued.append(append)
+        if self.dead:
+            self.die()
+        return append.written
+
+    def run_thread(self, count: int, broken: Collection[int] = ()) -> None:
+        """Write the first appends as one group; those at the positions `broken` cannot be written."""
+        group = self.queued[:count]
+        del self.queued[:count]
+        if group:
+            self.broken = [append for number, append in enumerate(group) if number in broken]
+            lost = self._groups.write(group)
+            self.reports.append((group, lost, self._groups.failures))
+
+    def report(self) -> None:
+        """Report the oldest group to the loop, as `Writer` does."""
+        group, lost, failures = self.reports.pop(0)
+        if lost:
+            self._on_lost(lost)
+        self._failures_seen = failures
+        for append in group:
+            append.settle()
+
+    def die(self) -> None:
+        """The process is dead: no append is ever answered. Its tasks end with errors that they tell to no one."""
+        self.dead = True
+        for append in [*self.queued, *(append for group, _, _ in self.reports for append in group)]:
+            append.error = OSError("the process died")
+            append.settle()
+        self.queued.clear()
+        self.reports.clear()
+
+    def write(self, records: Sequence[Record], *, durable: bool) -> None:
+        broken = {id(record) for append in self.broken for record in append.records}
+        if any(id(record) in broken for record in records):
+            raise OSError("the disk is full")
+        for record in records:
+            self.disk.write(record)
+        if durable:
+            self.durable = copy.deepcopy(self.disk)
+
+    def read(self, job_id: str) -> StoredJob | None:
+        stored = self.disk.jobs.get(job_id)
+        return None if stored is None else stored._replace(delivery=self.disk.deliveries.get(job_id))
+
+    async def body(self, kind: Body, seq: int) -> bytes | None:
+        return self.disk.bodies.get((kind, seq))
+
+    def chunk_range(self, seq: int) -> tuple[int, int]:
+        return self.disk.chunk_bases.get(seq, 0), len(self.disk.chunks.get(seq, []))
+
+    def chunks(self, seq: int, start: int, stop: int) -> list[bytes]:
+        return self.disk.chunks.get(seq, [])[start:stop]
+
+    async def find_ended(self, before: float, *, sync: bool, limit: int) -> list[EndedJob]:
+        ended = [
+            EndedJob(seq, job_id, job.ended_at)
+            for job_id, (seq, job, _) in self.disk.jobs.items()
+            if job.sync is sync and job.ended_at is not None and job.ended_at < before
+        ]
+        return [job for job in ended if job.job_id not in self.disk.deliveries][:limit]
+
+    async def close(self) -> None:
+        return None
+
+
+@pytest.fixture(scope="session")
+def manual_journal() -> tuple[type[Disk], type[ManualJournal]]:
+    """The disk and the journal on it."""
+    return Disk, ManualJournal
