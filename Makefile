@@ -54,7 +54,9 @@ $(PYTHONS)/%/.installed: pyproject.toml tools/pythons.py
 check: $(STAMP)  ## ruff, format, mypy strict, import directions
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/mypy
+	$(BIN)/mypy --platform linux
+	$(BIN)/mypy --platform darwin --cache-dir .mypy_cache/darwin
+	$(BIN)/mypy --config-file tests/mypy.ini --cache-dir .mypy_cache/tests
 	$(BIN)/lint-imports
 
 format: $(STAMP) ## let ruff mend what it can

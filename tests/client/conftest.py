@@ -96,7 +96,7 @@ class ScriptedService:
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0)
         await site.start()
-        assert site._server is not None
+        assert isinstance(site._server, asyncio.Server)
         self.url = f"http://127.0.0.1:{site._server.sockets[0].getsockname()[1]}/v2"
         ready.set()
         await stop.wait()
@@ -185,8 +185,8 @@ def make_endpoint(request: pytest.FixtureRequest, base_url: str) -> Iterator[Mak
             return awaited[-1]
 
         yield make_awaited
-        for endpoint in awaited:
-            endpoint.close()
+        for awaited_endpoint in awaited:
+            awaited_endpoint.close()
 
 
 @pytest.fixture
@@ -223,7 +223,11 @@ class FakeTransport:
                 step = flow.throw(result) if isinstance(result, Exception) else flow.send(result)
             except StopIteration as end:
                 return end.value
-            result = self._paused(step) if isinstance(step, Pause) else self._replied(step)
+            if isinstance(step, Pause):
+                self._paused(step)
+                result = None
+            else:
+                result = self._replied(step)
 
     def paths(self) -> list[str]:
         return [f"{request.method} {request.path.partition('?')[0]}" for request in self.requests]

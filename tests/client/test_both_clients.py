@@ -76,7 +76,12 @@ def test_output_without_time_out_does_not_wait(service: Any, endpoint: Any) -> N
 def test_output_waits_for_the_end(service: Any, endpoint: Any, timeout: float | None) -> None:
     ended = threading.Event()
     service.on("GET ep/status-sync/job-1", service.answer(json=DONE, release=ended))
-    once_asked = threading.Thread(target=lambda: (service.await_requests(1), ended.set()))
+
+    def end_once_asked() -> None:
+        service.await_requests(1)
+        ended.set()
+
+    once_asked = threading.Thread(target=end_once_asked)
     once_asked.start()
 
     assert endpoint.job("job-1").output(timeout) == {"sum": 3}

@@ -223,7 +223,11 @@ def test_connection_close_closes_the_connection(peer: Peer, connect: Any) -> Non
 
 
 def test_a_dropped_client_closes_its_connections(peer: Peer) -> None:
-    peer.expect(lambda client: (answers(OK)(client), client.recv(1)))
+    def answer_and_wait(client: socket.socket) -> None:
+        answers(OK)(client)
+        client.recv(1)
+
+    peer.expect(answer_and_wait)
     connections = Connections(peer.url, {})
     connections.exchange(GET)
 

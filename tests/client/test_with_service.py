@@ -259,7 +259,7 @@ def test_every_python_block_of_the_seed_document_is_found() -> None:
 def test_python_of_the_seed_document_runs_as_written(live: Live, block: str) -> None:
     now = time.time()
     live.work()
-    done = {"created_at": now, "queued_at": now, "ended_at": now, "status": Status.COMPLETED}
+    done: dict[str, Any] = {"created_at": now, "queued_at": now, "ended_at": now, "status": Status.COMPLETED}
     live.keep(Job(id="your_job_id", endpoint="your_endpoint_id", **done))
     program = block.replace("\nimport runpod\n", "\nimport runpod_worker as runpod\n")
     assert program != block

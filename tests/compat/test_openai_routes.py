@@ -315,7 +315,7 @@ async def test_refusals_have_the_shape_of_openai_too(tmp_path: Path) -> None:
         keys.add_endpoint(account, "ep")
         keys.add_key(account, "k")
     async with played(data=tmp_path) as site:
-        key = {"headers": {"Authorization": "Bearer k"}}
+        key: dict[str, Any] = {"headers": {"Authorization": "Bearer k"}}
 
         assert error(await site.ask(body={}))[0] == 401
         assert error(await site.ask(body={}))[1]["code"] == "invalid_api_key"

@@ -32,7 +32,8 @@ DEFINED_ELSEWHERE = [AddressRefused, MethodNotAllowed, RouteNotFound, Error]
 
 
 def test_the_drawing_has_every_error_below_its_base():
-    path, drawn = {-1: None}, {}
+    path: dict[int, str | None] = {-1: None}
+    drawn = {}
     for line in errors.__doc__.splitlines():
         if match := re.match(r"([│├└─ ]*)(\w+)(  |$| +(\(|\d))", line):
             depth = len(match[1]) // 4

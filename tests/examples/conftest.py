@@ -45,6 +45,9 @@ class Attempt:
     def metric(self, name: str, value: float) -> None:
         pass
 
+    def fetch(self, source: str, limit: int | None) -> Path:
+        raise NotImplementedError
+
 
 class Studio:
     """Takes orders for pictures, by the handler's own function."""

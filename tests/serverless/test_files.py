@@ -229,7 +229,7 @@ def test_images_go_where_the_variables_say(creds, folder, monkeypatch):
     for name in ("a.png", "b.png"):
         (folder / name).write_bytes(name.encode())
 
-    results = [None, None]
+    results: list[str | None] = [None, None]
     single = rp_upload.upload_image("job", "a.png", 1, results)
     several = rp_upload.files("job", ["a.png", "b.png"])
 

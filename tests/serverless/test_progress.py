@@ -54,7 +54,7 @@ def test_an_unknown_job_and_an_unsendable_value_are_logged_not_raised(caplog):
 
     with caplog.at_level(logging.WARNING, "runpod_worker"):
         progress_update({"id": "nobody"}, 1)
-        progress_update(Job({"id": "a"}, JobBackend()), object())
+        progress_update(Job({"id": "a"}, JobBackend()), object())  # type: ignore[arg-type]
 
     assert [record.message for record in caplog.records] == ["progress.ignored", "progress.rejected"]
 

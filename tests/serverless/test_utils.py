@@ -5,6 +5,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+from typing import Any
 
 import pytest
 
@@ -64,7 +65,8 @@ def test_inputs_are_checked_and_completed(given, schema, result):
 
 
 def test_rules_may_be_json_and_the_input_is_not_changed():
-    given, schema = {}, {"a": '{"type": "int", "required": false, "default": 1}'}
+    given: dict[str, Any] = {}
+    schema: dict[str, Any] = {"a": '{"type": "int", "required": false, "default": 1}'}
 
     assert validate(given, schema) == {"validated_input": {"a": 1}}
     assert given == {}

@@ -67,7 +67,7 @@ class Store:
 async def queue(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[JobQueue]:
     """A queue over each journal in turn, empty; the cold one reads nearly every job that ended back from its file."""
     journal: Journal = NullJournal() if request.param == "null" else SqliteJournal(tmp_path / "store" / "jobs.db")
-    recent = {"max_recent": 1} if request.param == "sqlite-cold" else {}
+    recent: dict[str, Any] = {"max_recent": 1} if request.param == "sqlite-cold" else {}
     yield JobQueue(journal, ServiceSettings(), now=time.time, **recent)
     await journal.close()
 

@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 from aiohttp import web
@@ -100,7 +101,8 @@ async def delivering(queue: JobQueue, **settings) -> AsyncIterator[Delivering]:
         job = await queue.jobs.get_committed(job_id)
         return None if job is None or not job.final else json.dumps({"id": job_id, "status": job.status}).encode()
 
-    chosen = WebhookSettings(**({"private": True, "schedule": Schedule((0.0,) * 3)} | settings))
+    defaults: dict[str, Any] = {"private": True, "schedule": Schedule((0.0,) * 3)}
+    chosen = WebhookSettings(**(defaults | settings))
     webhooks = Webhooks(queue, body, now=time.time, random=lambda: 0.5, settings=chosen)
     with listening(webhooks.tried) as tried:
         task = asyncio.create_task(webhooks.run())

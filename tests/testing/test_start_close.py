@@ -46,7 +46,7 @@ def runs_between_start_and_close(kind: type) -> bool:
     """Whether `start` begins the object itself; one that takes an argument starts that instead."""
     if not {"start", "close"} <= set(dir(kind)):
         return False
-    _, *others = inspect.signature(kind.start).parameters.values()
+    _, *others = inspect.signature(kind.start).parameters.values()  # type: ignore[attr-defined]
     return all(parameter.default is not parameter.empty for parameter in others)
 
 

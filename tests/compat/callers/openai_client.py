@@ -52,7 +52,7 @@ seen["raised in stream"] = None
 try:
     list(client.chat.completions.create(model="tiny", messages=hello, stream=True, user="late"))
 except openai.APIError as exc:
-    seen["raised in stream"] = str(exc)
+    seen["raised in stream"] = str(exc)  # type: ignore[assignment]
 
 stream = client.chat.completions.create(model="tiny", messages=hello, stream=True, user="endless")
 next(iter(stream))

@@ -71,7 +71,7 @@ socket.socketpair = loopback_pair  # type: ignore[assignment]
 subprocess.Popen.__init__ = checked_popen(subprocess.Popen.__init__)  # type: ignore[method-assign]
 subprocess.Popen.kill = lambda self: self.send_signal(_kill)  # type: ignore[method-assign]
 shutil._USE_CP_SENDFILE = False  # type: ignore[attr-defined]
-asyncio.SelectorEventLoop.add_signal_handler = refuse  # type: ignore[method-assign,assignment]
+asyncio.SelectorEventLoop.add_signal_handler = refuse  # type: ignore[method-assign]
 
 locks = sys.modules["msvcrt"] = ModuleType("msvcrt")
 locks.LK_NBLCK = 2  # type: ignore[attr-defined]

@@ -181,7 +181,8 @@ async def serve() -> AsyncIterator[Serve]:
         async def start(stores: Stores | None = None, now: Callable[[], float] | None = None, **given: Any) -> Running:
             settings = ServiceSettings(port=0, **given)
             stores = stores or open_stores(settings)
-            server = Server(settings, stores, **({"now": now} if now else {}))
+            clock: dict[str, Any] = {"now": now} if now else {}
+            server = Server(settings, stores, **clock)
             await server.start()
             stack.push_async_callback(server.close)
             connector = aiohttp.TCPConnector(limit=0)

@@ -44,7 +44,7 @@ class Process:
         if self.child.returncode is None:
             self.child.kill()
         await self.child.wait()
-        self.child._transport.close()
+        self.child._transport.close()  # type: ignore[attr-defined]
 
     async def send(self, method: str, path: str, **kwargs):
         async with self.session.request(method, f"{self.url}/v2/ep{path}", **kwargs) as reply:
@@ -116,7 +116,7 @@ async def test_a_loop_that_fails_ends_the_service(tmp_path):
         raise RuntimeError("index is corrupt")
 
     server = Server(settings, stores)
-    server.queue.jobs.index.overdue = broken
+    server.queue.jobs.index.overdue = broken  # type: ignore[method-assign]
     with pytest.raises(RuntimeError):
         await server.start()
     await server.close()

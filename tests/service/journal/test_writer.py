@@ -21,6 +21,7 @@ def record(name: str) -> ForgetRecord:
 
 
 def name_of(written: Record) -> str:
+    assert isinstance(written, ForgetRecord)
     return f"{written.job_id}{written.ended_at:.0f}"
 
 

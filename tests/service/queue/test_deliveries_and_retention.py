@@ -181,6 +181,7 @@ async def test_job_that_is_retried_during_a_sweep_stays(store, make_job):
     running = await taken(store, await store.add(make_job()))
     failed = await store.step(running, Failed(at=2001, worker="w", error="e"))
 
+    again: Job | BaseException
     _, again = await asyncio.gather(
         store.forget(9e9, 9e9), store.step(failed, Retried(at=2002)), return_exceptions=True
     )

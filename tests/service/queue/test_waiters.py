@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
+from operator import ne
 
 from runpod_worker.core.job import Job
 from runpod_worker.service.queue.polls import Assigned, Polls, TakeRequest
@@ -36,7 +38,7 @@ async def test_closed_waiters_wake_all():
 
 async def test_takes_are_popped_first_come_first_served_and_dead_ones_are_skipped():
     polls = Polls()
-    requests = [TakeRequest(endpoint="e", worker=str(n), is_alive=lambda n=n: n != 1) for n in range(3)]
+    requests = [TakeRequest(endpoint="e", worker=str(n), is_alive=partial(ne, n, 1)) for n in range(3)]
     waiting = [asyncio.create_task(polls.wait(request, 20)) for request in requests]
     await asyncio.sleep(0)
 

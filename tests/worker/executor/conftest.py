@@ -179,7 +179,8 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> object:
     if "main_thread" not in pyfuncitem.funcargs:
         return None
     arguments = {name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames}
-    pyfuncitem.funcargs["main_thread"].serve_beside(lambda: pyfuncitem.obj(**arguments))
+    main_thread: Any = pyfuncitem.funcargs["main_thread"]
+    main_thread.serve_beside(lambda: pyfuncitem.obj(**arguments))
     return True
 
 

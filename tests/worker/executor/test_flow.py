@@ -35,6 +35,9 @@ def test_saved_files_are_counted_and_sent_as_they_were_when_saved(start):
             files.append(message)
 
     picture, data, broken = files
+    assert isinstance(picture, File)
+    assert isinstance(data, File)
+    assert isinstance(broken, FileFailed)
     assert json.loads(done.output) == f"http://service/files/job-a/{picture.token}/a%20b.png"
     assert len(picture.token) >= 22
     assert picture.content_type == "image/png"

@@ -79,7 +79,7 @@ def test_what_is_not_json_fails_with_its_place(value, said):
 
 
 def test_a_value_that_contains_itself_fails():
-    value = {}
+    value: dict[str, object] = {}
     value["self"] = value
 
     assert "contains itself" in results.outcome_of_return({"a": value}).error

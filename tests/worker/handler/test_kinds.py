@@ -127,7 +127,7 @@ def test_an_option_that_makes_no_sense_is_refused(options, said):
 
 def test_what_is_not_callable_is_refused():
     with pytest.raises(DeclarationError, match="must be a function, got 3"):
-        make_handler(3)
+        make_handler(3)  # type: ignore[arg-type]
 
 
 @dataclass
@@ -138,7 +138,7 @@ class Input:
 def test_the_input_type_is_read_from_the_annotation():
     def plain(job: Job[Input]): ...
 
-    def as_text(job: "Job[Input]", model: "NotImportedHere"): ...  # noqa: F821
+    def as_text(job: "Job[Input]", model: "NotImportedHere"): ...  # type: ignore[name-defined]  # noqa: F821
 
     def untyped(job: Job): ...
 
@@ -154,7 +154,7 @@ def test_the_input_type_is_read_from_the_annotation():
 
 
 def test_an_annotation_that_cannot_be_read_says_what_to_do():
-    def handler(job: "Job[Missing]"): ...  # noqa: F821
+    def handler(job: "Job[Missing]"): ...  # type: ignore[name-defined]  # noqa: F821
 
     with pytest.raises(DeclarationError, match=r"Missing.*give the type with @worker.handler\(input="):
         make_handler(handler)

@@ -68,6 +68,7 @@ async def test_a_body_of_any_size_comes_back_as_it_was(sockets, size):
 
     def echo() -> None:
         for run in executor:
+            assert isinstance(run, Run)
             executor.send(Done(key=run.key, output=run.body), Done(key="next"))
 
     thread = threading.Thread(target=echo)

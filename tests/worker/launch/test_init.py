@@ -49,7 +49,7 @@ print(f"{counts[signal.SIGINT]} ints, {counts[signal.SIGTERM]} terms", flush=Tru
 
 def start(child: str, **options: object) -> subprocess.Popen[str]:
     command = [sys.executable, "-c", SUPERVISED + child]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, **options)  # type: ignore[call-overload,no-any-return]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, **options)  # type: ignore[call-overload]
 
 
 def test_orphans_are_reaped_and_the_childs_exit_code_is_ours() -> None:

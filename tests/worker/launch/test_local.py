@@ -57,7 +57,7 @@ def run(tmp_path):
             check=False,
         )
 
-    run.folder = tmp_path
+    run.folder = tmp_path  # type: ignore[attr-defined]
     return run
 
 

@@ -258,7 +258,7 @@ def test_a_worker_needs_to_know_where_results_go() -> None:
     settings = worker_settings({"take_url": "http://x/job-take/a?"}, env={})
 
     with pytest.raises(SettingsError, match="RUNPOD_WEBHOOK_POST_OUTPUT"):
-        HttpLink(settings, None)  # type: ignore[arg-type]
+        HttpLink(settings, None)
 
 
 # ---------------------------------------------------------------- extensions

@@ -215,7 +215,7 @@ async def test_large_bodies_travel_both_ways(transport: HttpTransport, serve: Se
         await writer.drain()
         writer.close()
 
-    url = await serve(echo)  # type: ignore[arg-type]
+    url = await serve(echo)
     body = bytes(range(250)) * (size // 250)
 
     assert (await transport.send("POST", url, {}, body, 30)).body == body

@@ -108,7 +108,7 @@ BUGS: dict[str, tuple[type[Dispatcher], int]] = {
 def test_the_machine_finds_a_removed_rule(name: str, worker_machine: Any) -> None:
     """Each bug must be found within the number of examples beside it."""
     dispatcher_class, examples = BUGS[name]
-    machine = type("PlantedMachine", (worker_machine,), {"dispatcher_class": dispatcher_class, "examples": 0})
+    machine: Any = type("PlantedMachine", (worker_machine,), {"dispatcher_class": dispatcher_class, "examples": 0})
 
     with pytest.raises((AssertionError, KeyError)):
         run_state_machine_as_test(machine, settings=settings(BASE, max_examples=examples))
