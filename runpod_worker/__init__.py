@@ -1,6 +1,12 @@
-"""GPU inference workers, the job service they take jobs from, and a client.
+"""GPU inference workers, the job service they take jobs from, and a client. Names are loaded at their first use.
 
-Importing this package is cheap: the module of a name is loaded at the first use of the name.
+core, net              rules without I/O; addresses and downloads
+worker, service        what takes and runs jobs; what keeps and gives them
+client, endpoint       the client; endpoint, http_client and serverless carry the names of RunPod's SDK
+cli, testing           commands; what users' tests need
+conformance            checks of workers and services that others wrote
+build, workerfile      images; worker.yaml
+config, log, system    settings, log lines, what Windows lacks
 """
 
 from __future__ import annotations

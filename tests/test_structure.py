@@ -33,10 +33,6 @@ LONG_FILES = {
 LONG_TEST_FILES: set[str] = set()
 LONG_FUNCTIONS = {"runpod_worker/cli/serve.py:serve"}
 CIRCLES = [{"runpod_worker.worker.agent.executors", "runpod_worker.worker.agent.slots"}]
-ROOMS_WITHOUT_A_MAP = {
-    "runpod_worker",
-    "runpod_worker/cli",
-}
 TESTS_WITHOUT_AN_ASSERTION = {
     "test_a_variable_that_only_sounds_like_a_secret_is_none",
     "test_an_executor_does_not_outlive_its_agent",
@@ -143,11 +139,10 @@ def reachable(graph: Mapping[str, set[str]], start: str) -> set[str]:
 @pytest.mark.parametrize("room", [path.parent for path in sorted(PACKAGE.rglob("__init__.py"))], ids=str)
 def test_every_room_has_a_map_of_its_modules(room: Path) -> None:
     page = ast.get_docstring(tree(room / "__init__.py")) or ""
-    words = set(page.replace(",", " ").replace("(", " ").split())
+    words = set(re.findall(r"\w+", page))
 
-    complete = modules_in(room) <= words and len(page.splitlines()) <= MAX_MAP_LINES
-
-    assert complete == (name_of(room) not in ROOMS_WITHOUT_A_MAP), modules_in(room) - words
+    assert modules_in(room) - words == set()
+    assert len(page.splitlines()) <= MAX_MAP_LINES
 
 
 def modules_in(room: Path) -> set[str]:
