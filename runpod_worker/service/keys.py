@@ -56,7 +56,26 @@ def digest(key: str) -> bytes:
     return hashlib.sha256(key.encode()).digest()
 
 
-class KeyFile:
+class _Database:
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            self._connection = connect(path)
+        except sqlite3.Error as exc:
+            raise StoreUnavailable(f"{path} cannot be opened as a job store: {exc}") from exc
+
+    def close(self) -> None:
+        """Close the file."""
+        self._connection.close()
+
+    def _run(self, statement: str, *values: str | bytes) -> sqlite3.Cursor:
+        try:
+            return self._connection.execute(statement, values)
+        except sqlite3.Error as exc:
+            raise StoreUnavailable(f"the keys in {self._path} cannot be read or written: {exc}") from exc
+
+
+class KeyFile(_Database):
     """Changes the keys in the database at `path`. Every change is on disk when the method returns.
 
     Raises:
@@ -65,13 +84,12 @@ class KeyFile:
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._path = path
+        super().__init__(path)
+        self._run(f"PRAGMA busy_timeout={BUSY_MS}")
         try:
-            self._connection = connect(path)
-            self._connection.execute(f"PRAGMA busy_timeout={BUSY_MS}")
             prepare(self._connection, path)
         except sqlite3.Error as exc:
-            raise StoreUnavailable(f"{path} cannot be opened as a job store: {exc}") from exc
+            raise StoreUnavailable(f"{path} cannot be prepared: {exc}") from exc
 
     def ensure_account(self, name: str) -> Account:
         """The account of that name, created if there is none."""
@@ -109,24 +127,16 @@ class KeyFile:
             infos = [KeyInfo(known.hex()[:12], label) for known, label in keys]
             yield Account(id=account_id, name=name), [endpoint for (endpoint,) in endpoints], infos
 
-    def close(self) -> None:
-        """Close the file."""
-        self._connection.close()
 
-    def _run(self, statement: str, *values: str | bytes) -> sqlite3.Cursor:
-        return _execute(self._connection, self._path, statement, *values)
-
-
-class Keys:
+class Keys(_Database):
     """Which account a key and an endpoint belong to, for the service that uses the database at `path`.
 
     Each method raises StoreUnavailable if the file cannot be read.
     """
 
     def __init__(self, path: Path, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._path = path
+        super().__init__(path)
         self._clock = clock
-        self._connection = connect(path)
         self._checked_at = clock()
         self._version = self._data_version()
         self._rows = lru_cache(MAX_REMEMBERED)(self._read)
@@ -151,10 +161,6 @@ class Keys:
         rows = self._rows(f"SELECT account FROM {ENDPOINT_ACCOUNTS} WHERE endpoint = ?", endpoint)  # noqa: S608
         return rows[0][0] if rows else None
 
-    def close(self) -> None:
-        """Close the connection."""
-        self._connection.close()
-
     def _forget_if_changed(self) -> None:
         now = self._clock()
         if now - self._checked_at >= REFRESH_S:
@@ -169,11 +175,4 @@ class Keys:
         return int(self._read("PRAGMA data_version")[0][0])
 
     def _read(self, statement: str, *values: str | bytes) -> list[Any]:
-        return _execute(self._connection, self._path, statement, *values).fetchall()
-
-
-def _execute(connection: sqlite3.Connection, path: Path, statement: str, *values: str | bytes) -> sqlite3.Cursor:
-    try:
-        return connection.execute(statement, values)
-    except sqlite3.Error as exc:
-        raise StoreUnavailable(f"the keys in {path} cannot be read or written: {exc}") from exc
+        return self._run(statement, *values).fetchall()

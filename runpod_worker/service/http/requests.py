@@ -14,37 +14,28 @@ T = TypeVar("T")
 
 
 class Request(Protocol):
-    """One request: `sockets.SocketRequest` over HTTP, `PlainRequest` in this process."""
+    """One request: `sockets.SocketRequest` over HTTP, `PlainRequest` in this process.
+
+    `method` is in capitals. `target` is path and query as sent, percent-encoded. `headers` takes names in any case.
+    `origin` is the scheme, host and port that the caller used. `is_gone`: the caller has hung up.
+    """
 
     @property
-    def method(self) -> str:
-        """The method, in capitals."""
-
+    def method(self) -> str: ...
     @property
-    def target(self) -> str:
-        """Path and query as they were sent, still percent-encoded."""
-
+    def target(self) -> str: ...
     @property
-    def headers(self) -> Mapping[str, str]:
-        """The headers; their names in any case."""
-
+    def headers(self) -> Mapping[str, str]: ...
     @property
-    def origin(self) -> str:
-        """Scheme, host and port under which the caller reaches the service."""
-
+    def origin(self) -> str: ...
     @property
-    def is_gone(self) -> bool:
-        """Whether the caller has hung up."""
+    def is_gone(self) -> bool: ...
 
     async def wait_gone(self) -> None:
         """Return when the caller has hung up."""
 
     async def read_body(self, limit: int) -> bytes:
-        """Return the whole body.
-
-        Raises:
-            TooLarge: it has more than `limit` bytes.
-        """
+        """Return the whole body. Raises TooLarge if it has more than `limit` bytes."""
 
     def body_pieces(self, limit: int) -> AsyncIterator[bytes]:
         """Yield the body as it comes. Raises TooLarge at once if it is known to have more than `limit` bytes."""
