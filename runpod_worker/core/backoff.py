@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 MAX_DOUBLINGS = 64
-"""The wait stops doubling here: any cap is reached long before, and floats would overflow."""
+"""The wait stops doubling after this number, before floats overflow. Every cap is reached long before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Backoff:
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """A fixed list of waits, each made up to `spread` longer by chance. After the last of them, give up."""
+    """A fixed list of waits. A random part of up to `spread` is added to each. After the last wait, stop."""
 
     delays_s: tuple[float, ...]
     spread: float = 0.1

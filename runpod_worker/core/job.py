@@ -16,7 +16,7 @@ TTL_MS = 86_400_000
 
 
 class Status(StrEnum):
-    """Where a job is, in the platform's words."""
+    """The status of a job, with the platform's names."""
 
     IN_QUEUE = "IN_QUEUE"
     IN_PROGRESS = "IN_PROGRESS"
@@ -110,7 +110,7 @@ class Job:
 
     @property
     def execution_ms(self) -> int | None:
-        """How long a worker held the final attempt, None while the job has not ended or if it never ran."""
+        """How long a worker held the final attempt; None if the job has not ended, or never ran."""
         if self.taken_at is None or self.ended_at is None:
             return None
         return max(0, round((self.ended_at - self.taken_at) * 1000))

@@ -127,7 +127,7 @@ def apply(job: Job, event: Event) -> Job:
     """Return the job as it is after `event`.
 
     Raises:
-        StaleAttempt: a worker reports on an attempt it does not hold (any more).
+        StaleAttempt: the worker does not hold the attempt.
         IllegalTransition: the job's status does not allow the event.
     """
     if isinstance(event, WorkerEvent):
@@ -141,7 +141,7 @@ def apply(job: Job, event: Event) -> Job:
 
 
 def due(job: Job, now: float) -> Event | None:
-    """The event that the passing of time means for the job at `now`, None while there is none.
+    """The event that is due for the job at `now`, or None.
 
     A job that is being stopped waits only for its worker's answer or the end of its lease.
     At `lease.until` the lease still holds.
@@ -267,7 +267,7 @@ TRANSITIONS: dict[tuple[Status, type[Event]], Transition] = {
 """(status, event) -> the effect of the event. Any other pair is refused."""
 
 FINAL = frozenset(Status) - {source for source, event in TRANSITIONS if event is not Retried}
-"""The statuses in which a job has ended: nothing but a caller's `Retried` leads out of them."""
+"""The statuses of an ended job. Only a caller's `Retried` leads out of them."""
 
 _STOPPED_STATUS: dict[StopReason, tuple[Status, str | None, FailureKind | None]] = {
     StopReason.CANCELLED: (Status.CANCELLED, None, None),

@@ -1,4 +1,4 @@
-"""The constants of the wire that more than one room needs: header names, texts and limits.
+"""Constants of the wire that several rooms need: header names, texts and limits.
 
 Limits are the platform's (protocol A.10); header names of our own are explained in docs/extensions.md.
 """

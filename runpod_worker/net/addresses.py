@@ -1,7 +1,7 @@
 """Which addresses we connect to on behalf of callers: public ones only, unless the operator allows all.
 
-The check sees the very address that a socket is about to connect to. So a name that resolves to a harmless address when
-it is checked, and to 127.0.0.1 when it is used (DNS rebinding), gains nothing, and neither does a disguised address.
+The check gets the address that the socket will connect to. So neither a disguised address passes, nor a name that
+resolves to a public address first and to 127.0.0.1 later (DNS rebinding).
 """
 
 from __future__ import annotations

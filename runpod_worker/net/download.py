@@ -1,4 +1,4 @@
-"""Downloads what a caller names, from public addresses only (protocol C.9).
+"""Downloads the URLs that a caller names, from public addresses only (protocol C.9).
 
 The connector checks every address that a socket connects to, redirects included.
 """

@@ -28,10 +28,10 @@ REFRESH_S = 1.0
 """A running service accepts a new key, and refuses a revoked one, at the latest after this time."""
 
 MAX_REMEMBERED = 10_000
-"""Answers that `Keys` remembers. It forgets the oldest beyond this number, so that made-up keys take no memory."""
+"""Answers that `Keys` remembers. Then it drops the oldest, so that invented keys take no memory."""
 
 BUSY_MS = 10_000
-"""How long a change waits for another process that is writing; then StoreUnavailable is raised."""
+"""Raise StoreUnavailable when another process has been writing for this long."""
 
 _PREFIX_BYTES = 8
 
@@ -100,7 +100,7 @@ class KeyFile(_Database):
         return Account(id=account_id, name=name)
 
     def add_endpoint(self, account: Account, endpoint: str) -> None:
-        """Make the endpoint the account's; nothing if it is already.
+        """Assign the endpoint to the account, if it is not assigned already.
 
         Raises:
             ValueError: it belongs to another account.
@@ -111,7 +111,7 @@ class KeyFile(_Database):
             raise ValueError(f"endpoint: {endpoint!r} belongs to an account already")
 
     def add_key(self, account: Account, key: str, label: str = "") -> None:
-        """Keep the digest of a key of the account; nothing if it is there already."""
+        """Store the digest of a key of the account, if it is not stored already."""
         self._run("INSERT INTO keys VALUES (?, ?, ?) ON CONFLICT DO NOTHING", digest(key), account.id, label)
 
     def revoke(self, fingerprint: str) -> int:

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from runpod_worker.service.keys import Keys
 
 BACKLOG = 4096
-"""Connections that may wait to be accepted: after an outage a whole fleet of workers connects at once."""
+"""Connections that may wait to be accepted, because after an outage all workers connect at the same time."""
 
 FILE_SWEEP_S = 600.0
 
@@ -47,7 +47,7 @@ Ready = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stores:
-    """Where the service keeps things. Without `keys` there is no API key, without `files` no output file."""
+    """The stores of the service. Without `keys` it has no API keys, without `files` no output files."""
 
     journal: Journal
     keys: Keys | None = None
@@ -120,10 +120,10 @@ class Server:
         """Where the service listens, empty before that."""
 
     async def start(self, *, listen: bool = True) -> None:
-        """Begin to work, and listen. Returns when requests are answered; without `listen`, by `app.handle` only.
+        """Start the service and listen; without `listen`, only `app.handle` answers requests.
 
         Raises:
-            SettingsError: there are no keys, and the host is not this machine only; or the port cannot be had.
+            SettingsError: the service has no keys, and other machines can reach the host; or the port is not free.
         """
         if listen:
             self._check_host()
@@ -145,7 +145,7 @@ class Server:
         site = web.TCPSite(self._runner, self._settings.host, self._settings.port, backlog=BACKLOG)
         self._binding = asyncio.create_task(site.start())
         try:
-            await asyncio.shield(self._binding)  # interrupted, it would leave a socket open that no one knows
+            await asyncio.shield(self._binding)  # an interruption would leave a socket open
         except OSError as exc:
             raise SettingsError(f"port: cannot listen on {site.name}: {exc.strerror}") from exc
         self.url = self._bound()

@@ -1,4 +1,4 @@
-"""What can be set about the job service. `runpod_worker.config` reads the environment and the command line."""
+"""The settings of the job service. `runpod_worker.config` reads the environment and the command line."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from runpod_worker.core.backoff import Schedule
 DAY_MS = 86_400_000
 
 DELAYS_S = (5, 15, 60, 300, 900, 1_800, 3_600, 7_200, 14_400, 28_800)
-"""The first two waits are the platform's (protocol A.8), which gives up then; these continue for 16 hours."""
+"""The first two waits are the platform's (protocol A.8), which stops after them; these continue for 16 hours."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -89,7 +89,7 @@ class Outbox(Protocol):
 
 
 class Webhooks:
-    """The delivery loop. `run` it as a task; cancel the task to stop.
+    """The delivery loop: start `run` as a task, and cancel the task to stop.
 
     Args:
         outbox: the deliveries that are not settled.
@@ -128,7 +128,7 @@ class Webhooks:
         self._woken.set()
 
     async def run(self) -> None:
-        """Deliver until cancelled; a delivery under way is then made again later."""
+        """Deliver until cancelled. A delivery that was cancelled is made again later."""
         connector = net.connector(private=self._settings.private, limit=self._settings.max_concurrent)
         timeout = aiohttp.ClientTimeout(total=self._settings.timeout_s)
         session = aiohttp.ClientSession(
@@ -154,7 +154,7 @@ class Webhooks:
                 return
 
     def _pop_startable(self) -> list[Delivery]:
-        """The deliveries that may start now. A lane that starts one goes to the end of the line."""
+        """The deliveries that may start now. A lane that starts a delivery becomes the last lane."""
         chosen: list[Delivery] = []
         for origin, lane in list(self._lanes.items()):
             while lane.waiting and lane.active < self._settings.max_concurrent_per_receiver:

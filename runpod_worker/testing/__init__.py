@@ -1,4 +1,4 @@
-"""Tools for tests of workers: `run_once`, the real job service in this process, a clock that stands, exact moments.
+"""Tools for tests of workers: `run_once`, the real job service in this process, a manual clock, test signals.
 
 service      the job service without a socket
 link         a worker's link to it

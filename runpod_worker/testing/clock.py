@@ -1,4 +1,4 @@
-"""A clock that stands until a test moves it, for code that takes a clock and for an event loop's timers."""
+"""A clock that only the test advances, for code that takes a clock and for the timers of an event loop."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 SETTLE_TURNS = 50
-"""`advance` gives the woken tasks this many turns of the event loop: enough for a chain of as many awaits."""
+"""`advance` gives tasks this many turns of the event loop, so a chain of up to this many awaits completes."""
 
 
 class ManualClock:
-    """Time that only `advance` moves. Calling it returns the time in seconds since the epoch.
+    """A clock that only `advance` moves. Calling it returns the time in seconds since the epoch.
 
-    Pass it where a clock is taken: `InProcessService(now=clock)`. Inside `with clock.driving():` the running event loop
-    takes its time from it too: `asyncio.sleep`, timeouts and `call_later` wait for `advance`. Sockets still work.
+    Pass it as a clock: `InProcessService(now=clock)`. Inside `with clock.driving():` the running event loop uses it
+    too, so `asyncio.sleep`, timeouts and `call_later` wait for `advance`. Sockets still work.
     """
 
     def __init__(self, wall: float = 1_000_000.0) -> None:
@@ -29,7 +29,7 @@ class ManualClock:
         return self._elapsed
 
     async def advance(self, seconds: float) -> None:
-        """Let the tasks that can run do so, move the time, and return once the tasks that it woke have run.
+        """Let ready tasks run, move the time, and let the woken tasks run.
 
         Timers fire in the order of their times, all at the new time. To let one timer set the next, advance in steps.
         """
@@ -41,7 +41,7 @@ class ManualClock:
 
     @contextmanager
     def driving(self) -> Iterator[None]:
-        """Let the running event loop, which must be asyncio's own, take its time from this clock."""
+        """Let the running event loop use this clock. The loop must be asyncio's own."""
         loop = asyncio.get_running_loop()
         real, start = loop.time, loop.time()
         loop.time = lambda: start + self._elapsed  # type: ignore[method-assign]

@@ -1,4 +1,4 @@
-"""A worker's link to a job service in this process. It keeps the contract of `Link` as the link over HTTP does."""
+"""A worker's link to a job service in this process. It has the same contract as the link over HTTP."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ from runpod_worker.worker.link.transport import Reply
 
 
 class InProcessTransport:
-    """Keeps the contract of `Transport` by calling the service: the same requests and replies, without a socket.
+    """A `Transport` that calls the service: the same requests and replies, without a socket.
 
-    As over a socket, the service finishes a request whose caller has given up, and then learns that its reply is lost.
+    As over a socket, the service finishes a request whose caller has cancelled it, and then notices that the reply is
+    lost.
     """
 
     def __init__(self, service: InProcessService) -> None:
@@ -71,7 +72,7 @@ class InProcessLink(HttpLink):
 
 
 async def _report_lost(answering: asyncio.Task[Answer]) -> None:
-    with contextlib.suppress(OSError):  # the service found out by itself that its caller has gone
+    with contextlib.suppress(OSError):  # the service has noticed that its caller disconnected
         answer = await answering
         if not isinstance(answer, FileReply) and answer.on_lost is not None:
             await answer.on_lost()

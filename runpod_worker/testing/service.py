@@ -1,4 +1,4 @@
-"""The real job service, called in this process: the fake that cannot differ from the service."""
+"""The real job service, called in this process, so that the fake cannot differ from the service."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class InProcessService:
         settings: the service's settings; by default jobs are in memory and files are not stored.
         endpoint: the endpoint of `request`.
         now: the service's clock in seconds since the epoch, such as a `ManualClock`.
-        stores: where things are kept, by default as the settings say.
+        stores: the stores of the service; default: those of the settings.
     """
 
     def __init__(

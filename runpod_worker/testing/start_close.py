@@ -1,4 +1,4 @@
-"""The promises of a class with `start` and `close`, as one stress test. After River's `startstoptest`."""
+"""A stress test for classes with `start` and `close`. After River's `startstoptest`."""
 
 from __future__ import annotations
 

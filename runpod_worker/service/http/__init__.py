@@ -1,8 +1,8 @@
 """The service over HTTP. Nothing else renders JSON.
 
-app, routing, auth                      which route answers a request, and who may send it
-requests, replies, sockets              both as values; how aiohttp's server carries them
+app, routing, auth                      find the route of a request, and check its key
+requests, replies, sockets              both as values; aiohttp's server behind them
 wire                                    RunPod's JSON
 clients, workers, openai, file_routes   the routes
-openai_replies, views                   OpenAI's JSON; what callers see of a job
+openai_replies, views                   OpenAI's JSON; the views of jobs
 """

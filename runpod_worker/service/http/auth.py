@@ -1,4 +1,4 @@
-"""Who may call an endpoint: keys and endpoints belong to accounts, and a key opens its own account's endpoints."""
+"""Checks keys: keys and endpoints belong to accounts, and a key is valid for the endpoints of its account."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ if TYPE_CHECKING:
 
 
 def check(keys: Keys | None, authorization: str | None, endpoint: str, *, locked: bool) -> None:
-    """Let a request to `endpoint` pass. While there is no key every request passes, unless the service is `locked`:
-    then other machines than this one reach it.
+    """Check the key of a request to `endpoint`. Without any stored key every request passes, unless `locked`.
+
+    A service that other machines can reach is `locked`.
 
     Raises:
         Unauthorized: no key, an unknown key, or the key of another account.

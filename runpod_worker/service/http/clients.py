@@ -20,14 +20,14 @@ GET, POST = "GET", "POST"
 
 
 class ClientRoutes:
-    """The callers' side of the service."""
+    """The routes of callers."""
 
     def __init__(self, queue: JobQueue) -> None:
         self._queue = queue
         self._settings = queue.settings
 
     def table(self) -> dict[str, Route]:
-        """The routes by verb. GET and POST where shipped clients use both."""
+        """The routes by verb. Some answer GET and POST, because clients use both."""
         return {
             "run": Route(self.run, POST),
             "runsync": Route(self.runsync, POST),

@@ -1,4 +1,4 @@
-"""`/v2/{endpoint}/openai/...`: any OpenAI client's requests as jobs of the endpoint."""
+"""`/v2/{endpoint}/openai/...`: runs requests of OpenAI clients as jobs of the endpoint."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ GET, POST = "GET", "POST"
 
 
 class OpenAIRoutes:
-    """Requests as OpenAI's clients send them. If the caller hangs up its job is cancelled: no one else knows its id."""
+    """The routes of OpenAI clients. A caller that hangs up cancels its job, because only this request knows the id."""
 
     def __init__(self, queue: JobQueue) -> None:
         self._queue = queue
         self._settings = queue.settings
 
     def table(self) -> dict[str, Route]:
-        """The one verb; what follows it is the handler's business."""
+        """The only verb. The handler interprets the path behind it."""
         return {"openai": Route(self.answer, GET, POST, segments=None, refusal=_refusal)}
 
     async def answer(self, call: Call) -> Answer:
@@ -41,7 +41,9 @@ class OpenAIRoutes:
             raise
 
     async def _cancel(self, job: Job) -> None:
-        with contextlib.suppress(JobNotFound):  # it ended long ago, before a slow reader had all of it
+        with contextlib.suppress(
+            JobNotFound
+        ):  # the job ended, and its retention too, before a slow reader got everything
             await self._queue.cancel(job.endpoint, job.id)
 
     def _stream_reply(self, job: Job, content_type: str, pieces: AsyncIterator[bytes]) -> StreamReply:
@@ -71,7 +73,7 @@ class OpenAIRoutes:
         return openai.whole(openai.pieces(await self._queue.output(job.id)) or self._queue.chunks(job.id))
 
     async def _stream(self, job: Job) -> Answer:
-        """The status waits for the first chunk, so that a request that fails before it gets a fitting one."""
+        """Wait for the first chunk before sending the status, so that an earlier failure gets its own status."""
         read = await self._next(job)
         if read.chunks or not (read.job.final or self._queue.draining):
             return self._stream_reply(job, openai.SSE, self._events(job, read))
@@ -100,7 +102,7 @@ class OpenAIRoutes:
         return await self._queue.read_stream(job.endpoint, job.id, self._settings.keepalive_s)
 
     def _end_of_stream(self, read: StreamRead, attempt: int) -> bytes | None:
-        """The last bytes of a stream that ends here; None while it continues."""
+        """The last bytes of a stream that has ended; None while it continues."""
         job = read.job
         if attempt and (job.attempt != attempt or job.status is Status.IN_QUEUE):
             return _error_event("the worker was lost in the middle of its answer", 502)

@@ -38,11 +38,11 @@ _http_log.addFilter(lambda record: not (record.exc_info and isinstance(record.ex
 
 
 _lost: dict[RequestHandler, asyncio.Event] = {}
-"""For each connection whose end a request waits for: set when it has ended."""
+"""Set when a connection ends that a request waits on."""
 
 
 class SocketRequest(web.BaseRequest):
-    """Keeps the contract of `requests.Request`."""
+    """A `requests.Request` over HTTP."""
 
     @property
     def target(self) -> str:
@@ -106,7 +106,7 @@ class DisconnectServer(web.Server):
             request_factory=cast("Any", self._make_request),
             access_log=None,
             logger=_http_log,
-            auto_decompress=False,  # JSON comes as it is; a few bytes must not become gigabytes
+            auto_decompress=False,  # bodies are not compressed, and a few bytes must not expand to gigabytes
         )
         self._app = app
         self._body_limit = body_limit
@@ -147,7 +147,7 @@ class DisconnectServer(web.Server):
 
 
 class _Sent:
-    """To aiohttp a response that is already on its way."""
+    """Presents a reply that is already being sent as a response to aiohttp."""
 
     def __init__(self, *, keep_alive: bool, lost: bool = False) -> None:
         self.keep_alive = keep_alive
@@ -158,7 +158,7 @@ class _Sent:
             raise ConnectionResetError("the caller hung up")
 
     async def write_eof(self) -> None:
-        """The end was written with the rest."""
+        """Do nothing, because the end was written with the body."""
 
 
 _SENT_KEEP, _SENT_CLOSE = _Sent(keep_alive=True), _Sent(keep_alive=False)

@@ -106,7 +106,7 @@ def _default_policy(settings: ServiceSettings) -> Policy:
 
 
 def parse_stored(body: bytes) -> SubmitBody:
-    """The request as `parse_submission` accepted it before."""
+    """The request, which `parse_submission` has accepted before."""
     return _submit.decode(body)
 
 
@@ -306,7 +306,7 @@ def render_assignment(assigned: Assigned, *, now: float, counted: bool) -> bytes
     extended = counted and lease is not None and deadline is not None
     return _render_object(
         (
-            # Before the input: a worker finds them without reading through a large one.
+            # Before the input, so that a worker finds them without parsing a large input.
             ("attempt", _int(job.attempt) if extended else None),
             ("leaseMs", _int(round((lease.until - now) * 1000)) if extended and lease else None),
             ("timeoutMs", _int(round((deadline - now) * 1000)) if extended and deadline else None),

@@ -20,7 +20,7 @@ from runpod_worker.service.queue.workers import ProcessMarker
 
 GET, POST = "GET", "POST"
 MAX_BATCH_JOBS = 100
-"""A take that asks for more gets this many."""
+"""A take for more jobs gets this number."""
 
 X_REQUEST_ID = "X-Request-ID"
 
@@ -28,7 +28,7 @@ _TAKE_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 class WorkerRoutes:
-    """The workers' side of the service."""
+    """The routes of workers."""
 
     def __init__(self, queue: JobQueue, extensions: frozenset[str] = EXTENSIONS) -> None:
         self._queue = queue
@@ -129,7 +129,7 @@ class WorkerRoutes:
         return json_reply(b"", self._result_headers(call, result))
 
     async def release(self, call: Call) -> Answer:
-        """Accept jobs back that the worker did not start."""
+        """Release jobs that the worker will not run."""
         returned = wire.parse_release(await call.request.read_body(self._settings.max_result_bytes))
         jobs = [ReleasedJob(job_id=job.id, attempt=job.attempt, take=job.take) for job in returned.jobs]
         count = await self._queue.takes.release(call.endpoint, call.segments[0], returned.takes, jobs)
