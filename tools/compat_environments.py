@@ -65,7 +65,7 @@ def install_node() -> None:
 
 
 def main() -> None:
-    """Install what is missing."""
+    """Install the missing environments."""
     parser = argparse.ArgumentParser(prog="python -m tools.compat_environments", description=__doc__)
     parser.add_argument("--all", action="store_true", help="older versions of the Python SDK too")
     options = parser.parse_args()

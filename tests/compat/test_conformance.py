@@ -30,10 +30,10 @@ def conformance(*options: str) -> tuple[int, str]:
 
 
 def test_our_service_passes_every_check(site: Any) -> None:
-    site.serve("--lease", "1")
+    site.serve("--lease", "1.5")
 
     slow = ["--slow"] if os.environ.get("COMPAT") == "all" else []
-    status, table = conformance(site.url, "--lease", "1", *slow)
+    status, table = conformance(site.url, "--lease", "1.5", *slow)
 
     count = len(service_runner.select(suites.SERVICE, key=False, lease=True, slow=bool(slow)))  # keys: below
     assert (status, "FAIL" in table) == (0, False), table

@@ -11,6 +11,7 @@ import sys
 import textwrap
 import time
 import urllib.request
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,13 +37,14 @@ class Fleet:
 
     folder: Path
     port: int
+    endpoint: str = "ep"
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     until = staticmethod(until)
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/v2/ep"
+        return f"http://127.0.0.1:{self.port}/v2/{self.endpoint}"
 
     def serve(self, *options: str) -> subprocess.Popen[bytes]:
         data = str(self.folder / "data")
@@ -101,9 +103,30 @@ class Fleet:
 
 @pytest.fixture
 def fleet(tmp_path: Path) -> Iterator[Fleet]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    fleet = Fleet(tmp_path, port)
+    """A fleet without a service yet; the test may kill the one that it starts."""
+    fleet = Fleet(tmp_path, free_port())
     yield fleet
     fleet.close()
+
+
+@pytest.fixture(scope="module")
+def service_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """The port of a service that the tests of a file share."""
+    fleet = Fleet(tmp_path_factory.mktemp("service"), free_port())
+    fleet.serve()
+    yield fleet.port
+    fleet.close()
+
+
+@pytest.fixture
+def workers(tmp_path: Path, service_port: int) -> Iterator[Fleet]:
+    """Workers on an endpoint of their own of the shared service."""
+    fleet = Fleet(tmp_path, service_port, endpoint=f"ep-{uuid.uuid4().hex[:8]}")
+    yield fleet
+    fleet.close()
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])

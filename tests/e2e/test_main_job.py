@@ -33,11 +33,10 @@ def handler(job, model):
 """
 
 
-def test_a_job_goes_through_and_the_model_is_loaded_once(fleet: Fleet, tmp_path: Path) -> None:
-    fleet.serve()
-    fleet.worker(ALL_KINDS, env={"LOADS": str(tmp_path / "loads")})
+def test_a_job_goes_through_and_the_model_is_loaded_once(workers: Fleet, tmp_path: Path) -> None:
+    workers.worker(ALL_KINDS, env={"LOADS": str(tmp_path / "loads")})
 
-    views = [fleet.post("runsync", {"input": {"n": n}}) for n in range(20)]
+    views = [workers.post("runsync", {"input": {"n": n}}) for n in range(20)]
 
     assert [view["output"] for view in views] == [{"model": "model", "echo": {"n": n}} for n in range(20)]
     assert {view["status"] for view in views} == {"COMPLETED"}
@@ -45,34 +44,32 @@ def test_a_job_goes_through_and_the_model_is_loaded_once(fleet: Fleet, tmp_path:
     assert (tmp_path / "loads").read_text() == "loaded "
 
 
-def test_every_way_to_fail_is_reported_at_once_and_the_worker_goes_on(fleet: Fleet, tmp_path: Path) -> None:
-    fleet.serve()
-    fleet.worker(ALL_KINDS, env={"LOADS": str(tmp_path / "loads")})
+def test_every_way_to_fail_is_reported_at_once_and_the_worker_goes_on(workers: Fleet, tmp_path: Path) -> None:
+    workers.worker(ALL_KINDS, env={"LOADS": str(tmp_path / "loads")})
 
-    raised = fleet.post("runsync", {"input": {"raise": "no such style"}})
+    raised = workers.post("runsync", {"input": {"raise": "no such style"}})
     assert raised["status"] == "FAILED"
     assert json.loads(raised["error"])["error_type"] == "<class 'ValueError'>"
     assert json.loads(raised["error"])["error_message"] == "no such style"
 
-    left = fleet.post("runsync", {"input": {"exit": 1}})
+    left = workers.post("runsync", {"input": {"exit": 1}})
     assert left["status"] == "FAILED"
     assert "SystemExit" in left["error"]
 
-    unsendable = fleet.post("runsync", {"input": {"set": 1}})
+    unsendable = workers.post("runsync", {"input": {"set": 1}})
     assert unsendable["status"] == "FAILED"
     assert "output.images[0]" in unsendable["error"]
     assert "object" in unsendable["error"]
 
-    died = fleet.post("runsync", {"input": {"die": 1}})
+    died = workers.post("runsync", {"input": {"die": 1}})
     assert died["status"] == "FAILED"
     assert "SIGKILL" in died["error"]
 
-    assert fleet.post("runsync", {"input": {}})["output"] == {"model": "model", "echo": {}}
+    assert workers.post("runsync", {"input": {}})["output"] == {"model": "model", "echo": {}}
 
 
-def test_streams_reach_the_caller_chunk_by_chunk(fleet: Fleet) -> None:
-    fleet.serve()
-    fleet.worker(
+def test_streams_reach_the_caller_chunk_by_chunk(workers: Fleet) -> None:
+    workers.worker(
         """
         @worker.handler(aggregate=True)
         async def handler(job):
@@ -80,22 +77,21 @@ def test_streams_reach_the_caller_chunk_by_chunk(fleet: Fleet) -> None:
                 yield {"token": n}
         """
     )
-    job = fleet.run({"n": 500})
+    job = workers.run({"n": 500})
     chunks: list[Any] = []
 
     while True:
-        reply = fleet.get(f"stream/{job}")
+        reply = workers.get(f"stream/{job}")
         chunks += [chunk["output"] for chunk in reply["stream"]]
         if reply["status"] == "COMPLETED":
             break
 
     assert chunks == [{"token": n} for n in range(500)]
-    assert fleet.ended(job)["output"] == chunks
+    assert workers.ended(job)["output"] == chunks
 
 
-def test_a_running_sync_handler_stops_when_its_job_is_cancelled(fleet: Fleet, tmp_path: Path) -> None:
-    fleet.serve()
-    fleet.worker(
+def test_a_running_sync_handler_stops_when_its_job_is_cancelled(workers: Fleet, tmp_path: Path) -> None:
+    workers.worker(
         """
         @worker.handler
         def handler(job):
@@ -106,19 +102,18 @@ def test_a_running_sync_handler_stops_when_its_job_is_cancelled(fleet: Fleet, tm
         """
     )
     entered = tmp_path / "entered"
-    job = fleet.run({"s": 300, "entered": str(entered)})
-    fleet.until(entered.exists, "the handler is entered")
+    job = workers.run({"s": 300, "entered": str(entered)})
+    workers.until(entered.exists, "the handler is entered")
 
-    cancelled = fleet.post(f"cancel/{job}", {})
+    cancelled = workers.post(f"cancel/{job}", {})
 
     assert cancelled["status"] == "CANCELLED"
-    assert fleet.post("runsync", {"input": {}})["output"] == "done"
-    assert fleet.get(f"status/{job}")["status"] == "CANCELLED"
+    assert workers.post("runsync", {"input": {}})["output"] == "done"
+    assert workers.get(f"status/{job}")["status"] == "CANCELLED"
 
 
-def test_sigterm_finishes_what_runs_and_leaves_with_zero(fleet: Fleet, tmp_path: Path) -> None:
-    fleet.serve()
-    worker = fleet.worker(
+def test_sigterm_finishes_what_runs_and_leaves_with_zero(workers: Fleet, tmp_path: Path) -> None:
+    worker = workers.worker(
         """
         @worker.handler
         def handler(job):
@@ -128,38 +123,36 @@ def test_sigterm_finishes_what_runs_and_leaves_with_zero(fleet: Fleet, tmp_path:
         """
     )
     entered = tmp_path / "entered"
-    running, waiting = fleet.run({"entered": str(entered)}), fleet.run({"entered": str(tmp_path / "never")})
-    fleet.until(entered.exists, "the handler is entered")
+    running, waiting = workers.run({"entered": str(entered)}), workers.run({"entered": str(tmp_path / "never")})
+    workers.until(entered.exists, "the handler is entered")
 
     worker.send_signal(signal.SIGTERM)
 
     assert worker.wait(30) == 0
-    assert fleet.get(f"status/{running}")["output"] == "finished"
-    assert fleet.get(f"status/{waiting}")["status"] == "IN_QUEUE"
+    assert workers.get(f"status/{running}")["output"] == "finished"
+    assert workers.get(f"status/{waiting}")["status"] == "IN_QUEUE"
 
 
-def test_the_same_file_is_a_worker_when_python_runs_it(fleet: Fleet) -> None:
-    fleet.serve()
-    file = fleet.folder / "mine.py"
+def test_the_same_file_is_a_worker_when_python_runs_it(workers: Fleet) -> None:
+    file = workers.folder / "mine.py"
     file.write_text(
         "from runpod_worker import Worker\nworker = Worker()\n"
         "@worker.handler\ndef handler(job):\n    return job['input'] + 1\nworker.start()\n"
     )
-    worker = subprocess.Popen([sys.executable, str(file)], env=os.environ | {"RUNPOD_WORKER_URL": fleet.url})
-    fleet.processes.append(worker)
+    worker = subprocess.Popen([sys.executable, str(file)], env=os.environ | {"RUNPOD_WORKER_URL": workers.url})
+    workers.processes.append(worker)
 
-    assert fleet.post("runsync", {"input": 41})["output"] == 42
+    assert workers.post("runsync", {"input": 41})["output"] == 42
 
     worker.send_signal(signal.SIGTERM)
     assert worker.wait(20) == 0
 
 
-def test_a_no_op_is_held_for_less_than_ten_milliseconds(fleet: Fleet) -> None:
+def test_a_no_op_is_held_for_less_than_ten_milliseconds(workers: Fleet) -> None:
     """taken -> done by the service's own clock, one caller; the peer manages one job a second."""
-    fleet.serve()
-    fleet.worker("@worker.handler\ndef handler(job):\n    return 1\n")
-    fleet.post("runsync", {"input": {}})
+    workers.worker("@worker.handler\ndef handler(job):\n    return 1\n")
+    workers.post("runsync", {"input": {}})
 
-    held = [fleet.post("runsync", {"input": {}})["executionTime"] for _ in range(100)]
+    held = [workers.post("runsync", {"input": {}})["executionTime"] for _ in range(100)]
 
     assert statistics.median(held) < 10
