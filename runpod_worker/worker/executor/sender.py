@@ -27,7 +27,7 @@ LARGE_CHUNK = 16 * 1024
 """Bytes. A larger chunk is sent at once, and its generator waits for that."""
 
 
-class Chunk(msgspec.Struct):
+class Chunk(msgspec.Struct, gc=False):
     """One chunk of a stream, as JSON."""
 
     attempt: Attempt
