@@ -1,12 +1,13 @@
 """For every test: a clean environment, so that no setting of the machine leaks in; and a web server with files."""
 
+import asyncio
 import contextlib
 import os
 import select
 import socket
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -35,6 +36,23 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.
             monkeypatch.delenv(name)
     monkeypatch.setenv("RUNPOD_WORKER_SPOOL", str(tmp_path_factory.mktemp("spool")))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+@pytest.fixture
+async def fast_time() -> AsyncIterator[None]:
+    """Let the loop skip each wait for its next timer: for tests without sockets and processes."""
+    loop: Any = asyncio.get_running_loop()
+    skipped, now, select = 0.0, loop.time, loop._selector.select
+
+    def skip(timeout: float | None) -> Any:
+        nonlocal skipped
+        if timeout:
+            skipped += timeout
+        return select(None if timeout is None else 0)
+
+    loop.time, loop._selector.select = lambda: now() + skipped, skip
+    yield
+    loop.time, loop._selector.select = now, select
 
 
 class Slow:

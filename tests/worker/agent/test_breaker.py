@@ -9,6 +9,8 @@ import pytest
 from runpod_worker.core.errors import LinkBusy, LinkDown, LinkRefused
 from runpod_worker.worker.agent.breaker import Gate
 
+pytestmark = pytest.mark.usefixtures("fast_time")
+
 
 class Service:
     """Answers, or does not."""
