@@ -102,10 +102,10 @@ class Live:
                     await self._run_job(http, job)
 
     async def _run_job(self, http: aiohttp.ClientSession, job: dict[str, Any]) -> None:
-        asked = job["input"]
-        for chunk in asked.get("chunks", ()):
+        job_input = job["input"]
+        for chunk in job_input.get("chunks", ()):
             await self._post(http, f"job-stream/w1/{job['id']}", {"output": chunk})
-        result = {"error": asked["error"]} if "error" in asked else {"output": {"echo": asked}}
+        result = {"error": job_input["error"]} if "error" in job_input else {"output": {"echo": job_input}}
         await self._post(http, f"job-done/w1/{job['id']}", result)
 
     async def _post(self, http: aiohttp.ClientSession, path: str, body: dict[str, Any]) -> None:

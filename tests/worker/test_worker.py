@@ -50,7 +50,7 @@ def test_hooks_with_the_wrong_arguments_are_refused(worker):
             hook(7)
 
 
-def test_decorators_give_back_the_function_itself(worker):
+def test_decorators_return_the_function_itself(worker):
     def load(device): ...
 
     def handler(job, model): ...

@@ -61,7 +61,7 @@ def file(file_url: str) -> dict[str, Any]:
     folder.mkdir(exist_ok=True)
     stem = str(uuid.uuid4())
     with safe_get(file_url, timeout=TIMEOUT_S, headers=HEADERS) as response:
-        name = _told_name(response) or PurePosixPath(unquote(urlsplit(file_url).path)).name
+        name = _named_file(response) or PurePosixPath(unquote(urlsplit(file_url).path)).name
         kind = _suffix(name).removeprefix(".")
         path = folder / f"{stem}.{kind}"
         _write(response, path)
@@ -84,7 +84,7 @@ def _tried(url: str, folder: Path, sleep: Callable[[float], None]) -> str | None
 
 def _downloaded(url: str, folder: Path) -> str:
     with safe_get(url, timeout=TIMEOUT_S, headers=HEADERS) as response:
-        suffix = _suffix(_told_name(response)) or _suffix(urlsplit(url).path)
+        suffix = _suffix(_named_file(response)) or _suffix(urlsplit(url).path)
         path = folder / f"{uuid.uuid4()}{suffix}"
         _write(response, path)
     return str(path)
@@ -100,11 +100,11 @@ def _write(response: aiohttp.ClientResponse, path: Path) -> None:
         raise
 
 
-def _told_name(response: aiohttp.ClientResponse) -> str:
+def _named_file(response: aiohttp.ClientResponse) -> str:
     """The file's name in Content-Disposition, without folders."""
-    told = Message()
-    told["Content-Disposition"] = response.headers.get("Content-Disposition", "")
-    return PurePosixPath((told.get_filename() or "").replace("\\", "/")).name
+    header = Message()
+    header["Content-Disposition"] = response.headers.get("Content-Disposition", "")
+    return PurePosixPath((header.get_filename() or "").replace("\\", "/")).name
 
 
 def _suffix(name: str) -> str:

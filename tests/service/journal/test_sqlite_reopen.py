@@ -232,19 +232,19 @@ asyncio.run(main())
 async def test_every_acknowledged_write_survives_kill_9(path, reopen, seed):
     patience = random.Random(seed).randint(50, 3000)
     child = subprocess.Popen([sys.executable, "-c", VICTIM, str(path)], stdout=subprocess.PIPE, text=True)
-    said: list[tuple[str, str]] = []
+    printed: list[tuple[str, str]] = []
     for line in child.stdout:
         if line.endswith("\n"):
             word, job_id = line.split()
-            said.append((word, job_id))
-        if len(said) == patience:
+            printed.append((word, job_id))
+        if len(printed) == patience:
             child.send_signal(signal.SIGKILL)
     child.stdout.close()
     child.wait(30)
 
-    assert len(said) >= patience
+    assert len(printed) >= patience
     store = await reopen()
-    reached = {job_id: word for word, job_id in said}
+    reached = {job_id: word for word, job_id in printed}
     for job_id, word in reached.items():
         job = await store.committed(job_id)
         assert await store.queue.request(job_id) == job_id.encode() * 50

@@ -55,8 +55,8 @@ def test_torch_without_such_a_device_is_never_given_another_one(name):
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA device")
 def test_on_a_gpu_auto_is_the_first_one():
-    found = device.resolve("auto", with_torch=True)
+    chosen = device.resolve("auto", with_torch=True)
 
-    assert found.name == "cuda:0"
-    assert found.value == torch.device("cuda:0")
-    assert found.gpu == torch.cuda.get_device_name(0)
+    assert chosen.name == "cuda:0"
+    assert chosen.value == torch.device("cuda:0")
+    assert chosen.gpu == torch.cuda.get_device_name(0)

@@ -60,7 +60,7 @@ class Picture:
 
 
 @pytest.mark.parametrize(
-    ("value", "said"),
+    ("value", "message"),
     [
         ({"images": [np.zeros(3)]}, "output.images[0] is a numpy.ndarray; return JSON values"),
         (object(), "output is an object; return JSON values, or save files with job.save"),
@@ -71,10 +71,10 @@ class Picture:
         ({"error": {"why": object()}}, "error.why is an object"),
     ],
 )
-def test_what_is_not_json_fails_with_its_place(value, said):
+def test_what_is_not_json_fails_with_its_place(value, message):
     outcome = results.outcome_of_return(value)
 
-    assert outcome.error.startswith(said)
+    assert outcome.error.startswith(message)
     assert outcome.output is None
 
 

@@ -95,7 +95,7 @@ def test_bound_methods_are_recognised():
         (lambda job, model: 1, True),
         (lambda job, model=None: 1, False),
         (lambda *args: 1, False),
-        (lambda job, *rest: 1, False),
+        (lambda job, *others: 1, False),
         (lambda job, **options: 1, False),
         (functools.partial(lambda model, job: 1, "model"), False),
         (wrapped(lambda job, model: 1), True),
@@ -113,15 +113,15 @@ def test_a_handler_with_the_wrong_arguments_is_refused(handler):
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"concurrency": 0}, r"concurrency: expected int >= 1, got 0 \(int\)"),
         ({"concurrency": "2"}, r"concurrency: expected int >= 1, got '2' \(str\)"),
         ({"timeout": -1}, r"timeout: expected seconds >= 0.001, got -1 \(int\)"),
     ],
 )
-def test_an_option_that_makes_no_sense_is_refused(options, said):
-    with pytest.raises(DeclarationError, match=said):
+def test_an_option_that_makes_no_sense_is_refused(options, message):
+    with pytest.raises(DeclarationError, match=message):
         make_handler(function, **options)
 
 

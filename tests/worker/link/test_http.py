@@ -51,7 +51,7 @@ async def our_link(agreed: Any, make_link: MakeLink) -> HttpLink:
     return link
 
 
-ONE = TakeRequest(1, "t1")
+TAKE = TakeRequest(1, "t1")
 JOB = AttemptRef("job-1-u1", None)
 
 
@@ -61,7 +61,7 @@ JOB = AttemptRef("job-1-u1", None)
 async def test_a_take_for_one_job_is_sent_as_the_sdk_sends_it(service: Any, link: HttpLink) -> None:
     await service.add({"id": "a", "input": {}})
 
-    await link.take(ONE, busy=False)
+    await link.take(TAKE, busy=False)
 
     [sent] = service.to("job-take")
     assert sent.target == "/v2/ep/job-take/pod-1?gpu=NVIDIA+RTX+A5000&job_in_progress=0"
@@ -85,7 +85,7 @@ async def test_parameters_start_with_a_question_mark_where_the_template_has_none
     link = make_link(take_url=f"{service.url}/job-take/$RUNPOD_POD_ID", done_url=f"{service.url}/job-done/$ID")
     await service.add({"id": "a", "input": {}})
 
-    await link.take(ONE, busy=False)
+    await link.take(TAKE, busy=False)
     await link.finish(JOB, b"{}")
 
     assert service.to("job-take")[0].target == "/v2/ep/job-take/pod-1?job_in_progress=0"
@@ -96,14 +96,14 @@ async def test_parameters_start_with_a_question_mark_where_the_template_has_none
 async def test_no_job_is_no_error(service: Any, link: HttpLink, status: int) -> None:
     service.script("job-take", status)
 
-    assert list(await link.take(ONE, busy=False)) == []
+    assert list(await link.take(TAKE, busy=False)) == []
 
 
 async def test_the_body_of_a_job_is_passed_on_untouched(service: Any, link: HttpLink) -> None:
     body = '{"id": "a",  "input": {"x": 1.0e3, "é": "\\u00e9"}, "webhook": "https://x"}'.encode()
     service.script("job-take", body)
 
-    [job] = await link.take(ONE, busy=False)
+    [job] = await link.take(TAKE, busy=False)
 
     assert (job.id, job.body, job.error, job.attempt) == ("a", body, None, None)
 
@@ -111,13 +111,13 @@ async def test_the_body_of_a_job_is_passed_on_untouched(service: Any, link: Http
 async def test_an_array_is_taken_from_the_single_route_too(service: Any, link: HttpLink) -> None:
     service.script("job-take", b'[{"id":"a","input":1},{"id":"b","input":2}]')
 
-    assert [job.body for job in await link.take(ONE, busy=False)] == [b'{"id":"a","input":1}', b'{"id":"b","input":2}']
+    assert [job.body for job in await link.take(TAKE, busy=False)] == [b'{"id":"a","input":1}', b'{"id":"b","input":2}']
 
 
 async def test_a_job_without_input_comes_with_an_error(service: Any, link: HttpLink) -> None:
     service.script("job-take", b'{"id":"a"}')
 
-    [job] = await link.take(ONE, busy=False)
+    [job] = await link.take(TAKE, busy=False)
 
     assert "`input`" in (job.error or "")
 
@@ -125,27 +125,27 @@ async def test_a_job_without_input_comes_with_an_error(service: Any, link: HttpL
 async def test_what_is_not_a_job_does_not_cost_the_rest_of_the_batch(service: Any, link: HttpLink) -> None:
     service.script("job-take", b'[{"input":1}, 7, {"id":"b","input":2}]')
 
-    assert [job.id for job in await link.take(ONE, busy=False)] == ["b"]
+    assert [job.id for job in await link.take(TAKE, busy=False)] == ["b"]
 
 
 @pytest.mark.parametrize("body", [b"", b"not json", b"[1", b"{}", b"null", b"\xff"])
 async def test_a_garbled_answer_is_no_job(service: Any, link: HttpLink, body: bytes) -> None:
     service.script("job-take", body)
 
-    assert list(await link.take(ONE, busy=False)) == []
+    assert list(await link.take(TAKE, busy=False)) == []
 
 
 async def test_the_statuses_of_errors_are_told_apart(service: Any, link: HttpLink) -> None:
     service.script("job-take", 429, 500, 503, 408, (404, b'{"detail":"no such endpoint"}'))
 
     with pytest.raises(LinkBusy):
-        await link.take(ONE, busy=False)
+        await link.take(TAKE, busy=False)
     for _ in range(3):
         with pytest.raises(LinkDown) as down:
-            await link.take(ONE, busy=False)
+            await link.take(TAKE, busy=False)
         assert not isinstance(down.value, LinkBusy)
     with pytest.raises(LinkRefused, match=r"404: .*no such endpoint"):
-        await link.take(ONE, busy=False)
+        await link.take(TAKE, busy=False)
 
 
 async def test_a_cut_connection_is_down(service: Any, link: HttpLink) -> None:
@@ -159,11 +159,11 @@ async def test_nobody_listening_is_down(service: Any, link: HttpLink) -> None:
     await service.down()
 
     with pytest.raises(LinkDown):
-        await link.take(ONE, busy=False)
+        await link.take(TAKE, busy=False)
 
 
 async def test_a_cancelled_take_leaves_at_once(service: Any, link: HttpLink) -> None:
-    task = asyncio.create_task(link.take(ONE, busy=False))
+    task = asyncio.create_task(link.take(TAKE, busy=False))
     await service.requests_to("job-take")
 
     task.cancel()
@@ -274,7 +274,7 @@ async def test_nothing_is_agreed_with_a_service_that_offers_nothing(service: Any
 async def test_what_the_service_offers_is_named_back_in_every_request(service: Any, our_link: HttpLink) -> None:
     await service.add({"id": "a", "input": {}})
 
-    await our_link.take(ONE, busy=False)
+    await our_link.take(TAKE, busy=False)
     await our_link.finish(AttemptRef("a", 1), b"{}")
     await our_link.heartbeat(["a"])
 
@@ -316,7 +316,7 @@ FILLER = b'"' + b"f" * 100_000 + b'"'
 async def test_a_large_jobs_head_is_found_wherever_it_is(service: Any, our_link: HttpLink, body: bytes) -> None:
     service.script("job-take", body % FILLER)
 
-    [job] = await our_link.take(ONE, busy=False)
+    [job] = await our_link.take(TAKE, busy=False)
 
     assert (job.id, job.attempt, job.timeout_s, job.error) == ("a", 2, 1.5, None)
     assert job.body == body % FILLER
@@ -325,7 +325,7 @@ async def test_a_large_jobs_head_is_found_wherever_it_is(service: Any, our_link:
 async def test_a_large_job_without_an_input_is_known_as_such(service: Any, link: HttpLink) -> None:
     service.script("job-take", b'{"id":"a","output":{"input":%b}}' % FILLER)
 
-    [job] = await link.take(ONE, busy=False)
+    [job] = await link.take(TAKE, busy=False)
 
     assert job.error is not None
 
@@ -333,7 +333,7 @@ async def test_a_large_job_without_an_input_is_known_as_such(service: Any, link:
 async def test_an_attempt_key_means_nothing_where_nothing_is_agreed(service: Any, link: HttpLink) -> None:
     service.script("job-take", b'{"id":"a","input":1,"attempt":"first","timeoutMs":"soon"}')
 
-    [job] = await link.take(ONE, busy=False)
+    [job] = await link.take(TAKE, busy=False)
 
     assert (job.attempt, job.timeout_s, job.error) == (None, None, None)
 
@@ -345,7 +345,7 @@ async def test_reports_carry_the_attempt(service: Any, our_link: HttpLink) -> No
 
     done, progress = service.to("job-done")
     [chunks] = service.to("job-stream")
-    assert {one.headers["x-attempt"] for one in (done, progress, chunks)} == {"2"}
+    assert {request.headers["x-attempt"] for request in (done, progress, chunks)} == {"2"}
     assert progress.json == {"status": "IN_PROGRESS", "output": 1, "seq": 7}
     assert chunks.json == {"outputs": [1, "x"], "index": 4}
 
@@ -367,7 +367,7 @@ async def test_a_stale_attempt_is_told(service: Any, our_link: HttpLink) -> None
     assert (await our_link.report_chunks(AttemptRef("a", 1), 0, [b"1"])).stale
 
 
-async def test_jobs_and_tokens_are_given_back(service: Any, our_link: HttpLink) -> None:
+async def test_release_sends_takes_and_attempts(service: Any, our_link: HttpLink) -> None:
     await our_link.release(["t1"], [AttemptRef("a", 3)])
 
     [sent] = service.to("job-return")

@@ -68,8 +68,8 @@ async def serve(transport: HttpTransport) -> AsyncIterator[Serve]:
 
     yield start
     await transport.close()
-    for one in listening:
-        one.close()
+    for server in listening:
+        server.close()
     await asyncio.gather(*talks)
 
 

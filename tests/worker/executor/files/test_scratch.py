@@ -17,12 +17,12 @@ def temporary(tmp_path, monkeypatch):
 
 def test_folders_are_private_and_go_with_the_process(temporary):
     scratch = Scratch()
-    one, two = scratch.new_folder(), scratch.new_folder()
-    one.mkdir()
-    (one / "file").write_text("x")
+    first, second = scratch.new_folder(), scratch.new_folder()
+    first.mkdir()
+    (first / "file").write_text("x")
 
-    assert one != two
-    assert one.parent.stat().st_mode & 0o777 == 0o700
+    assert first != second
+    assert first.parent.stat().st_mode & 0o777 == 0o700
     scratch.close()
     assert list(temporary.iterdir()) == []
 
