@@ -85,7 +85,9 @@ class FileServer:
         self.files: dict[str, Any] = {}
         self.requested: list[str] = []
         self._server = _Server(self)
-        self._thread = threading.Thread(target=self._server.serve_forever)
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, args=(0.01,)
+        )  # seconds until it sees its shutdown
         self._thread.start()
 
     def url(self, path: str, host: str = "127.0.0.1") -> str:

@@ -61,7 +61,7 @@ def site(monkeypatch):
     monkeypatch.setenv("RUNPOD_ALLOW_PRIVATE_DOWNLOAD_URLS", "yes")
     Site.replies, Site.seen = {}, []
     server = ThreadingHTTPServer(("127.0.0.1", 0), Site)
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))  # seconds until it sees its shutdown
     thread.start()
     yield f"http://127.0.0.1:{server.server_port}"
     server.shutdown()
