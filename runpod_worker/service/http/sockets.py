@@ -110,12 +110,16 @@ class DisconnectServer(web.Server):
         )
         self._app = app
         self._body_limit = body_limit
+        self._unread: dict[RequestHandler, StreamReader] = {}
 
     def connection_lost(self, handler: RequestHandler, exc: BaseException | None = None) -> None:
         super().connection_lost(handler, exc)
         lost = _lost.get(handler)
         if lost is not None:
             lost.set()
+        unread = self._unread.pop(handler, None)
+        if unread is not None:  # aiohttp would wait ten seconds for the rest of it, and so would `close`
+            unread.feed_eof()
 
     def _make_request(
         self,
@@ -133,6 +137,8 @@ class DisconnectServer(web.Server):
         answer: Answer | None = None
         try:
             answer = await self._app.handle(request)
+            if not request.content.is_eof():
+                self._unread[request.protocol] = request.content
             if type(answer) is Reply:
                 if _write(request, answer):
                     await request.writer.drain()

@@ -263,3 +263,19 @@ async def test_a_file_is_sent_whole_or_in_part(app: StubApp, connect: Connect, t
     writer.write(b"GET /a HTTP/1.1\r\nHost: h\r\nRange: bytes=2-4\r\n\r\n")
     assert (await head_of(reader))[0] == "HTTP/1.1 206 Partial Content"
     assert await reader.readexactly(3) == b"234"
+
+
+async def test_a_client_that_leaves_within_a_refused_body_keeps_no_task_waiting(app: StubApp, connect: Connect) -> None:
+    async def refuse(_: Request) -> Answer:
+        return Reply(413, b"", b"")
+
+    app.answer = refuse
+    reader, writer = await connect()
+    writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nonly the beginning")
+    assert b"413" in await reader.readline()
+    [answering] = [task for task in asyncio.all_tasks() if "RequestHandler.start" in repr(task)]
+
+    writer.close()
+
+    await asyncio.wait_for(answering, WAIT_S / 4)
+    assert answering.done()
