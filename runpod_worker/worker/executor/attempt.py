@@ -1,4 +1,4 @@
-"""One attempt of a job inside the executor, from its Run message to its Done message."""
+"""An attempt of a job inside the executor, from its Run message to its Done message."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ now = time.monotonic
 
 
 class Guard(Protocol):
-    """Calls a handler's code in a way that a stop can reach it."""
+    """Calls the code of a handler so that a stop can reach it."""
 
     def interrupt(self, attempt: Attempt) -> None:
-        """Stop the code of this attempt, and only of this one, if it still runs. From any thread."""
+        """Stop the running code of this attempt, and of no other. Any thread may call it."""
 
     def raise_pending_stop(self, attempt: Attempt) -> None:
-        """Raise JobStopped in the handler's thread, if the attempt has to stop and its handler does not know yet."""
+        """Raise JobStopped in the handler's thread, if the attempt must stop and the handler has not got it yet."""
 
 
 class ProgressQueue(Protocol):
@@ -44,18 +44,18 @@ class FileStore(Protocol):
         """Keep the file and return its URL."""
 
     def close(self) -> None:
-        """Finish what was begun."""
+        """Send the files that are left, and close."""
 
 
 attempts_by_job_id: dict[str, Attempt] = {}
-"""The attempts in this process, for `progress_update` of RunPod's SDK, which may know a job's id only."""
+"""The attempts in this process, for `progress_update` of RunPod's SDK, which may get only a job's id."""
 
 _ENDED_JOB: Job[Any] = Job({"input": None})
 _lock = threading.Lock()
 
 
 class Attempt:
-    """The state of an attempt: what the reader of the channel, the handler's thread and the Job itself share."""
+    """The state of an attempt, shared by the reader of the channel, the handler's thread and the Job."""
 
     def __init__(
         self,
@@ -78,7 +78,7 @@ class Attempt:
         self.deadline_error = EXECUTION_TIMEOUT_ERROR
         """The job's error if the deadline stops it."""
         self.stop_reason: str | None = None
-        """Why the job has to stop, if it has to. The first reason stays."""
+        """Why the job must stop, or None. The first reason stays."""
         self.timed_out = False
         self.ended = False
         self.guard: Guard | None = None
@@ -95,13 +95,13 @@ class Attempt:
         self._unclaimed = threading.Lock()
 
     def claim(self) -> bool:
-        """Whether the caller may decide what happens to the job: run it, or answer for it. True for one caller only."""
+        """Whether the caller may run the job or answer for it. True for the first caller only."""
         return self._unclaimed.acquire(blocking=False)
 
     # ---------------------------------------------------------------- stops
 
     def stop(self, reason: str, *, timed_out: bool = False) -> None:
-        """Stop the handler: `cancelled` becomes true at once, then the guard interrupts the handler if it can."""
+        """Stop the handler: set `cancelled`, then let the guard interrupt the handler if it can."""
         with _lock:
             if self.stop_reason is not None or self.ended:
                 return
@@ -114,7 +114,7 @@ class Attempt:
         self.window.close()
 
     def check(self) -> None:
-        """Raise JobStopped if the job has to stop."""
+        """Raise JobStopped if the job must stop."""
         if self.stop_reason is not None:
             raise JobStopped(self.stop_reason)
 
@@ -149,7 +149,7 @@ class Attempt:
         return url
 
     def files_of_job(self) -> JobFiles:
-        """The files that the job names; made when it names the first one."""
+        """The files that the job names; created with the first file."""
         with _lock:
             if self._downloads is None or self.ended:
                 raise RuntimeError("job.fetch: the job has ended")
@@ -172,7 +172,7 @@ class Attempt:
     # ---------------------------------------------------------------- the end
 
     def done(self, outcome: Outcome, finished_at: float, *, is_stream: bool = False) -> Done:
-        """The Done message for what the handler returned or raised. Nothing is sent about the job after it."""
+        """The Done message for the outcome of the handler. It is the last message of the job."""
         self.ended = True
         timings = Timings(self.input_ready_at, self.started_at, finished_at, now(), self.first_chunk_at)
         if self.stop_reason is not None and not self.timed_out:
@@ -192,6 +192,6 @@ class Attempt:
     def break_cycle(self) -> None:
         """Break the Attempt/Job reference cycle, so that large inputs are freed without waiting for the collector.
 
-        A handler that keeps its Job keeps all of it.
+        A handler that keeps its Job still has the whole job.
         """
         self.job = _ENDED_JOB

@@ -44,8 +44,8 @@ class Concurrency:
 def concurrency_of(handler: Handler, settings: WorkerSettings) -> Concurrency:
     """The number of slots of a worker with this handler.
 
-    A function that blocks its thread has one slot, even with a modifier: code that never ran twice at the same time may
-    not be safe to. A number in the settings is explicit, and opens threads.
+    A function that blocks its thread has one slot, even with a modifier, because its code may not be safe in several
+    threads. A number in the settings is explicit, and opens threads.
     """
     if settings.concurrency is not None:
         return Concurrency(settings.concurrency)

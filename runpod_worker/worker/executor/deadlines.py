@@ -9,7 +9,7 @@ from runpod_worker.worker.executor.attempt import Attempt, now
 
 
 class Deadlines:
-    """One thread that sleeps until the earliest deadline. The first job that has a deadline starts it."""
+    """A thread that sleeps until the earliest deadline. The first job with a deadline starts it."""
 
     def __init__(self) -> None:
         self._attempts: dict[str, Attempt] = {}
@@ -29,7 +29,7 @@ class Deadlines:
                 self._changed.notify()
 
     def remove(self, attempt: Attempt) -> None:
-        """Forget a job that ended."""
+        """Remove a job that has ended."""
         if attempt.deadline is not None:
             self._attempts.pop(attempt.key, None)
 

@@ -1,12 +1,11 @@
-"""Stops handlers, and nothing but handlers.
+"""Stops handlers, and no other code.
 
-A guard calls a handler's code. It stops only the attempt whose code it is calling, and at most once. The caller of
-`Attempt.stop` sets the reason and then reads the guard; a guard registers itself and then reads the reason: so no stop
-falls between the two.
+A guard calls a handler's code. It stops only the attempt whose code it is calling, and at most once. `Attempt.stop`
+sets the reason and then reads the guard; a guard registers itself and then reads the reason. So no stop is lost.
 
 What a stop does depends on where the handler runs. In the main thread a signal raises JobStopped even inside blocking
-calls. A task of an event loop is cancelled. Nothing can interrupt one thread among several safely: there JobStopped
-comes with the next `job.*` call or yield, and a handler that makes none ends with its process after the grace period.
+calls. A task of an event loop is cancelled. A thread among several cannot be interrupted safely: there JobStopped
+comes with the next `job.*` call or yield, and a handler without any is killed with its process after the grace time.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ MAX_PAUSE_S = 0.5
 
 _OWN_FILES = (str(Path(runpod_worker.__file__).parent), logging.__file__)
 _WRAPPERS = (chat.__file__,)
-"""Our files that only wrap a handler; they hold no lock and stop like the handler itself."""
+"""Our files that only wrap a handler. They hold no lock, and may be interrupted like the handler."""
 
 
 class SlotThread:
@@ -61,7 +60,7 @@ class SlotThread:
             attempt.guard = None
 
     def interrupt(self, attempt: Attempt) -> None:
-        """Leave the thread alone."""
+        """Do nothing to the thread."""
 
     def close(self) -> None:
         """Restore what was there before."""
@@ -96,8 +95,8 @@ class MainThread(SlotThread):
     def _signal_until_stopped(self, attempt: Attempt) -> None:
         """Signal until the handler's code has been left.
 
-        One signal is not enough: Python looks for signals between its instructions, so it notices a signal that comes
-        after the last look and before a blocking call only after that call.
+        One signal is not enough. Python checks for signals between its instructions, so a signal between the last check
+        and a blocking call is noticed only after that call.
         """
         pause = MIN_PAUSE_S
         while self._attempt is attempt and STOP_SIGNAL is not None:
@@ -140,7 +139,7 @@ class Task:
         self._loop.call_soon_threadsafe(self._cancel, attempt)
 
     def raise_pending_stop(self, attempt: Attempt) -> None:
-        """Raise nothing: the task is cancelled where it awaits."""
+        """Raise nothing, because the task is cancelled at its await."""
 
     def _cancel(self, attempt: Attempt) -> None:
         if attempt.guard is self and self._task is not None:
@@ -150,7 +149,7 @@ class Task:
 def _is_interruptible(frame: FrameType | None) -> bool:
     """Whether the main thread executes the handler's code, and none of ours (or of logging) on its behalf.
 
-    Our code must finish what it has begun: a message on the channel, a lock. The next signal comes soon.
+    Our code must finish a message on the channel, or release a lock. The next signal comes soon.
     """
     while frame is not None and frame.f_code is not SlotThread.call.__code__:
         file = frame.f_code.co_filename

@@ -1,4 +1,4 @@
-"""Calls the handler for one attempt and turns whatever it does into a Done message. No error of a handler escapes.
+"""Calls the handler for an attempt and turns its outcome into a Done message. No error of a handler escapes.
 
 The returned value decides: an iterator or async iterator is a stream, an awaitable is awaited, anything else is the
 output. So a plain function may return a generator, and a decorator may hide the kind of the function behind it.
@@ -29,7 +29,7 @@ _END = object()
 
 
 class Invoker:
-    """The handler, its model, and where its chunks go."""
+    """Calls the handler with its model, and sends its chunks."""
 
     def __init__(
         self,
@@ -76,8 +76,8 @@ class Invoker:
     def _await(self, attempt: Attempt, value: Any) -> Done:
         """Await what a plain function returned.
 
-        In the main thread always on the same loop: what the handler keeps from job to job, such as a session, belongs
-        to that loop.
+        In the main thread always on the same loop, because objects that the handler keeps, such as a session, belong to
+        that loop.
         """
         work = self._run_on_loop(attempt, lambda: value)
         if threading.current_thread() is threading.main_thread():
@@ -148,7 +148,7 @@ class Invoker:
 
 
 class _Stream:
-    """What a generator has yielded so far. Keeps chunks, encoded, only if they also make up the output."""
+    """The chunks of a generator so far. Keeps them, encoded, only if they are also the output."""
 
     def __init__(self, attempt: Attempt, *, aggregate: bool) -> None:
         self.error: str | None = None
@@ -168,7 +168,7 @@ class _Stream:
         return Chunk(self._attempt, index, data)
 
     def ends_with(self, value: Any) -> bool:
-        """Whether the value is an error instead of a chunk, which ends the stream."""
+        """Whether the value is an error, which ends the stream, and not a chunk."""
         self.error = results.yielded_error(value)
         return self.error is not None
 

@@ -43,12 +43,12 @@ class JobLoop:
 
     Args:
         declaration: what the user declared.
-        settings: device, concurrency, and what errors name.
+        settings: the device, the concurrency, and the ids in errors.
         sender: sends the messages; closed with this object.
         files: keeps saved files; by default they go out as messages.
         downloads: downloads the files that jobs name.
         flow_control: the other side acknowledges chunks and files with WindowUpdate; else no job waits.
-        aio: runs everything that is awaited, and is not closed with this object; a new one by default.
+        aio: runs coroutines, and is not closed with this object; a new one by default.
     """
 
     def __init__(
@@ -113,7 +113,7 @@ class JobLoop:
         self._loaded_runner().serve()
 
     def handle(self, message: ToExecutor) -> None:
-        """Do what the agent demands. Called by one thread; a running job does not delay it."""
+        """Handle a message of the agent. One thread calls it; a running job does not delay it."""
         match message:
             case Run():
                 self._run(message)
@@ -140,7 +140,7 @@ class JobLoop:
             self._runner.close()
 
     def shutdown(self) -> None:
-        """Run the shutdown hooks, send what is unsent, end all threads."""
+        """Run the shutdown hooks, send queued messages, and end all threads."""
         for hook in self._declared.shutdowns if self._runner is not None else ():
             try:
                 self._call(hook, self.model)
@@ -207,7 +207,7 @@ class JobLoop:
         attempt = self._attempts.get(key)
         if attempt is None:
             return
-        if attempt.claim():  # its handler has not started, and never will
+        if attempt.claim():  # its handler has not started, and will not
             self._answer(Done(key, stopped=True))
         else:
             attempt.stop(reason)
@@ -283,7 +283,7 @@ class JobLoop:
 
 
 def _input_error(attempt: Attempt) -> Exception | None:
-    """What to raise if a download of the job's input failed."""
+    """The error to raise for a failed download of the job's input."""
     if attempt.job_files is None:
         return None
     return attempt.job_files.input_error(lambda source: path_to(source, attempt.job["input"]))
@@ -294,4 +294,4 @@ async def _await(value: Awaitable[Any]) -> Any:
 
 
 def _drop(*messages: object) -> None:
-    """Discard the messages of a warm-up: it belongs to no job."""
+    """Discard the messages of a warm-up, which belongs to no job."""

@@ -40,7 +40,7 @@ def serve(
         declare: returns what the user declared; an error that it raises is reported like one of the model.
         fd: the executor's end of the channel.
         settings: taken from the environment by default.
-        terminate: called on SIGTERM and SIGINT, in the main thread, at any moment. By default the signals do nothing,
+        terminate: called in the main thread on SIGTERM and SIGINT. By default these signals do nothing,
             because the agent decides when this process ends.
     """
     settings = settings or worker_settings()
@@ -66,7 +66,7 @@ def _serve(declare: Callable[[], Declaration], settings: WorkerSettings, channel
         reader = _Reader(channel, job_loop, settings)
         ready = job_loop.load()
         gc.collect()
-        gc.freeze()  # what is loaded stays, so no collection needs to look at it again
+        gc.freeze()  # loaded objects stay, so the garbage collector can skip them
     except BaseException as error:
         text = str(error) if isinstance(error, RunpodWorkerError) else traceback_of(error)
         log.error("executor.load_failed", extra={"error": text})
@@ -89,7 +89,7 @@ def _serve(declare: Callable[[], Declaration], settings: WorkerSettings, channel
 
 
 class _Reader:
-    """Reads the channel in a thread, and ends this process if it does not end by itself once the agent is gone."""
+    """Reads the channel in a thread, and ends this process if it does not exit soon after the agent's death."""
 
     def __init__(self, channel: ExecutorChannel, job_loop: JobLoop, settings: WorkerSettings) -> None:
         self.served = threading.Event()

@@ -1,7 +1,7 @@
-"""What a returned, yielded or raised value means. Every rule about it lives in this file (protocol B.6, C.2).
+"""Turns returned, yielded and raised values into outcomes. This file has every rule about them (protocol B.6, C.2).
 
 1. In a returned dict, a truthy "error" fails the job with that error; a truthy "refresh_worker" replaces the worker.
-   The output leaves both keys out; the handler's own dict stays as it is.
+   The output omits both keys; the handler's own dict is not changed.
 2. A string is an error verbatim; any other error, and an exception, becomes a string of JSON.
 3. `{}` means no output at all. Everything else is the output, `None` included.
 4. A value that is not JSON fails the job; the error names its place. NaN and infinities become null, because JSON has
@@ -41,7 +41,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class WorkerIdentity:
-    """Where a job ran; part of the error of a job that raised."""
+    """The worker that ran a job, for the error of an exception."""
 
     hostname: str
     worker_id: str

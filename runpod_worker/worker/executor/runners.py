@@ -23,7 +23,7 @@ from runpod_worker.worker.executor.sender import MessageSender
 from runpod_worker.worker.ipc.messages import SlotsChanged, ToAgent
 
 RESIZE_INTERVAL_S = 1.0
-"""How often the user's function is asked for the number of slots while jobs run."""
+"""Interval of calls of the user's function for the number of slots, while jobs run."""
 
 OnEnded = Callable[[Attempt], None]
 
@@ -46,7 +46,7 @@ class ThreadRunner:
         self._inbox.put(attempt)
 
     def serve(self) -> None:
-        """Run what is submitted, until `close`. Called in the main thread."""
+        """Run submitted attempts until `close`. Called in the main thread."""
         if not self._in_main_thread:
             self._serve_in_threads()
             return

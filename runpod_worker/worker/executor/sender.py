@@ -116,7 +116,7 @@ class MessageSender:
 
 
 class DirectSender(MessageSender):
-    """Sends each item at once, in the caller's thread: for runs without a channel, where sending costs nothing."""
+    """Sends each item in the caller's thread, for runs without a channel, where sending is cheap."""
 
     def __init__(self, send: Callable[..., None]) -> None:
         self._send = send
@@ -138,4 +138,4 @@ class DirectSender(MessageSender):
             self._send(*messages)
 
     def close(self) -> None:
-        """End nothing: no thread was started."""
+        """Do nothing, because no thread was started."""

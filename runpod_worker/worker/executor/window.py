@@ -1,9 +1,9 @@
 """Flow control: how many bytes of one job's chunks and files may be in flight.
 
 Bytes are in flight from the moment they go to the agent until the agent acknowledges them (message WindowUpdate). A job
-that has more in flight than its window waits. Each job has a window of its own, so a stream that cannot leave stops its
-own generator, and delays no other job's chunks, outcomes or stops. A stop ends every wait, because the service no
-longer wants what a stopped job sends.
+that has more in flight than its window waits. Each job has its own window, so a slow stream delays only its own
+generator, and no chunks, outcomes or stops of other jobs. A stop ends every wait, because the service drops the chunks
+of a stopped job.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def window_size(slots: int) -> int:
 
 
 class FlowWindow:
-    """The window of one job. Without a size nothing waits: use that where no agent acknowledges."""
+    """The window of a job. Without a size nothing waits, for runs without an agent that acknowledges."""
 
     __slots__ = ("__weakref__", "_in_flight", "_lock", "_size", "_waiting")
 

@@ -1,4 +1,4 @@
-"""A worker's handler, model and hooks, checked. Launch and executor know nothing else about the worker."""
+"""The validated handler, model and hooks of a worker. Launch and executor get only these."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from runpod_worker.worker.handler.kinds import Function, Handler, count_argument
 
 @dataclass(frozen=True, slots=True)
 class Hook:
-    """A declared function and how many arguments it takes."""
+    """A declared function, and its number of arguments."""
 
     function: Function
     arguments: int
@@ -21,20 +21,20 @@ class Hook:
         """Check a declared function.
 
         Raises:
-            DeclarationError: not a function, or it takes more arguments. The error quotes `signature`.
+            DeclarationError: it is not a function, or takes more arguments. The error quotes `signature`.
         """
         if not callable(function):
             raise DeclarationError(f"expected a function {signature}, got {function!r} ({type(function).__name__})")
         return cls(function, count_arguments(function, 0, max_arguments, signature))
 
     def call(self, *args: Any) -> Any:
-        """Call the function with as many of these arguments as it takes."""
+        """Call the function with the arguments that it takes."""
         return self.function(*args[: self.arguments])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Declaration:
-    """Everything a user declared about one worker."""
+    """Everything that a user declared about a worker."""
 
     handler: Handler
     model: Hook | None = None

@@ -1,7 +1,7 @@
 """The files of jobs.
 
-outputs    what `job.save` keeps
+outputs    the files of `job.save`
 inputs     downloads: `File` inputs and `job.fetch`
-sources    how a caller names a file
-scratch    the folder they are in
+sources    the ways in which callers name a file
+scratch    their folder
 """

@@ -1,6 +1,6 @@
-"""Downloads for jobs: `File` inputs before the job has its slot, `job.fetch` while the handler waits.
+"""Downloads for jobs: `File` inputs before the job has a slot, `job.fetch` while the handler waits.
 
-Every download is a task of one event loop in a background thread. Ending a download means cancelling its task.
+Each download is a task of one event loop in a background thread; cancelling the task ends the download.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Downloads:
         self._removals: set[Future[None]] = set()
 
     def sweep(self) -> None:
-        """Remove what processes left that were killed."""
+        """Remove the files of killed processes."""
         sweep()
 
     def new_job(self) -> JobFiles:
@@ -135,7 +135,7 @@ class Downloads:
 
 
 class Download:
-    """One file, and its download once that has begun."""
+    """A file, and its download once it has begun."""
 
     def __init__(self, source: str, path: Path, max_bytes: int) -> None:
         self.source = source
@@ -147,7 +147,7 @@ class Download:
 
     @property
     def ended(self) -> bool:
-        """Whether the file has arrived, or never will."""
+        """Whether the download has succeeded or failed."""
         return self.future is not None and self.future.done()
 
     def error(self) -> BaseException | None:
@@ -188,14 +188,14 @@ class JobFiles:
                 download.future.add_done_callback(lambda _: self._on_download_ended())
 
     def input_error(self, field_of: Callable[[str], str]) -> Exception | None:
-        """What to raise if a download failed; `field_of` returns the input field that names a source."""
+        """The error to raise for a failed download; `field_of` returns the input field of a source."""
         for download in list(self._downloads.values()):
             if error := self._error(download, f"{field_of(download.source)}: "):
                 return error
         return None
 
     def fetch(self, source: str, limit: int | None) -> Path:
-        """Download the file, wait for it, and return its path. Raises what went wrong."""
+        """Download the file, wait for it, and return its path. Raises the error of the download."""
         max_bytes = self._home.max_bytes if limit is None else min(limit, self._home.max_bytes)
         with self._lock:
             download = self._find_or_add(source, max_bytes)
@@ -209,7 +209,7 @@ class JobFiles:
         return download.path
 
     def stop(self, reason: str) -> None:
-        """End every download and every wait for one."""
+        """Cancel every download, and end every wait for one."""
         with self._lock:
             self._stop_reason = self._stop_reason or reason
             downloads = list(self._downloads.values())
@@ -227,7 +227,7 @@ class JobFiles:
             self._home.remove(folder, list(self._downloads.values()))
 
     def _find_or_add(self, source: str, max_bytes: int) -> Download:
-        """The download of this source; a new one if there is none or it failed."""
+        """The download of this source; a new one if it does not exist or failed."""
         download = self._downloads.get(source)
         if download is not None and download.error() is None:
             return download
@@ -239,7 +239,7 @@ class JobFiles:
         return download
 
     def _error(self, download: Download, field: str = "") -> Exception | None:
-        """What to raise for a failed download: InputError if the caller can correct it, else the error itself."""
+        """The error to raise for a failed download: InputError if the caller can correct it, else its own error."""
         error = download.error()
         if isinstance(error, CancelledError):
             error = DownloadFailed(self._stop_reason or JOB_ENDED)

@@ -1,7 +1,7 @@
-"""Files that handlers save: what they may be, how they are encoded, where they go.
+"""Saves files of handlers: validates, encodes and sends them.
 
-`job.save` reads bytes and files at once and copies pictures, so the handler may change them afterwards. Encoding and
-sending happen in the background.
+`job.save` reads bytes and files immediately, and copies pictures, so the handler may change them afterwards. Encoding
+and sending happen in the background.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from runpod_worker.worker.executor.window import FlowWindow
 from runpod_worker.worker.ipc.messages import File, FileFailed, ToAgent
 
 MAX_PENDING = 8
-"""Files that wait to be encoded and sent. The thread that saves one more encodes and sends it itself."""
+"""Files that may wait for encoding and sending. A thread that saves another one encodes and sends it itself."""
 
 TOKEN_BYTES = 16
 
@@ -67,7 +67,7 @@ class SavedFiles:
         return f"{store}/{quote(attempt.id, safe='')}/{token}/{quote(name)}"
 
     def close(self) -> None:
-        """Send what waits, then end the thread."""
+        """Send the waiting files, then end the thread."""
         if self._thread is not None:
             self._inbox.put(_Event.CLOSE)
             self._thread.join()
@@ -146,7 +146,7 @@ class LocalFiles:
         return self._keep(name, _reader(content, name)())
 
     def close(self) -> None:
-        """Nothing to do: every file is kept when it is saved."""
+        """Do nothing, because every file is kept when it is saved."""
 
 
 def _checked_name(name: str) -> tuple[str, str]:
@@ -156,7 +156,7 @@ def _checked_name(name: str) -> tuple[str, str]:
 
 
 def _reader(content: Any, name: str) -> ReadContent:
-    """Return what reads the file's bytes later, whatever the handler does to `content` until then."""
+    """Return a function that encodes the file later, even if the handler changes `content` until then."""
     if isinstance(content, bytes | bytearray | memoryview):
         data = bytes(content)
         return lambda: data

@@ -1,4 +1,4 @@
-"""A folder for files that end with the process that made them.
+"""A folder for files that are removed with the process that made them.
 
 The process removes its folder when it exits. A killed process cannot: the next process finds a folder whose lock is
 free, and removes it.
@@ -65,9 +65,9 @@ def remove(folder: Path) -> None:
 
 
 def sweep() -> None:
-    """Remove the folders of processes that are gone."""
+    """Remove the folders of dead processes."""
     for root in Path(tempfile.gettempdir()).glob(PREFIX + "*"):
-        with suppress(OSError):  # its process lives, it belongs to another user, or it is gone by now
+        with suppress(OSError):  # its process lives, it belongs to another user, or it was removed
             fd = lock_folder(root)
             if fd is None:
                 return
@@ -79,7 +79,7 @@ def sweep() -> None:
 
 
 def _make_root() -> tuple[Path, int | None]:
-    """A new folder, and the descriptor that holds its lock. It gets the name that is swept only once it is locked."""
+    """A new folder, and the descriptor that holds its lock. It gets its final name once it is locked."""
     made = Path(tempfile.mkdtemp(prefix=MAKING_PREFIX))
     fd = lock_folder(made)
     return made.rename(made.with_name(PREFIX + made.name.removeprefix(MAKING_PREFIX))), fd

@@ -1,4 +1,4 @@
-"""How a caller names a file: by a URL, a data URL, or as base64. Nothing here does any I/O."""
+"""The ways in which callers name a file: URL, data URL or base64. This module does no I/O."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def file_name(source: str) -> str:
 
 
 def describe(source: str) -> str:
-    """The source in words that may be logged: a URL without the parts that may hold secrets."""
+    """A description of the source for logs: a URL without the parts that may contain secrets."""
     if match := _DATA.match(source):
         return f"a data URL ({match['kind'] or 'text/plain'})"
     if not is_url(source):
