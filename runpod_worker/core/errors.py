@@ -7,8 +7,8 @@ RunpodWorkerError
 │   ├── Unauthorized      401  no key, or a key this endpoint does not accept
 │   ├── JobNotFound       404  no such job, or its retention has ended
 │   ├── EndpointNotFound  404  no such endpoint
-│   ├── RouteNotFound     404  no such path [service.http.routing]
-│   ├── MethodNotAllowed  405  the path does not know this method [service.http.routing]
+│   ├── RouteNotFound     404  no such path [service.http.requests]
+│   ├── MethodNotAllowed  405  the path does not know this method [service.http.requests]
 │   ├── IllegalTransition 409  the job's status does not allow this
 │   ├── StaleAttempt      409  a worker reports on an attempt it does not hold any more
 │   ├── BacklogFull       429  the endpoint takes no more jobs for now

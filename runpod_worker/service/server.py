@@ -21,11 +21,9 @@ from runpod_worker.log import log
 from runpod_worker.net.loop import new_event_loop
 from runpod_worker.service.files import FolderFiles
 from runpod_worker.service.http.app import App
-from runpod_worker.service.http.clients import ClientRoutes
-from runpod_worker.service.http.file_routes import FileRoutes
+from runpod_worker.service.http.clients import ClientRoutes, FileRoutes, render_webhook
 from runpod_worker.service.http.openai import OpenAIRoutes
 from runpod_worker.service.http.sockets import DisconnectServer
-from runpod_worker.service.http.views import render_webhook
 from runpod_worker.service.http.workers import WorkerRoutes
 from runpod_worker.service.journal.null import NullJournal
 from runpod_worker.service.journal.port import Journal

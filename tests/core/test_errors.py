@@ -11,7 +11,7 @@ import runpod_worker
 from runpod_worker.core import errors
 from runpod_worker.core.errors import CheckFailed, JobError, RunpodWorkerError, ServiceRefusal, TooLarge
 from runpod_worker.net.addresses import AddressRefused
-from runpod_worker.service.http.routing import MethodNotAllowed, RouteNotFound
+from runpod_worker.service.http.requests import MethodNotAllowed, RouteNotFound
 from runpod_worker.worker.handler.chat import Error
 
 CLASSES = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if kind.__module__ == errors.__name__]

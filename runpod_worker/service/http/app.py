@@ -1,6 +1,7 @@
 """Finds the route of a request, checks its key, and answers errors.
 
 A path is split once and looked up in one table. A router that matches patterns would make a request a fifth slower.
+Keys and endpoints belong to accounts, and a key is valid for the endpoints of its account.
 """
 
 from __future__ import annotations
@@ -9,12 +10,18 @@ import uuid
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from runpod_worker.core.errors import ServiceRefusal
+from runpod_worker.core.errors import EndpointNotFound, ServiceRefusal, Unauthorized
 from runpod_worker.log import log
-from runpod_worker.service.http import auth
 from runpod_worker.service.http.replies import Answer, error_reply, render_refusal
-from runpod_worker.service.http.requests import Request
-from runpod_worker.service.http.routing import Call, MethodNotAllowed, Route, RouteNotFound, parse, parse_query
+from runpod_worker.service.http.requests import (
+    Call,
+    MethodNotAllowed,
+    Request,
+    Route,
+    RouteNotFound,
+    parse,
+    parse_query,
+)
 
 if TYPE_CHECKING:
     from runpod_worker.service.keys import Keys
@@ -69,7 +76,8 @@ class App:
             if request.method not in route.methods:
                 expected = " or ".join(sorted(route.methods))
                 raise MethodNotAllowed(f"{call.verb}: expected {expected}, got {request.method}")
-            self._authorize(call, route)
+            if request.method not in route.public:
+                check_key(self._keys, call.header("Authorization"), call.endpoint, locked=self._locked)
             return await route.handle(call)
         except ServiceRefusal as exc:
             return route.refusal(exc)
@@ -85,6 +93,35 @@ class App:
             verb, segments = "runsync", []
         return Call(request, endpoint, verb, tuple(segments), parse_query(query)) if verb in self._routes else None
 
-    def _authorize(self, call: Call, route: Route) -> None:
-        if call.request.method not in route.public:
-            auth.check(self._keys, call.header("Authorization"), call.endpoint, locked=self._locked)
+
+def check_key(keys: Keys | None, authorization: str | None, endpoint: str, *, locked: bool) -> None:
+    """Check the key of a request to `endpoint`. Without any stored key every request passes, unless `locked`.
+
+    A service that other machines can reach is `locked`.
+
+    Raises:
+        Unauthorized: no key, an unknown key, or the key of another account.
+        EndpointNotFound: the endpoint belongs to no account.
+        StoreUnavailable: the keys cannot be read.
+    """
+    if not locked and (keys is None or not keys.has_keys()):
+        return
+    key = _key_in(authorization)
+    if not key:
+        raise Unauthorized
+    account = None if keys is None else keys.account_of_key(key)
+    if keys is None or account is None:
+        raise Unauthorized("invalid api key")
+    endpoint_account = keys.account_of_endpoint(endpoint)
+    if endpoint_account is None:
+        raise EndpointNotFound
+    if endpoint_account != account:
+        raise Unauthorized("invalid api key")
+
+
+def _key_in(authorization: str | None) -> str:
+    """The key, with or without the word Bearer before it: both are documented (protocol A.1)."""
+    words = (authorization or "").split()
+    if len(words) > 1 and words[0].lower() == "bearer":
+        del words[0]
+    return words[0] if len(words) == 1 else ""

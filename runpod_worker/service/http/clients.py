@@ -1,4 +1,4 @@
-"""The routes of callers below `/v2/{endpoint}` (protocol A.2)."""
+"""The routes of callers below `/v2/{endpoint}` (protocol A.2), and the views of jobs and files that they get."""
 
 from __future__ import annotations
 
@@ -6,17 +6,21 @@ import ipaddress
 
 import msgspec
 
-from runpod_worker.core.errors import BadRequest
-from runpod_worker.core.job import Status
+from runpod_worker.core.errors import BadRequest, JobNotFound
+from runpod_worker.core.job import Job, Status
 from runpod_worker.net import connector as net
+from runpod_worker.service.files import DEFAULT_TYPE, SERVE_HEADERS, FileName, FolderFiles
 from runpod_worker.service.http import wire
-from runpod_worker.service.http.replies import Answer, json_reply, long_poll
-from runpod_worker.service.http.routing import Call, Route
-from runpod_worker.service.http.views import render_job
+from runpod_worker.service.http.replies import Answer, FileReply, json_reply, long_poll
+from runpod_worker.service.http.requests import Call, Route, RouteNotFound
+from runpod_worker.service.queue.jobs import Jobs
 from runpod_worker.service.queue.polls import Submission
 from runpod_worker.service.queue.queue import JobQueue, StreamRead
 
 GET, POST = "GET", "POST"
+
+_INLINE_TYPES = ("image/", "video/", "audio/")
+"""Types that a browser may show in place; any other is offered as a download."""
 
 
 class ClientRoutes:
@@ -149,6 +153,67 @@ class ClientRoutes:
 
     def _wait(self, call: Call, default_s: float) -> float:
         return wire.parse_milliseconds("wait", call.query.get("wait"), default_s, self._settings.wait_bounds_ms)
+
+
+class FileRoutes:
+    """`/v2/{endpoint}/files/{job}/{token}/{name}` (docs/extensions.md)."""
+
+    def __init__(self, files: FolderFiles, jobs: Jobs, limit: int) -> None:
+        self._files = files
+        self._jobs = jobs
+        self._limit = limit
+
+    def table(self) -> dict[str, Route]:
+        """The routes by verb. Reading needs no key: the URL holds the token."""
+        return {"files": Route(self.file, "GET", "HEAD", "PUT", segments=3, public=("GET", "HEAD"))}
+
+    async def file(self, call: Call) -> Answer:
+        """Store a file, or send it."""
+        job_id, token, name = call.segments
+        named = FileName(job_id=job_id, token=token, name=name)
+        return await (self._put(call, named) if call.request.method == "PUT" else self._get(named))
+
+    async def _put(self, call: Call, named: FileName) -> Answer:
+        job = self._jobs.get(named.job_id)
+        if job is None or job.endpoint != call.endpoint:
+            raise JobNotFound
+        content_type = call.header("Content-Type") or DEFAULT_TYPE
+        await self._files.put(named, content_type, call.request.body_pieces(self._limit), limit=self._limit)
+        return json_reply(b"{}")
+
+    async def _get(self, named: FileName) -> Answer:
+        stored = await self._files.open(named)
+        if stored is None:
+            raise RouteNotFound("file not found")
+        inline = stored.content_type.startswith(_INLINE_TYPES)
+        headers = {
+            **SERVE_HEADERS,
+            "Content-Type": stored.content_type,
+            "Content-Disposition": f'{"inline" if inline else "attachment"}; filename="{named.name}"',
+        }
+        return FileReply(headers, stored.path)
+
+
+async def render_job(queue: JobQueue, job: Job, *, timings: bool = False, webhook: bool = False) -> bytes:
+    """Return the job as its caller sees it, or with `webhook` as its receiver does."""
+    if job.status is Status.IN_QUEUE:
+        return wire.render_view(job)
+    request, output = await queue.request(job.id), await queue.output(job.id)
+    return wire.render_view(
+        job,
+        source=bytes(wire.parse_stored(request).input) if request else None,
+        output=output,
+        timings=queue.reports.timings(job.id) if timings else None,
+        webhook=webhook,
+    )
+
+
+async def render_webhook(queue: JobQueue, job_id: str) -> bytes | None:
+    """Return the body of the job's webhook (protocol A.8); None if the job has not ended, or runs again."""
+    job = await queue.jobs.get_committed(job_id)
+    if job is None or not job.final:
+        return None
+    return await render_job(queue, job, webhook=True)
 
 
 def _stream_view(read: StreamRead) -> bytes:

@@ -11,8 +11,7 @@ from runpod_worker.core.job import Job, Status
 from runpod_worker.service.http import openai_replies as openai
 from runpod_worker.service.http import wire
 from runpod_worker.service.http.replies import Answer, Reply, StreamReply, render_head
-from runpod_worker.service.http.requests import cancel_on_disconnect
-from runpod_worker.service.http.routing import Call, Route
+from runpod_worker.service.http.requests import Call, Route, cancel_on_disconnect
 from runpod_worker.service.queue.queue import JobQueue, StreamRead
 
 GET, POST = "GET", "POST"

@@ -1,16 +1,27 @@
-"""A request as the routes see it, whether it came over a socket or from this process."""
+"""A request, over a socket or from this process, and the route that its path names."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Mapping
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from functools import lru_cache
 from typing import Any, Protocol, TypeVar
+from urllib.parse import parse_qsl, unquote
 
+import msgspec
 from multidict import CIMultiDict
 
-from runpod_worker.core.errors import TooLarge
+from runpod_worker.core.errors import BadRequest, ServiceRefusal, TooLarge
+from runpod_worker.service.http.replies import Answer, Reply, render_refusal
 
 T = TypeVar("T")
+
+MAX_QUERY_FIELDS = 100
+"""A query with more fields is refused."""
+
+_NO_QUERY: Mapping[str, str] = {}
+_ENDPOINT = re.compile(r"[A-Za-z0-9._~-]{1,128}", re.ASCII)
 
 
 class Request(Protocol):
@@ -92,3 +103,96 @@ async def cancel_on_disconnect(request: Request, work: Coroutine[Any, Any, T]) -
         gone.cancel()
         working.cancel()
         await asyncio.gather(working, gone, return_exceptions=True)
+
+
+class MethodNotAllowed(ServiceRefusal):
+    """This route does not take this method."""
+
+    status = 405
+
+
+class RouteNotFound(ServiceRefusal):
+    """There is nothing here."""
+
+    status = 404
+
+
+class Call(msgspec.Struct, frozen=True):
+    """A request to `/v2/{endpoint}/{verb}/{segments...}`."""
+
+    request: Request
+    endpoint: str
+    verb: str
+    segments: tuple[str, ...]
+    query: Mapping[str, str]
+
+    def is_alive(self) -> bool:
+        """Whether the caller still waits."""
+        return not self.request.is_gone
+
+    def header(self, name: str) -> str | None:
+        """The header's value."""
+        return self.request.headers.get(name)
+
+
+Handler = Callable[[Call], Awaitable[Answer]]
+
+
+class Route:
+    """One route.
+
+    Args:
+        handle: answers a call.
+        methods: the methods it answers.
+        segments: how many path segments follow the verb; None for one or more.
+        public: methods that need no key: the URL itself is the capability.
+        refusal: renders a refusal, by default in the platform's envelope.
+    """
+
+    __slots__ = ("handle", "methods", "public", "refusal", "segments")
+
+    def __init__(
+        self,
+        handle: Handler,
+        *methods: str,
+        segments: int | None = 0,
+        public: tuple[str, ...] = (),
+        refusal: Callable[[ServiceRefusal], Reply] | None = None,
+    ) -> None:
+        self.handle = handle
+        self.methods = frozenset(methods)
+        self.segments = segments
+        self.public = frozenset(public)
+        self.refusal = refusal or render_refusal
+
+    def fits(self, segments: tuple[str, ...]) -> bool:
+        """Whether these segments may follow the verb."""
+        return bool(segments) if self.segments is None else len(segments) == self.segments
+
+
+def parse(request: Request) -> Call | None:
+    """The call that the request makes, None if its path names no endpoint.
+
+    Old workers append `&name=value` to a URL without a query (protocol B.2): what follows the first `&` of the last
+    segment is query too.
+    """
+    path, _, query = request.target.partition("?")
+    parts = path.rstrip("/").split("/")
+    if len(parts) < 4 or parts[1] != "v2":  # "", "v2", endpoint, verb
+        return None
+    parts[-1], _, stray = parts[-1].partition("&")
+    fields = parse_query("&".join(filter(None, (query, stray)))) if query or stray else _NO_QUERY
+    if "%" in path:
+        parts = [unquote(part) for part in parts]
+    if not _ENDPOINT.fullmatch(parts[2]):
+        return None
+    return Call(request, parts[2], parts[3], tuple(parts[4:]), fields)
+
+
+@lru_cache(1024)
+def parse_query(text: str) -> Mapping[str, str]:
+    """The query's fields. Workers send the same few all the time."""
+    try:
+        return dict(parse_qsl(text, keep_blank_values=True, max_num_fields=MAX_QUERY_FIELDS))
+    except ValueError as exc:
+        raise BadRequest(f"query: {exc}") from exc

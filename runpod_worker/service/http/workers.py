@@ -11,7 +11,7 @@ from runpod_worker.core.errors import BadRequest, TooLarge
 from runpod_worker.core.protocol import EXTENSIONS, X_ATTEMPT, X_EXTENSIONS, X_FILES_URL, X_STALE, X_TAKE, X_TAKE_ID
 from runpod_worker.service.http import wire
 from runpod_worker.service.http.replies import Answer, Reply, empty_reply, json_reply, render_head
-from runpod_worker.service.http.routing import Call, Route
+from runpod_worker.service.http.requests import Call, Route
 from runpod_worker.service.queue.assign import ReleasedJob
 from runpod_worker.service.queue.polls import Assigned, TakeRequest
 from runpod_worker.service.queue.queue import JobQueue
