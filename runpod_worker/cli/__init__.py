@@ -7,6 +7,7 @@ fast_run: `run` without typer. worker: what `run` does. suite: the tests of work
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -14,7 +15,7 @@ from collections.abc import Sequence
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    if arguments[:1] == ["run"]:
+    if arguments[:1] == ["run"] and os.getpid() == 1:
         from runpod_worker.worker.launch.init import continue_in_child
 
         continue_in_child()

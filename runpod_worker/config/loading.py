@@ -8,7 +8,7 @@ A renamed setting still answers to its old names; each use of one logs `setting.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import MISSING, Field, dataclass, field, fields
+from dataclasses import MISSING, Field, field, fields
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, get_args, get_type_hints
 
@@ -86,8 +86,7 @@ class Option(NamedTuple):
     help: str
 
 
-@dataclass(frozen=True, slots=True)
-class Loaded:
+class Loaded(NamedTuple):
     """The value of a setting, and its origin."""
 
     name: str
@@ -131,13 +130,16 @@ def resolve(
     return [sources.resolve(spec, types[spec.name]) for spec in fields(cls)]
 
 
-class _Sources(NamedTuple):
+class _Sources:
     """The sources of settings, in the order of precedence."""
 
-    given: Mapping[str, object]
-    env: Mapping[str, str]
-    file: Mapping[str, object]
-    given_from: str
+    def __init__(
+        self, given: Mapping[str, object], env: Mapping[str, str], file: Mapping[str, object], given_from: str
+    ) -> None:
+        self.given = given
+        self.env = env
+        self.file = file
+        self.given_from = given_from
 
     def resolve(self, spec: Field[Any], kind: Any) -> Loaded:
         for value, origin, label in self._values(spec):

@@ -22,11 +22,11 @@ import runpod_worker
 from runpod_worker.config import WorkerSettings, environment, executor_settings
 from runpod_worker.log import log, setup
 from runpod_worker.system import require_worker_support
-from runpod_worker.worker.handler.declaration import Declaration
 from runpod_worker.worker.launch.malloc import ENVIRONMENT, tune_malloc
 
 if TYPE_CHECKING:
     from runpod_worker.worker.agent.process import Process
+    from runpod_worker.worker.handler.declaration import Declaration
 
 
 def run_handler(path: Path, settings: WorkerSettings) -> int:
