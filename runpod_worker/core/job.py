@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
 from enum import StrEnum
+
+import msgspec
 
 from runpod_worker.core.protocol import EXECUTION_TIMEOUT_ERROR
 
@@ -47,8 +48,7 @@ class FailureKind(StrEnum):
     """The worker stopped the job without being asked."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Policy:
+class Policy(msgspec.Struct, frozen=True, kw_only=True):
     """The caller's limits in milliseconds, and whether jobs of normal priority go first."""
 
     execution_timeout_ms: int = EXECUTION_TIMEOUT_MS
@@ -56,8 +56,7 @@ class Policy:
     low_priority: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Lease:
+class Lease(msgspec.Struct, frozen=True, kw_only=True):
     """One worker's right to one attempt, until a time.
 
     `take` is the id of the take that assigned the job, so that a worker can release a job it never received.
@@ -70,8 +69,7 @@ class Lease:
     confirms: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
+class Job(msgspec.Struct, frozen=True, kw_only=True):
     """One request to an endpoint, for its whole life. Its bodies (input, output, chunks) are kept elsewhere.
 
     Times are seconds since the epoch by the service's clock. `version` grows by one with each event. `failure` is set
@@ -83,7 +81,7 @@ class Job:
     created_at: float
     queued_at: float
     status: Status = Status.IN_QUEUE
-    policy: Policy = field(default_factory=Policy)
+    policy: Policy = Policy()
     webhook: str | None = None
     sync: bool = False
     attempt: int = 0

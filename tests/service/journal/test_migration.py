@@ -3,7 +3,6 @@
 That every job looks as before is in tests/upgrade/test_samples.py.
 """
 
-import dataclasses
 import shutil
 import sqlite3
 from pathlib import Path
@@ -55,7 +54,7 @@ def test_every_job_is_as_it_was_and_failures_have_their_kind(path):
         assert (job_id, endpoint, status, bool(sync), ended_at, chunk_base) == (
             (job.id, job.endpoint, job.status, job.sync, job.ended_at, 0)
         )
-        assert dataclasses.replace(job, failure=None) == old
+        assert msgspec.structs.replace(job, failure=None) == old
         failures.add(job.failure)
     assert {FailureKind.HANDLER_ERROR, FailureKind.EXECUTION_TIMEOUT, FailureKind.WORKER_LOST, None} <= failures
     assert select(path, "SELECT version FROM schema_version") == [(SCHEMA_VERSION,)]

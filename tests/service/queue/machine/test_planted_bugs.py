@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import Phase
 
@@ -59,7 +59,7 @@ def forget_the_lease_in_the_record(patch: pytest.MonkeyPatch) -> None:
     make = JobRecord
 
     def make_without(**fields: Any) -> JobRecord:
-        return make(**fields | {"job": dataclasses.replace(fields["job"], lease=None)})
+        return make(**fields | {"job": msgspec.structs.replace(fields["job"], lease=None)})
 
     patch.setattr(transactions, "JobRecord", make_without)
 
