@@ -1,19 +1,23 @@
-"""The real job service, called in this process, so that the fake cannot differ from the service."""
+"""The real job service and a link to it, in this process, so that the fake cannot differ from the service."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import msgspec
 
-from runpod_worker.core.errors import ServiceRefusal
+from runpod_worker.config import worker_settings
+from runpod_worker.core.errors import LinkDown, ServiceRefusal
 from runpod_worker.service.http.replies import Answer, FileReply, Reply
 from runpod_worker.service.http.requests import PlainRequest, Request
 from runpod_worker.service.server import Server, Stores, open_stores
 from runpod_worker.service.settings import ServiceSettings
+from runpod_worker.worker.link.http import HttpLink
+from runpod_worker.worker.link.transport import Reply as TransportReply
 
 ORIGIN = "http://in-process"
 
@@ -98,6 +102,68 @@ class InProcessService:
     async def view(self, job_id: str) -> Any:
         """The job as its caller sees it."""
         return (await self.request("GET", f"/status/{job_id}")).json
+
+
+class InProcessTransport:
+    """A `Transport` that calls the service: the same requests and replies, without a socket.
+
+    As over a socket, the service finishes a request whose caller has cancelled it, and then notices that the reply is
+    lost.
+    """
+
+    def __init__(self, service: InProcessService) -> None:
+        self._service = service
+        self._unanswered: set[asyncio.Task[Any]] = set()
+
+    async def send(
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes | None, timeout_s: float
+    ) -> TransportReply:
+        request = PlainRequest(method, url.removeprefix(ORIGIN), headers, body or b"", origin=ORIGIN)
+        answering = asyncio.create_task(self._service.handle(request))
+        self._keep(answering)
+        try:
+            async with asyncio.timeout(timeout_s):
+                return TransportReply(*await read_reply(await asyncio.shield(answering)))
+        except (TimeoutError, asyncio.CancelledError) as error:
+            request.gone.set()
+            self._keep(asyncio.create_task(_report_lost(answering)))
+            if isinstance(error, TimeoutError):
+                raise LinkDown(f"{method} {url}: no reply within {timeout_s:g} s") from error
+            raise
+        except OSError as error:
+            raise LinkDown(f"{method} {url}: {error}") from error
+
+    async def close(self) -> None:
+        for task in self._unanswered:
+            task.cancel()
+        await asyncio.gather(*self._unanswered, return_exceptions=True)
+
+    def _keep(self, task: asyncio.Task[Any]) -> None:
+        self._unanswered.add(task)
+        task.add_done_callback(self._unanswered.discard)
+
+
+class InProcessLink(HttpLink):
+    """The link of one worker to a service in this process.
+
+    Args:
+        service: the service, started.
+        worker_id: the worker's id.
+        settings: further settings of a worker, such as `api_key` or `gpu`.
+    """
+
+    def __init__(self, service: InProcessService, worker_id: str = "w-1", **settings: object) -> None:
+        url = f"{ORIGIN}/v2/{service.endpoint}"
+        super().__init__(
+            worker_settings({"url": url, "worker_id": worker_id, **settings}, env={}), InProcessTransport(service)
+        )
+
+
+async def _report_lost(answering: asyncio.Task[Answer]) -> None:
+    with contextlib.suppress(OSError):  # the service has noticed that its caller disconnected
+        answer = await answering
+        if not isinstance(answer, FileReply) and answer.on_lost is not None:
+            await answer.on_lost()
 
 
 async def read_reply(answer: Answer) -> ServiceReply:

@@ -93,7 +93,7 @@ async def test_the_check_finds_a_task_that_is_left() -> None:
 
 
 async def test_the_check_finds_a_close_that_does_not_return(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("runpod_worker.testing.start_close.TIMEOUT_S", 0.01)
+    monkeypatch.setattr("runpod_worker.testing.tools.TIMEOUT_S", 0.01)
 
     with pytest.raises(TimeoutError):
         await check_start_close(Stuck)

@@ -1,0 +1,119 @@
+"""A clock, the signals of `core.testsignal` made awaitable, and a stress test for `start` and `close`."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from runpod_worker.core.testsignal import TestSignal
+
+T = TypeVar("T")
+
+SETTLE_TURNS = 50
+"""`advance` gives tasks this many turns of the event loop, so a chain of up to this many awaits completes."""
+
+MAX_TURNS = 8
+"""`start` is interrupted after each number of turns of the event loop up to this one."""
+
+TIMEOUT_S = 20.0
+
+
+class ManualClock:
+    """A clock that only `advance` moves. Calling it returns the time in seconds since the epoch.
+
+    Pass it as a clock: `InProcessService(now=clock)`. Inside `with clock.driving():` the running event loop uses it
+    too, so `asyncio.sleep`, timeouts and `call_later` wait for `advance`. Sockets still work.
+    """
+
+    def __init__(self, wall: float = 1_000_000.0) -> None:
+        self._wall = wall
+        self._elapsed = 0.0
+
+    def __call__(self) -> float:
+        return self._wall + self._elapsed
+
+    def monotonic(self) -> float:
+        """Seconds since the clock was made."""
+        return self._elapsed
+
+    async def advance(self, seconds: float) -> None:
+        """Let ready tasks run, move the time, and let the woken tasks run.
+
+        Timers fire in the order of their times, all at the new time. To let one timer set the next, advance in steps.
+        """
+        if seconds < 0:
+            raise ValueError(f"seconds: expected no negative number, got {seconds}")
+        await _settle()
+        self._elapsed += seconds
+        await _settle()
+
+    @contextmanager
+    def driving(self) -> Iterator[None]:
+        """Let the running event loop use this clock. The loop must be asyncio's own."""
+        loop = asyncio.get_running_loop()
+        real, start = loop.time, loop.time()
+        loop.time = lambda: start + self._elapsed  # type: ignore[method-assign]
+        try:
+            yield
+        finally:
+            loop.time = real  # type: ignore[method-assign]
+
+
+@contextmanager
+def listening(signal: TestSignal[T]) -> Iterator[asyncio.Queue[T]]:
+    """Queue the values that `signal` sends, from any thread: `with listening(signal) as sent: await sent.get()`."""
+    loop, sent = asyncio.get_running_loop(), asyncio.Queue[T]()
+    signal.listen(lambda value: loop.call_soon_threadsafe(sent.put_nowait, value))
+    try:
+        yield sent
+    finally:
+        signal.listen(None)
+
+
+async def check_start_close(make: Callable[[], Any]) -> None:
+    """Check a class that has `start` and `close`, coroutine functions or not; `make` returns a new object each time.
+
+    1. `close` works before `start`.
+    2. `close` works twice, and twice at the same time.
+    3. `close` works after a `start` that was interrupted, at any point.
+    4. After `close`, no task that the object created is left.
+
+    Raises:
+        AssertionError: a task is left.
+        TimeoutError: a call does not return.
+    """
+    before = asyncio.all_tasks()
+    async with asyncio.timeout(TIMEOUT_S):
+        await _call(make().close)
+        for at_once in (False, True):
+            part = make()
+            await _call(part.start)
+            if at_once:
+                await asyncio.gather(_call(part.close), _call(part.close))
+            await _call(part.close)
+            await _call(part.close)
+        for turns in range(MAX_TURNS):
+            part = make()
+            starting = asyncio.create_task(_call(part.start))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            starting.cancel()
+            await asyncio.gather(starting, return_exceptions=True)
+            await _call(part.close)
+    left = {task.get_name() for task in asyncio.all_tasks() - before if not task.done()}
+    if left:
+        raise AssertionError(f"after close these tasks are left: {', '.join(sorted(left))}")
+
+
+async def _call(method: Callable[[], Any]) -> None:
+    result = method()
+    if inspect.isawaitable(result):
+        await result
+
+
+async def _settle() -> None:
+    for _ in range(SETTLE_TURNS):
+        await asyncio.sleep(0)
