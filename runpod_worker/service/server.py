@@ -105,7 +105,7 @@ class Server:
         self._closing: asyncio.Task[None] | None = None
         self._on_failed = on_failed
         self.failed = False
-        self.queue = JobQueue(stores.journal, settings, now=now, on_owed=self._on_owed)
+        self.queue = JobQueue(stores.journal, settings, now=now, on_webhook_due=self._on_webhook_due)
         body = partial(render_webhook, self.queue)
         self._webhooks = Webhooks(self.queue, body, now=now, random=random, settings=settings.webhooks)
         self.app = App(
@@ -177,7 +177,7 @@ class Server:
             routes |= FileRoutes(files, self.queue.jobs, self._settings.max_file_bytes).table()
         return routes
 
-    def _on_owed(self) -> None:
+    def _on_webhook_due(self) -> None:
         self._webhooks.notify()
 
     def _check_host(self) -> None:

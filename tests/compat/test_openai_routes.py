@@ -20,7 +20,7 @@ from runpod_worker.service.keys import DATABASE, KeyFile
 from runpod_worker.service.server import Server, Stores, open_stores
 from runpod_worker.service.settings import ServiceSettings
 
-PATIENCE_S = 30.0
+TIMEOUT_S = 30.0
 CHAT = "/openai/v1/chat/completions"
 
 
@@ -73,7 +73,7 @@ async def played(**given: Any) -> AsyncIterator[Played]:
     server = Server(settings, stores)
     await server.start()
     try:
-        async with asyncio.timeout(PATIENCE_S), aiohttp.ClientSession() as session:
+        async with asyncio.timeout(TIMEOUT_S), aiohttp.ClientSession() as session:
             yield Played(server, stores, session)
     finally:
         await server.close()

@@ -19,12 +19,12 @@ from typing import Any
 
 import pytest
 
-PATIENCE_S = 60.0
+TIMEOUT_S = 60.0
 
 
 def until(condition: Callable[[], Any], what: str) -> Any:
     """Ask again and again, from outside the processes under test, until the answer is true."""
-    deadline = time.monotonic() + PATIENCE_S
+    deadline = time.monotonic() + TIMEOUT_S
     while not (answer := condition()):
         assert time.monotonic() < deadline, f"never happened: {what}"
         time.sleep(0.01)

@@ -30,7 +30,7 @@ def handler(job):
 
 worker.start()
 """
-PATIENCE_S = 60.0
+TIMEOUT_S = 60.0
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def service(tmp_path: Path) -> Iterator[str]:
     process = subprocess.Popen(command, env=environment())
     yield f"http://127.0.0.1:{port}/v2/ep"
     process.send_signal(signal.SIGINT)
-    assert process.wait(PATIENCE_S) == 0
+    assert process.wait(TIMEOUT_S) == 0
 
 
 def environment() -> dict[str, str]:
@@ -58,7 +58,7 @@ def environment() -> dict[str, str]:
 
 def run(*command: str, folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, *command], cwd=folder, env=environment(), capture_output=True, text=True, timeout=PATIENCE_S
+        [sys.executable, *command], cwd=folder, env=environment(), capture_output=True, text=True, timeout=TIMEOUT_S
     )
 
 
@@ -67,7 +67,7 @@ def cli(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
 
 
 def wait_for(url: str) -> None:
-    deadline = time.monotonic() + PATIENCE_S
+    deadline = time.monotonic() + TIMEOUT_S
     while True:
         try:
             urllib.request.urlopen(url).close()

@@ -16,7 +16,7 @@ import pytest
 
 from tools.differential.recording import Recorder, Seen
 
-PATIENCE_S = 45.0
+TIMEOUT_S = 45.0
 """Longer than the grace time of a stopped worker."""
 
 
@@ -33,7 +33,7 @@ class Started:
 
     async def ended(self) -> int:
         try:
-            async with asyncio.timeout(PATIENCE_S):
+            async with asyncio.timeout(TIMEOUT_S):
                 return await self.process.wait()
         except TimeoutError:
             pytest.fail(f"the worker did not end:\n{self.output}")
@@ -92,7 +92,7 @@ def work(recorder: Recorder, start: Start) -> Callable[..., Awaitable[tuple[Seen
         seen = recorder.expect("ep", list(jobs))
         worker = await start(code, *arguments, **{**recorder.environment("ep"), **options})
         reported, ended = asyncio.ensure_future(seen.finished.wait()), asyncio.ensure_future(worker.process.wait())
-        await asyncio.wait([reported, ended], timeout=PATIENCE_S, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait([reported, ended], timeout=TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED)
         reported.cancel()
         ended.cancel()
         assert not seen.open, worker.output

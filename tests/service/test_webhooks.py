@@ -24,7 +24,7 @@ from runpod_worker.service.settings import DELAYS_S, ServiceSettings, WebhookSet
 from runpod_worker.service.webhooks import Signer, Webhooks
 from runpod_worker.testing import listening
 
-PATIENCE_S = 30
+TIMEOUT_S = 30
 SECRET = "whsec_" + base64.b64encode(b"a secret of twenty-four bytes or more").decode()
 
 
@@ -54,7 +54,7 @@ class Receiver:
             self.active -= 1
 
     async def next(self) -> tuple[str, dict[str, str], bytes]:
-        return await asyncio.wait_for(self.requests.get(), PATIENCE_S)
+        return await asyncio.wait_for(self.requests.get(), TIMEOUT_S)
 
 
 @asynccontextmanager
@@ -85,7 +85,7 @@ class Delivering:
         self._tried = tried
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(TIMEOUT_S):
             while not condition():
                 await self._tried.get()
 

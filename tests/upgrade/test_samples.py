@@ -19,7 +19,7 @@ from runpod_worker.service.settings import ServiceSettings
 Samples = Any
 
 WRITTEN_BY = "http://127.0.0.1:18080"
-PATIENCE_S = 60.0
+TIMEOUT_S = 60.0
 
 
 class Service:
@@ -102,7 +102,7 @@ async def test_a_worker_delivers_what_is_in_the_spool(samples: Samples, tmp_path
         command = [sys.executable, "-m", "runpod_worker", "run", str(handler), "--url", url]
         worker = await asyncio.create_subprocess_exec(*command, env=os.environ | env)
         try:
-            async with asyncio.timeout(PATIENCE_S):
+            async with asyncio.timeout(TIMEOUT_S):
                 while (await service.health("spooled"))["inProgress"]:
                     await asyncio.sleep(0.05)
         finally:

@@ -22,7 +22,7 @@ import runpod_worker
 
 TODAY = Path(runpod_worker.__file__).parents[1]
 WHEEL = Path(__file__).parents[1] / "data/0.1/runpod_worker-0.1.0-py3-none-any.whl"
-PATIENCE_S = 60.0
+TIMEOUT_S = 60.0
 
 PLAIN = """
 import time
@@ -111,7 +111,7 @@ class Site:
     def call(self, package: Path, code: str, *args: str) -> Any:
         command = [sys.executable, "-c", code, *args]
         ended = subprocess.run(
-            command, env=self._env(package), cwd=self.folder, stdout=subprocess.PIPE, timeout=2 * PATIENCE_S, check=True
+            command, env=self._env(package), cwd=self.folder, stdout=subprocess.PIPE, timeout=2 * TIMEOUT_S, check=True
         )
         return json.loads(ended.stdout)
 
@@ -190,7 +190,7 @@ def test_a_saved_file_is_fetched(results: Results) -> None:
 
 
 def until(condition: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + PATIENCE_S
+    deadline = time.monotonic() + TIMEOUT_S
     while not condition():
         assert time.monotonic() < deadline, f"never happened: {what}"
         time.sleep(0.02)

@@ -23,7 +23,7 @@ from runpod_worker.service.journal.schema import decode_job
 from runpod_worker.service.journal.writer import Writer
 
 _JOB = "SELECT seq, meta, tries, next_at FROM jobs LEFT JOIN deliveries USING (seq) "
-_OWED = "SELECT seq, meta, tries, next_at FROM deliveries JOIN jobs USING (seq) ORDER BY seq"
+_DELIVERIES = "SELECT seq, meta, tries, next_at FROM deliveries JOIN jobs USING (seq) ORDER BY seq"
 _ENDED = (
     "SELECT seq, id, ended_at FROM jobs WHERE sync = ? AND ended_at < ? "
     "AND NOT EXISTS (SELECT 1 FROM deliveries WHERE deliveries.seq = jobs.seq) ORDER BY ended_at LIMIT ?"
@@ -56,13 +56,13 @@ class SqliteJournal:
         self._on_lost = on_lost
         read = self._loop_reader.execute
         jobs = [_stored(row) for row in read(_JOB + "WHERE sync IN (0, 1) AND ended_at IS NULL ORDER BY seq")]
-        owed = [_stored(row) for row in read(_OWED)]
+        deliveries = [_stored(row) for row in read(_DELIVERIES)]
         counters = {
             endpoint: CounterDelta(*counts)
             for endpoint, *counts in read("SELECT endpoint, completed, failed, retried FROM counters")
         }
         last_seq = read("SELECT coalesce(max(seq), 0) FROM jobs").fetchone()[0]
-        return Snapshot(jobs, [job.delivery for job in owed if job.delivery is not None], counters, last_seq)
+        return Snapshot(jobs, [job.delivery for job in deliveries if job.delivery is not None], counters, last_seq)
 
     def append(self, records: Sequence[Record], *, durable: bool) -> Written:
         return self._writer.append(records, durable=durable)

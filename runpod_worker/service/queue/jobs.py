@@ -58,7 +58,7 @@ class Jobs:
     Args:
         journal: makes them durable; its unfinished jobs are loaded here.
         now: the clock, in seconds since the epoch.
-        on_owed: called when a webhook has to be sent.
+        on_webhook_due: called when a webhook has to be sent.
         max_recent: number of ended jobs that stay in memory (at least 1).
     """
 
@@ -66,7 +66,7 @@ class Jobs:
         self,
         journal: Journal,
         now: Callable[[], float],
-        on_owed: Callable[[], None],
+        on_webhook_due: Callable[[], None],
         *,
         max_recent: int = MAX_RECENT_JOBS,
     ) -> None:
@@ -82,7 +82,7 @@ class Jobs:
         self.ended: Waiters[Ended] = Waiters()
         self.moved: Waiters[bool] = Waiters()
         """Notified when a job has a new chunk, and when it ends."""
-        self._on_owed = on_owed
+        self._on_webhook_due = on_webhook_due
         self._max_recent = max(1, max_recent)
         self._recent: dict[bool, OrderedDict[str, None]] = {False: OrderedDict(), True: OrderedDict()}
         """By `sync`, in the order of their ends."""
@@ -182,7 +182,7 @@ class Jobs:
             self.deliveries.drop(job.id)
         if record.delivery is not None:
             self.deliveries.put(record.delivery)
-            self._on_owed()
+            self._on_webhook_due()
         if job.final and (old is None or not old.final):
             self.ended.notify(job.id, Ended(job, record.output))
             self.moved.notify(job.id, True)
@@ -223,7 +223,7 @@ class Jobs:
         self.deliveries.drop(job_id)
         if delivery is not None:
             self.deliveries.put(delivery)
-            self._on_owed()
+            self._on_webhook_due()
 
     def _remember(self, ended: Job) -> None:
         """Add the job to the recent jobs, and drop the oldest of them."""

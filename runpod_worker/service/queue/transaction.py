@@ -38,7 +38,7 @@ class Transaction:
             ValueError: a job with this id exists.
         """
         seq = self._jobs.index.add(job)
-        delivery, delta = _owed_delivery(None, job), counter_delta(None, job)
+        delivery, delta = _due_delivery(None, job), counter_delta(None, job)
         self._steps.append(Step(JobRecord(seq=seq, job=job, request=request, delivery=delivery, delta=delta)))
 
     def apply(self, job_id: str, event: Event, *, output: bytes | None = None) -> Job:
@@ -64,7 +64,7 @@ class Transaction:
             drops_output=moved and output is None,
             drops_chunks=old.final,
             chunk_base=self._restart_chunks(old, new, seq) if moved else None,
-            delivery=_owed_delivery(old, new),
+            delivery=_due_delivery(old, new),
             drops_delivery=old.final,
             delta=counter_delta(old, new),
         )
@@ -153,7 +153,7 @@ class Transaction:
         return self._jobs.logs.restart(seq) if new.status is Status.IN_QUEUE else None
 
 
-def _owed_delivery(old: Job | None, new: Job) -> Delivery | None:
+def _due_delivery(old: Job | None, new: Job) -> Delivery | None:
     """Return the delivery of the webhook if the job has just ended and has one."""
     if new.ended_at is None or not new.webhook or (old is not None and old.final):
         return None

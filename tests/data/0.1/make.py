@@ -273,8 +273,8 @@ async def write_views(data: Path, clock: Clock, jobs: dict[str, tuple[str, str]]
 
 def deliveries(data: Path) -> list[dict[str, Any]]:
     """The webhooks that are still to be sent."""
-    owed = rows(data, "SELECT id, tries, next_at FROM deliveries JOIN jobs USING (seq) ORDER BY seq")
-    return [dict(zip(("id", "tries", "next_at"), row, strict=True)) for row in owed]
+    deliveries = rows(data, "SELECT id, tries, next_at FROM deliveries JOIN jobs USING (seq) ORDER BY seq")
+    return [dict(zip(("id", "tries", "next_at"), row, strict=True)) for row in deliveries]
 
 
 def rows(data: Path, query: str) -> list[Any]:

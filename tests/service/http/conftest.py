@@ -21,7 +21,7 @@ from runpod_worker.service.server import Server, Stores, open_stores
 from runpod_worker.service.settings import ServiceSettings
 
 EXTENSIONS = "attempt chunks files return stop take timings"
-PATIENCE_S = 20.0
+TIMEOUT_S = 20.0
 
 
 @dataclass
@@ -48,7 +48,7 @@ class Api:
     async def send(self, method: str, path: str, **kwargs: Any) -> Reply:
         if isinstance(kwargs.get("data"), bytes):
             kwargs["data"] = io.BytesIO(kwargs["data"])
-        async with asyncio.timeout(PATIENCE_S), self.session.request(method, self.base + path, **kwargs) as response:
+        async with asyncio.timeout(TIMEOUT_S), self.session.request(method, self.base + path, **kwargs) as response:
             return Reply(response.status, response.headers, await response.read())
 
     async def get(self, path: str, **kwargs: Any) -> Reply:

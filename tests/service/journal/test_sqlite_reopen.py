@@ -230,19 +230,19 @@ asyncio.run(main())
 
 @pytest.mark.parametrize("seed", range(3))
 async def test_every_acknowledged_write_survives_kill_9(path, reopen, seed):
-    patience = random.Random(seed).randint(50, 3000)
+    lines_to_read = random.Random(seed).randint(50, 3000)
     child = subprocess.Popen([sys.executable, "-c", VICTIM, str(path)], stdout=subprocess.PIPE, text=True)
     printed: list[tuple[str, str]] = []
     for line in child.stdout:
         if line.endswith("\n"):
             word, job_id = line.split()
             printed.append((word, job_id))
-        if len(printed) == patience:
+        if len(printed) == lines_to_read:
             child.send_signal(signal.SIGKILL)
     child.stdout.close()
     child.wait(30)
 
-    assert len(printed) >= patience
+    assert len(printed) >= lines_to_read
     store = await reopen()
     reached = {job_id: word for word, job_id in printed}
     for job_id, word in reached.items():
@@ -255,6 +255,6 @@ async def test_every_acknowledged_write_survives_kill_9(path, reopen, seed):
         if word == "ended":
             assert job.status is Status.COMPLETED
             assert await store.queue.output(job_id) == job_id.encode()
-    owed = {row.job_id for row in store.due_deliveries(1e9, 10**6)}
-    assert {job_id for job_id, word in reached.items() if word == "ended"} <= owed
-    assert store.index.counts("ep").completed == len(owed)
+    due = {row.job_id for row in store.due_deliveries(1e9, 10**6)}
+    assert {job_id for job_id, word in reached.items() if word == "ended"} <= due
+    assert store.index.counts("ep").completed == len(due)

@@ -12,7 +12,7 @@ from runpod_worker.service.journal.port import ForgetRecord, Record
 from runpod_worker.service.journal.schema import prepare
 from runpod_worker.service.journal.writer import MAX_GROUP_BYTES, Append, GroupWriter, Writer
 
-PATIENCE_S = 30
+TIMEOUT_S = 30
 
 
 def record(name: str) -> ForgetRecord:
@@ -39,7 +39,7 @@ class Disk:
     def write(self, records: Sequence[Record], *, durable: bool) -> None:
         if self.held:
             self.entered.release()
-            assert self.release.acquire(timeout=PATIENCE_S)
+            assert self.release.acquire(timeout=TIMEOUT_S)
         names = [name_of(each) for each in records]
         if self.broken & set(names):
             raise RuntimeError("the disk is full")
@@ -51,7 +51,7 @@ class Disk:
 
     async def caught(self) -> None:
         """Wait until a commit is being held."""
-        assert await asyncio.to_thread(self.entered.acquire, timeout=PATIENCE_S)
+        assert await asyncio.to_thread(self.entered.acquire, timeout=TIMEOUT_S)
 
     def let_go(self) -> None:
         self.held = False
@@ -85,7 +85,7 @@ def append(writer: Writer, *names: str, durable: bool = True) -> "asyncio.Future
 
 
 async def outcomes(*writes: "asyncio.Future[None]") -> list[type | None]:
-    results = await asyncio.wait_for(asyncio.gather(*writes, return_exceptions=True), PATIENCE_S)
+    results = await asyncio.wait_for(asyncio.gather(*writes, return_exceptions=True), TIMEOUT_S)
     return [None if result is None else type(result) for result in results]
 
 

@@ -53,7 +53,7 @@ class Disk:
                 self.check(record.start == len(self.chunks.get(record.seq, [])), "chunks leave a gap")
                 self.chunks.setdefault(record.seq, []).extend(record.chunks)
             case ForgetRecord() if self.jobs[record.job_id].job.ended_at == record.ended_at:
-                self.check(record.job_id not in self.deliveries, "a job is forgotten that owes a webhook")
+                self.check(record.job_id not in self.deliveries, "a job is forgotten before its webhook is sent")
                 del self.jobs[record.job_id]
                 self.forgotten.add(record.job_id)
 

@@ -1,4 +1,4 @@
-"""What belongs to a job, over every journal: webhooks that are owed, chunks, and their end after the retention."""
+"""What belongs to a job, over every journal: webhooks to send, chunks, and their end after the retention."""
 
 import asyncio
 

@@ -52,7 +52,7 @@ def drop_the_chunk_commit(patch: pytest.MonkeyPatch) -> None:
 
 
 def lose_the_webhook_row(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(transactions, "_owed_delivery", lambda old, new: None)
+    patch.setattr(transactions, "_due_delivery", lambda old, new: None)
 
 
 def forget_the_lease_in_the_record(patch: pytest.MonkeyPatch) -> None:
