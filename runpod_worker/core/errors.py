@@ -35,7 +35,7 @@ RunpodWorkerError
     ├── JobCancelled
     └── JobTimedOut
 JobStopped                     (BaseException) raised inside a handler whose job was stopped
-AddressRefused                 (OSError) a name leads to no public address [net.addresses]
+AddressRefused                 (OSError) a name leads to no public address [net.connector]
 
 The class docstring is the default message.
 """

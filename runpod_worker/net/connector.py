@@ -1,23 +1,39 @@
-"""The guard against requests to our own network (SSRF), as a connector of aiohttp."""
+"""The guard against requests to our own network (SSRF), as a connector of aiohttp.
+
+The check gets the address that the socket will connect to. So neither a disguised address passes, nor a name that
+resolves to a public address first and to 127.0.0.1 later (DNS rebinding).
+"""
 
 from __future__ import annotations
 
 import errno
 import functools
+import ipaddress
 import socket
-from collections.abc import Callable
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
-from runpod_worker.net.addresses import AddressRefused, check_any, check_public, is_public
-from runpod_worker.net.background import run_in_daemon_thread
+from runpod_worker.net.loop import run_in_daemon_thread
 
-__all__ = ["AddressRefused", "check_url", "connector", "is_public", "refused"]
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
-AddressCheck = Callable[[str], None]
-"""Raises AddressRefused for an address that we must not connect to."""
+
+class AddressRefused(OSError):
+    """The address is not public."""
+
+    def __init__(self, address: str) -> None:
+        super().__init__(errno.EACCES, f"{address} is not a public address")
+
+
+def is_public(address: str) -> bool:
+    """Whether the IP address belongs to the public internet; for an IPv6 address, the IPv4 address inside it too."""
+    try:
+        ip = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return False
+    return all(part.is_global and not part.is_multicast for part in (ip, *_wrapped(ip)))
 
 
 def check_url(url: str) -> URL:
@@ -37,11 +53,7 @@ def check_url(url: str) -> URL:
 
 
 def connector(
-    *,
-    private: bool = False,
-    limit: int = 100,
-    resolver: AbstractResolver | None = None,
-    check: AddressCheck = check_public,
+    *, private: bool = False, limit: int = 100, resolver: AbstractResolver | None = None
 ) -> aiohttp.TCPConnector:
     """A connector for `aiohttp.ClientSession` that connects to public addresses only.
 
@@ -51,10 +63,8 @@ def connector(
         private: connect to every address, private ones too.
         limit: open connections; 0 means any number.
         resolver: resolves names, by default as the system does.
-        check: raises AddressRefused for addresses that must not be connected to.
     """
-    factory = functools.partial(_checked_socket, check_any if private else check)
-    return aiohttp.TCPConnector(limit=limit, resolver=resolver, socket_factory=factory)
+    return aiohttp.TCPConnector(limit=limit, resolver=resolver, socket_factory=None if private else _public_socket)
 
 
 def refused(error: BaseException) -> bool:
@@ -78,10 +88,19 @@ class DaemonResolver(AbstractResolver):
         """Nothing to close."""
 
 
-def _checked_socket(
-    check: AddressCheck,
+def _public_socket(
     address: tuple[int | socket.AddressFamily, int | socket.SocketKind, int, str, tuple[object, ...]],
 ) -> socket.socket:
     family, kind, proto, _, host_and_port = address
-    check(str(host_and_port[0]))
+    if not is_public(str(host_and_port[0])):
+        raise AddressRefused(str(host_and_port[0]))
     return socket.socket(family=family, type=kind, proto=proto)
+
+
+def _wrapped(ip: ipaddress.IPv4Address | ipaddress.IPv6Address) -> list[ipaddress.IPv4Address]:
+    if ip.version == 4:
+        return []
+    inner = [ip.ipv4_mapped, ip.sixtofour, *(ip.teredo or ())]
+    if ip in _NAT64:
+        inner.append(ipaddress.IPv4Address(ip.packed[-4:]))
+    return [address for address in inner if address is not None]

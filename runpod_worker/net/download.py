@@ -16,8 +16,7 @@ from yarl import URL
 
 from runpod_worker.core.backoff import Backoff
 from runpod_worker.core.errors import DownloadFailed, DownloadRefused
-from runpod_worker.net.addresses import check_public
-from runpod_worker.net.connector import AddressCheck, DaemonResolver, check_url, connector, refused
+from runpod_worker.net.connector import DaemonResolver, check_url, connector, refused
 
 MAX_SILENCE_S = 30.0
 """Seconds. A server that sends nothing for longer has failed."""
@@ -40,7 +39,6 @@ async def download(
     timeout_s: float,
     random: Callable[[], float],
     private: bool = False,
-    check: AddressCheck = check_public,
 ) -> None:
     """Write the content of the URL to the file. Tries transient failures (no connection, 5xx) again.
 
@@ -53,7 +51,7 @@ async def download(
         async with asyncio.timeout(timeout_s):
             for tries in range(MAX_TRIES):
                 try:
-                    await _download_once(url, path, max_bytes, private=private, check=check)
+                    await _download_once(url, path, max_bytes, private=private)
                 except DownloadFailed as error:
                     if not error.passing or tries + 1 == MAX_TRIES:
                         raise
@@ -64,8 +62,8 @@ async def download(
         raise DownloadFailed(f"it took longer than {timeout_s:g} s") from error
 
 
-async def _download_once(url: str, path: Path, max_bytes: int, *, private: bool, check: AddressCheck) -> None:
-    async with open_url(url, private=private, check=check) as response:
+async def _download_once(url: str, path: Path, max_bytes: int, *, private: bool) -> None:
+    async with open_url(url, private=private) as response:
         with path.open("wb") as file:
             async for part in read_parts(response, max_bytes):
                 file.write(part)
@@ -76,7 +74,6 @@ async def open_url(
     url: str,
     *,
     private: bool = False,
-    check: AddressCheck = check_public,
     timeout_s: float = MAX_SILENCE_S,
     headers: Mapping[str, str] = HEADERS,
 ) -> AsyncIterator[aiohttp.ClientResponse]:
@@ -87,7 +84,7 @@ async def open_url(
         DownloadFailed: the server cannot be reached, or answers with an error.
     """
     session = aiohttp.ClientSession(
-        connector=connector(private=private, limit=0, resolver=DaemonResolver(), check=check),
+        connector=connector(private=private, limit=0, resolver=DaemonResolver()),
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=timeout_s, sock_read=timeout_s),
         cookie_jar=aiohttp.DummyCookieJar(),
         auto_decompress=False,

@@ -10,7 +10,7 @@ import pytest
 import runpod_worker
 from runpod_worker.core import errors
 from runpod_worker.core.errors import CheckFailed, JobError, RunpodWorkerError, ServiceRefusal, TooLarge
-from runpod_worker.net.addresses import AddressRefused
+from runpod_worker.net.connector import AddressRefused
 from runpod_worker.service.http.requests import MethodNotAllowed, RouteNotFound
 from runpod_worker.worker.handler.chat import Error
 

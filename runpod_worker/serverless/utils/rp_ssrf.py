@@ -10,8 +10,8 @@ import aiohttp
 from runpod_worker.config import download_settings
 from runpod_worker.core.errors import DownloadFailed
 from runpod_worker.core.errors import DownloadRefused as SSRFError
-from runpod_worker.net.background import BackgroundLoop
 from runpod_worker.net.download import HEADERS, open_url, read_parts
+from runpod_worker.net.loop import BackgroundLoop
 
 __all__ = ["DownloadFailed", "SSRFError", "max_download_bytes", "parts_of", "safe_get"]
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from runpod_worker.config import DownloadSettings
 from runpod_worker.core.errors import DownloadFailed, DownloadRefused, InputError
-from runpod_worker.net.background import BackgroundLoop
+from runpod_worker.net.loop import BackgroundLoop
 from runpod_worker.worker.executor.files import sources
 from runpod_worker.worker.executor.files.scratch import Scratch, remove, sweep
 from runpod_worker.worker.handler.job import File
