@@ -17,8 +17,6 @@ from runpod_worker.service.queue.jobs import Jobs
 from runpod_worker.service.queue.polls import Submission
 from runpod_worker.service.queue.queue import JobQueue, StreamRead
 
-GET, POST = "GET", "POST"
-
 _INLINE_TYPES = ("image/", "video/", "audio/")
 """Types that a browser may show in place; any other is offered as a download."""
 
@@ -33,19 +31,18 @@ class ClientRoutes:
     def table(self) -> dict[str, Route]:
         """The routes by verb. Some answer GET and POST, because clients use both."""
         return {
-            "run": Route(self.run, POST),
-            "runsync": Route(self.runsync, POST),
-            "status": Route(self.status, GET, POST, segments=1),
-            "status-sync": Route(self.status_sync, GET, POST, segments=1),
-            "stream": Route(self.stream, GET, POST, segments=1),
-            "cancel": Route(self.cancel, POST, segments=1),
-            "retry": Route(self.retry, POST, segments=1),
-            "purge-queue": Route(self.purge_queue, POST),
-            "health": Route(self.health, GET, POST),
+            "run": Route(self.run, "POST"),
+            "runsync": Route(self.runsync, "POST"),
+            "status": Route(self.status, "GET", "POST", segments=1),
+            "status-sync": Route(self.status_sync, "GET", "POST", segments=1),
+            "stream": Route(self.stream, "GET", "POST", segments=1),
+            "cancel": Route(self.cancel, "POST", segments=1),
+            "retry": Route(self.retry, "POST", segments=1),
+            "purge-queue": Route(self.purge_queue, "POST"),
+            "health": Route(self.health, "GET", "POST"),
         }
 
     async def run(self, call: Call) -> Answer:
-        """Submit a job; reply with its id."""
         submission = await self._submission(call, self._settings.max_run_bytes)
         job = await self._queue.submit(call.endpoint, submission)
         return json_reply(wire.render_submitted(job.id))
@@ -56,18 +53,17 @@ class ClientRoutes:
         wait_s = self._wait(call, self._settings.runsync_poll_timeout_s)
         job = await self._queue.submit(call.endpoint, submission, sync=True)
 
-        async def ended(timeout_s: float) -> bytes | None:
+        async def view(timeout_s: float | None) -> bytes | None:
+            if timeout_s is None:
+                await self._queue.flush(job.id)
+                return await self._view(call, job.id)
             end = await self._queue.wait_end(job.id, timeout_s)
             if end is None:
                 return None
             timings = self._queue.reports.timings(job.id) if _timings(call) else None
             return wire.render_view(end.job, source=submission.input, output=end.output, timings=timings)
 
-        async def as_it_is() -> bytes:
-            await self._queue.flush(job.id)
-            return await self._view(call, job.id)
-
-        return await long_poll(wait_s, self._settings.keepalive_s, ended, as_it_is)
+        return await long_poll(wait_s, self._settings.keepalive_s, view)
 
     async def status(self, call: Call) -> Answer:
         """Reply with the job as it is; `?ttl=` sets how much longer it may live."""
@@ -82,13 +78,11 @@ class ClientRoutes:
         await self._queue.get(call.endpoint, job_id)
         wait_s = self._wait(call, self._settings.runsync_poll_timeout_s)
 
-        async def ended(timeout_s: float) -> bytes | None:
-            return await self._view(call, job_id) if await self._queue.wait_end(job_id, timeout_s) else None
+        async def view(timeout_s: float | None) -> bytes | None:
+            waits = timeout_s is not None and await self._queue.wait_end(job_id, timeout_s) is None
+            return None if waits else await self._view(call, job_id)
 
-        async def as_it_is() -> bytes:
-            return await self._view(call, job_id)
-
-        return await long_poll(wait_s, self._settings.keepalive_s, ended, as_it_is)
+        return await long_poll(wait_s, self._settings.keepalive_s, view)
 
     async def stream(self, call: Call) -> Answer:
         """Reply with the chunks that were not read yet; wait for the first of them."""
@@ -96,40 +90,30 @@ class ClientRoutes:
         wait_s = self._wait(call, self._settings.stream_poll_timeout_s)
         count = 0
 
-        async def chunks(timeout_s: float) -> bytes | None:
+        async def chunks(timeout_s: float | None) -> bytes | None:
             nonlocal count
-            read = await self._queue.read_stream(call.endpoint, job_id, timeout_s)
+            read = await self._queue.read_stream(call.endpoint, job_id, timeout_s or 0)
             count = len(read.chunks)
-            return _stream_view(read) if read.chunks or read.job.final else None
-
-        async def as_it_is() -> bytes:
-            nonlocal count
-            read = await self._queue.read_stream(call.endpoint, job_id, 0)
-            count = len(read.chunks)
-            return _stream_view(read)
+            return _stream_view(read) if read.chunks or read.job.final or timeout_s is None else None
 
         async def mark_unread() -> None:
             self._queue.unread(job_id, count)
 
-        return await long_poll(wait_s, self._settings.keepalive_s, chunks, as_it_is, on_lost=mark_unread)
+        return await long_poll(wait_s, self._settings.keepalive_s, chunks, on_lost=mark_unread)
 
     async def cancel(self, call: Call) -> Answer:
-        """Cancel the job; reply with its view."""
         job = await self._queue.cancel(call.endpoint, call.segments[0])
         return json_reply(wire.render_view(job))
 
     async def retry(self, call: Call) -> Answer:
-        """Run a failed job once more."""
         job = await self._queue.retry(call.endpoint, call.segments[0])
         return json_reply(wire.render_submitted(job.id))
 
     async def purge_queue(self, call: Call) -> Answer:
-        """Cancel all jobs in the queue."""
         removed = await self._queue.purge(call.endpoint)
         return json_reply(b'{"removed":%d,"status":"completed"}' % removed)
 
     async def health(self, call: Call) -> Answer:
-        """Reply with the numbers of jobs and workers."""
         counts = self._queue.counts(call.endpoint)
         jobs = {
             "completed": counts.completed,
@@ -138,8 +122,7 @@ class ClientRoutes:
             "inQueue": counts.in_queue,
             "retried": counts.retried,
         }
-        health = {"jobs": jobs, "workers": self._queue.workers.counts(call.endpoint)}
-        return json_reply(msgspec.json.encode(health))
+        return json_reply(msgspec.json.encode({"jobs": jobs, "workers": self._queue.workers.counts(call.endpoint)}))
 
     async def _submission(self, call: Call, limit: int) -> Submission:
         submission = wire.parse_submission(await call.request.read_body(limit), self._settings)

@@ -16,6 +16,10 @@ OnLost = Callable[[], Awaitable[object]]
 """Awaited when a reply did not reach its caller, to undo the effect of the reply."""
 
 
+Step = Callable[[float | None], Awaitable[bytes | None]]
+"""Waits up to this many seconds for the content of a reply; None asks for the content without more waiting."""
+
+
 class Reply:
     """A whole reply. `head` holds the headers as bytes, since most of them never change."""
 
@@ -80,36 +84,25 @@ def error_reply(status: int, detail: str) -> Reply:
     return Reply(status, _JSON_HEAD, wire.render_error(status, HTTPStatus(status).phrase, detail))
 
 
-async def long_poll(
-    wait_s: float,
-    keepalive_s: float,
-    step: Callable[[float], Awaitable[bytes | None]],
-    last: Callable[[], Awaitable[bytes]],
-    *,
-    on_lost: OnLost | None = None,
-) -> Answer:
-    """A JSON reply that may take long: the first content of `step(timeout)`, or after `wait_s` the content of `last()`.
+async def long_poll(wait_s: float, keepalive_s: float, step: Step, *, on_lost: OnLost | None = None) -> Answer:
+    """A JSON reply that may take long: the first content of `step(timeout)`, or after `wait_s` that of `step(None)`.
 
     After each `keepalive_s` without a byte a space goes out, which JSON ignores, so that proxies keep the connection.
     """
     content = await step(min(wait_s, keepalive_s))
     if content is None and wait_s <= keepalive_s:
-        content = await last()
+        content = await step(None)
     if content is not None:
         return json_reply(content, on_lost=on_lost)
-    pieces = _long_poll_pieces(wait_s - keepalive_s, keepalive_s, step, last)
+    pieces = _long_poll_pieces(wait_s - keepalive_s, keepalive_s, step)
     return StreamReply({"Content-Type": JSON}, pieces, on_lost=on_lost)
 
 
-async def _long_poll_pieces(
-    wait_s: float,
-    keepalive_s: float,
-    step: Callable[[float], Awaitable[bytes | None]],
-    last: Callable[[], Awaitable[bytes]],
-) -> AsyncIterator[bytes]:
+async def _long_poll_pieces(wait_s: float, keepalive_s: float, step: Step) -> AsyncIterator[bytes]:
     content = None
-    while content is None and wait_s > 0:
-        yield b" "
-        content = await step(min(wait_s, keepalive_s))
+    while content is None:
+        if wait_s > 0:
+            yield b" "
+        content = await step(min(wait_s, keepalive_s) if wait_s > 0 else None)
         wait_s -= keepalive_s
-    yield content if content is not None else await last()
+    yield content

@@ -16,6 +16,7 @@ import msgspec
 
 from runpod_worker.core.errors import BadRequest
 from runpod_worker.core.job import Job, Policy, Status
+from runpod_worker.service.queue.assign import ReleasedJob
 from runpod_worker.service.queue.polls import Assigned, Submission
 from runpod_worker.service.queue.reports import Report
 from runpod_worker.service.settings import ServiceSettings
@@ -63,19 +64,11 @@ class ChunkBody(msgspec.Struct):
     index: int | None = None
 
 
-class ReleasedJobBody(msgspec.Struct):
-    """One job that a worker releases."""
-
-    id: str
-    attempt: int | None = None
-    take: str = ""
-
-
 class ReleaseBody(msgspec.Struct):
     """A body of job-return."""
 
     takes: list[str] = []
-    jobs: list[ReleasedJobBody] = []
+    jobs: list[ReleasedJob] = []
 
 
 _submit = msgspec.json.Decoder(SubmitBody)

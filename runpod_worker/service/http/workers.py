@@ -12,13 +12,11 @@ from runpod_worker.core.protocol import EXTENSIONS, X_ATTEMPT, X_EXTENSIONS, X_F
 from runpod_worker.service.http import wire
 from runpod_worker.service.http.replies import Answer, Reply, empty_reply, json_reply, render_head
 from runpod_worker.service.http.requests import Call, Route
-from runpod_worker.service.queue.assign import ReleasedJob
 from runpod_worker.service.queue.polls import Assigned, TakeRequest
 from runpod_worker.service.queue.queue import JobQueue
 from runpod_worker.service.queue.reports import Reporter, ReportResult
 from runpod_worker.service.queue.workers import ProcessMarker
 
-GET, POST = "GET", "POST"
 MAX_BATCH_JOBS = 100
 """A take for more jobs gets this number."""
 
@@ -38,28 +36,21 @@ class WorkerRoutes:
         self._headers = lru_cache(256)(self._make_headers)
 
     def table(self) -> dict[str, Route]:
-        """The routes by verb."""
         return {
-            "job-take": Route(self.take, GET, segments=1),
-            "job-take-batch": Route(self.take_batch, GET, segments=1),
-            "job-stop": Route(self.stop, GET, segments=1),
-            "job-done": Route(self.done, POST, segments=2),
-            "job-stream": Route(self.stream, POST, segments=2),
-            "job-return": Route(self.release, POST, segments=1),
-            "ping": Route(self.ping, GET, segments=1),
+            "job-take": Route(self.take, "GET", segments=1),
+            "job-take-batch": Route(self.take, "GET", segments=1),
+            "job-stop": Route(self.stop, "GET", segments=1),
+            "job-done": Route(self.done, "POST", segments=2),
+            "job-stream": Route(self.stream, "POST", segments=2),
+            "job-return": Route(self.release, "POST", segments=1),
+            "ping": Route(self.ping, "GET", segments=1),
         }
 
     async def take(self, call: Call) -> Answer:
-        """Reply with one job; wait for it."""
-        return await self._take(call, 1, as_list=False)
-
-    async def take_batch(self, call: Call) -> Answer:
-        """Reply with up to `batch_size` jobs; wait for the first."""
-        limit = wire.parse_number("batch_size", call.query.get("batch_size"), 1, (1, MAX_BATCH_JOBS))
-        return await self._take(call, limit, as_list=True)
-
-    async def _take(self, call: Call, max_jobs: int, *, as_list: bool) -> Answer:
-        request = self._take_request(call, max_jobs)
+        """Reply with one job, or with a list of up to `batch_size` jobs; wait for the first."""
+        as_list = call.verb == "job-take-batch"
+        batch_size = call.query.get("batch_size") if as_list else None
+        request = self._take_request(call, wire.parse_number("batch_size", batch_size, 1, (1, MAX_BATCH_JOBS)))
         has_request_id = call.header(X_REQUEST_ID) is not None
         known = self._queue.workers.begin_take(request.endpoint, request.worker, has_request_id=has_request_id)
         timeout_s = self._settings.take_poll_timeout_s
@@ -123,16 +114,13 @@ class WorkerRoutes:
         return json_reply(b"[]" if max_jobs else b"", headers)
 
     async def stream(self, call: Call) -> Answer:
-        """Accept one or several chunks."""
         chunks, index = wire.parse_chunks(await call.request.read_body(self._settings.max_result_bytes))
         result = await self._queue.reports.add_chunks(self._reporter(call), call.segments[1], chunks, index)
         return json_reply(b"", self._result_headers(call, result))
 
     async def release(self, call: Call) -> Answer:
-        """Release jobs that the worker will not run."""
-        returned = wire.parse_release(await call.request.read_body(self._settings.max_result_bytes))
-        jobs = [ReleasedJob(job_id=job.id, attempt=job.attempt, take=job.take) for job in returned.jobs]
-        count = await self._queue.takes.release(call.endpoint, call.segments[0], returned.takes, jobs)
+        released = wire.parse_release(await call.request.read_body(self._settings.max_result_bytes))
+        count = await self._queue.takes.release(call.endpoint, call.segments[0], released.takes, released.jobs)
         return json_reply(b'{"returned":%d}' % count, self._reply_headers(call))
 
     async def ping(self, call: Call) -> Answer:
@@ -175,8 +163,7 @@ class WorkerRoutes:
         return headers + render_head({X_STALE: "1"}) if result.is_stale and call.header(X_EXTENSIONS) else headers
 
     def _reply_headers(self, call: Call) -> bytes:
-        base = self._settings.public_url or call.request.origin
-        return self._headers(base, call.endpoint)
+        return self._headers(self._settings.public_url or call.request.origin, call.endpoint)
 
     def _make_headers(self, base: str, endpoint: str) -> bytes:
         headers = {X_EXTENSIONS: self._names}

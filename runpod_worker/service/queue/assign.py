@@ -26,7 +26,7 @@ MAX_RELEASED_TAKES = 10_000
 class ReleasedJob(msgspec.Struct, frozen=True, kw_only=True):
     """A job that a worker releases. `attempt` and `take` identify the assignment, if the worker sends them."""
 
-    job_id: str
+    job_id: str = msgspec.field(name="id")
     attempt: int | None = None
     take: str = ""
 
