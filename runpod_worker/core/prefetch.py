@@ -125,6 +125,8 @@ class PrefetchEstimator:
         self._durations = Durations()
         self._round_trip = _Smoothed()
         self._preparation = _Smoothed()
+        self.lead_s = 0.0
+        """How long before a slot is free to ask for its next job; 0 while no round trip is known."""
 
     def add_duration(self, duration_s: float) -> None:
         """Learn how long a job kept its slot."""
@@ -133,18 +135,12 @@ class PrefetchEstimator:
     def add_round_trip(self, round_trip_s: float) -> None:
         """Learn how long the service took to answer a small request that it does not hold."""
         self._round_trip.add(round_trip_s)
+        self._set_lead()
 
     def add_preparation(self, preparation_s: float) -> None:
         """Learn how long a job that had a free slot needed until its input was ready."""
         self._preparation.add(preparation_s)
-
-    @property
-    def lead_s(self) -> float:
-        """How long before a slot is free to ask for its next job; 0 while no round trip is known."""
-        round_trip = self._round_trip.value
-        if round_trip is None or self._prefetch_jobs <= 0:
-            return 0.0
-        return min(round_trip + (self._preparation.value or 0.0) + TIMER_DELAY_S, self._prefetch_s)
+        self._set_lead()
 
     @property
     def outlier_s(self) -> float:
@@ -169,6 +165,11 @@ class PrefetchEstimator:
             return None
         times = (self._durations.due_in(elapsed, lead) for elapsed in running if not self._prefetched(elapsed, lead))
         return min((time for time in times if time is not None), default=None)
+
+    def _set_lead(self) -> None:
+        round_trip = self._round_trip.value
+        if round_trip is not None and self._prefetch_jobs > 0:
+            self.lead_s = min(round_trip + (self._preparation.value or 0.0) + TIMER_DELAY_S, self._prefetch_s)
 
     def _prefetched(self, elapsed_s: float, lead_s: float) -> int:
         residual = self._durations.residual(elapsed_s)

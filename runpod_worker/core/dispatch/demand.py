@@ -38,6 +38,8 @@ class Demand:
         self._executors = executors
         self._prefetch = prefetch
         self._takes: dict[str, _OpenTake] = {}
+        self._polls = 0
+        """How many of them the service may hold."""
         self._expected = 0
         """How many jobs the open takes may return."""
         self._job_bytes = 1.0
@@ -48,6 +50,7 @@ class Demand:
     def open_take(self, request: TakeRequest, is_poll: bool) -> None:
         """Count the jobs that the take may return. `is_poll`: the service may hold it."""
         self._takes[request.id] = _OpenTake(request.max_jobs, is_poll)
+        self._polls += is_poll
         self._expected += request.max_jobs
 
     def close_take(self, take_id: str) -> None:
@@ -55,12 +58,14 @@ class Demand:
         take = self._takes.pop(take_id, None)
         if take is not None:
             self._expected -= take.max_jobs
+            self._polls -= take.is_poll
 
     def withdraw_polls(self) -> list[str]:
         """Return the ids of the takes that the service holds, each only once."""
         polls = [take_id for take_id, take in self._takes.items() if take.is_poll]
         for take_id in polls:
             self._takes[take_id].is_poll = False
+        self._polls = 0
         return polls
 
     def weigh(self, size: int) -> None:
@@ -85,8 +90,8 @@ class Demand:
         return self._prefetch.jobs_wanted(executor.free, executor.elapsed(now)) - len(executor.waiting)
 
     def due_at(self, now: float) -> float:
-        """Return when `wanted` may rise by itself; infinity while a take is open, or when it already asks for jobs."""
-        if self._takes or self.wanted(now) > 0:
+        """Return when `wanted` may rise by itself. Infinity while a take is open: its reply comes first."""
+        if self._takes:
             return math.inf
         times = [self._prefetch.due_in(executor.elapsed(now)) for executor in self._executors if executor.can_run]
         return now + min((time for time in times if time is not None), default=math.inf)
@@ -95,19 +100,19 @@ class Demand:
 
     def blocked_at(self, executor: ExecutorState) -> float:
         """Return when the waiting jobs of an executor turn out to wait behind long ones."""
-        if executor.free or not _revocable(executor):
+        if not executor.waiting or executor.free or not any(map(_is_revocable, executor.waiting.values())):
             return math.inf
         return self._outliers_at([executor])
 
     def blocked(self, executor: ExecutorState, now: float) -> list[HeldJob]:
         """Return the jobs that wait behind long ones now."""
-        return _revocable(executor) if self.blocked_at(executor) <= now else []
+        if self.blocked_at(executor) > now:
+            return []
+        return [job for job in executor.waiting.values() if _is_revocable(job)]
 
     def withdraw_at(self) -> float:
         """Return when the take that the service holds would bring a job that waits behind long ones."""
-        if not any(take.is_poll for take in self._takes.values()):
-            return math.inf
-        if any(executor.free > len(executor.waiting) for executor in self._executors):
+        if not self._polls or any(executor.free > len(executor.waiting) for executor in self._executors):
             return math.inf
         return self._outliers_at(self._executors)
 
@@ -117,5 +122,5 @@ class Demand:
         return max((at + self._prefetch.outlier_s for at in starts if at is not None), default=math.inf)
 
 
-def _revocable(executor: ExecutorState) -> list[HeldJob]:
-    return [job for job in executor.waiting.values() if not job.is_revoking and job.stop is None]
+def _is_revocable(job: HeldJob) -> bool:
+    return not job.is_revoking and job.stop is None

@@ -46,6 +46,8 @@ class Dispatcher(JobRules):
         self._grace_s = grace_s
         self._load_timeout_s = load_timeout_s
         self._reports_full = False
+        self._last_wanted: int | None = None
+        """What `wanted` returned since the latest event."""
         self._rules: dict[type[events.Event], Callable[[Any], None]] = {
             events.WorkerStarted: self._on_worker_started,
             events.Agreed: self._on_agreed,
@@ -74,6 +76,7 @@ class Dispatcher(JobRules):
         """Return what follows from the event, in order."""
         self._now = now
         self._effects = []
+        self._last_wanted = None
         self._rules[type(event)](event)
         if self._phase is Phase.DRAINING and not self._has_work:
             self._exit(cut_off=False)
@@ -82,15 +85,20 @@ class Dispatcher(JobRules):
     def wanted(self, now: float) -> int:
         """Return how many jobs the next take should ask for; 0: none now."""
         if self._phase is not Phase.WORKING or self._is_full or self._unassigned:
-            return 0
-        return self._demand.wanted(now)
+            wanted = 0
+        else:
+            wanted = self._demand.wanted(now)
+        self._last_wanted = wanted
+        return wanted
 
     def next_deadline(self) -> float | None:
         """Return when to call `handle(Tick())`; None: not before another event."""
         at = min(self._deadlines.earliest, self._demand.withdraw_at())
         if self._can_release:
-            at = min([at, *(self._demand.blocked_at(executor) for executor in self._executors)])
-        if self._phase is Phase.WORKING and not self._is_full:
+            for executor in self._executors:
+                at = min(at, self._demand.blocked_at(executor))
+        wanted = self.wanted(self._now) if self._last_wanted is None else self._last_wanted
+        if not wanted and self._phase is Phase.WORKING and not self._is_full:
             at = min(at, self._demand.due_at(self._now))
         return None if at == math.inf else max(at, self._now)
 

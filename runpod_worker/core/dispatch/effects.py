@@ -14,10 +14,14 @@ class Effect(msgspec.Struct, frozen=True):
     """Something to do."""
 
 
+class WorkerEffect(Effect, frozen=True):
+    """Something that concerns the worker as a whole, or one of its processes."""
+
+
 # ------------------------------------------------------------------ executors
 
 
-class StartExecutor(Effect, frozen=True):
+class StartExecutor(WorkerEffect, frozen=True):
     """Start the executor's process after `delay_s`. `exited`: how the one before it ended."""
 
     executor: int
@@ -121,21 +125,21 @@ class ReleaseTake(Effect, frozen=True):
     take_id: str
 
 
-class ReportUnhealthy(Effect, frozen=True):
+class ReportUnhealthy(WorkerEffect, frozen=True):
     """Tell the service that a fitness check failed."""
 
     check: str
     reason: str
 
 
-class AnnounceDrain(Effect, frozen=True):
+class AnnounceDrain(WorkerEffect, frozen=True):
     """The worker drains, and will exit with this code."""
 
     code: int
     reason: str
 
 
-class Exit(Effect, frozen=True):
+class Exit(WorkerEffect, frozen=True):
     """No job runs any more: shut the executors down, deliver the reports, exit. `cut_off`: jobs were still running."""
 
     cut_off: bool

@@ -1,10 +1,10 @@
-"""The network side of a worker. It never imports torch or user code.
+"""The network side of a worker: a shell around core/dispatch. It never imports torch or user code.
 
-agent               the loops, and the way out
-taker               asks for jobs
-holding, slots      every job that is held
-executors, process  the executors as the agent sees them
-outbox, reports     what is to be reported about jobs
-outcome, spool      the body of a result; results on disk
-breaker, health     a service that is away; the health file
+agent, performer      events in, effects out, and the shutdown; timer: the one timer
+taker, releaser       takes, and what goes back to the service
+heartbeats            heartbeats, and polls for stops
+outbox, delivery      the reports of all jobs, and how they are sent
+reports, outcome      the reports of one job; the body of its outcome
+executors, process    the agent's side of an executor
+spool, breaker        reports on disk; circuit breaker; health: the health file
 """

@@ -1,7 +1,7 @@
-"""The network side of a worker: takes jobs, hands them to executors, beats, listens for stops, delivers.
+"""The network side of a worker: a shell around the dispatcher.
 
-It never runs user code and never imports torch, so nothing a handler does keeps it from beating or delivering. The way
-out is one function that reads from top to bottom: `Agent._drain`.
+It receives events (from executors, the service, signals and the clock), and performs the effects that the dispatcher
+returns. It never runs user code and never imports torch, so no handler can keep it from sending heartbeats or reports.
 """
 
 from __future__ import annotations
@@ -11,48 +11,43 @@ import random
 import signal
 import time
 from collections.abc import Callable, Coroutine, Sequence
-from contextlib import suppress
 
 from runpod_worker.config import WorkerSettings
-from runpod_worker.core.backoff import Backoff
-from runpod_worker.core.dispatch.values import AttemptRef
+from runpod_worker.core.dispatch import effects, events
+from runpod_worker.core.dispatch.dispatcher import Dispatcher
 from runpod_worker.core.errors import LinkDown, LinkRefused
 from runpod_worker.core.prefetch import PrefetchEstimator
 from runpod_worker.log import log
-from runpod_worker.worker.agent.breaker import Gate
-from runpod_worker.worker.agent.executors import Bench
-from runpod_worker.worker.agent.health import signs_of_life
-from runpod_worker.worker.agent.holding import Holding, Outside
+from runpod_worker.worker.agent.breaker import CircuitBreaker
+from runpod_worker.worker.agent.delivery import Delivery
+from runpod_worker.worker.agent.executors import ExecutorHandle, event_of
+from runpod_worker.worker.agent.health import touch_health_file
+from runpod_worker.worker.agent.heartbeats import Heartbeats, StopPoller
 from runpod_worker.worker.agent.outbox import Outbox
+from runpod_worker.worker.agent.performer import Performer
 from runpod_worker.worker.agent.process import Process
-from runpod_worker.worker.agent.reports import POSTS, Desk
+from runpod_worker.worker.agent.releaser import Releaser
 from runpod_worker.worker.agent.spool import Spool
-from runpod_worker.worker.agent.taker import EMPTY, HOLDS_S, PATIENCE_S, Taker
-from runpod_worker.worker.ipc.messages import ToAgent
+from runpod_worker.worker.agent.taker import Taker
+from runpod_worker.worker.agent.timer import DeadlineTimer
+from runpod_worker.worker.ipc.messages import Ready, ToAgent, WindowUpdate
 from runpod_worker.worker.link.port import Link
 
-LOADS = 3
-"""So many times in a row an executor may die before it is ready; then the worker gives up."""
+UNHEALTHY_S = 2.0
+"""How long the report of a failed fitness check may take."""
 
-UNFIT_S = 2.0
-"""How long the service may take to hear that a fitness check failed."""
-
-LOAD_PAUSE = Backoff(base_s=0.5, cap_s=5.0)
-
-NO_SUCH_ROUTE = frozenset({404, 405, 501})
-STOPS_AGAIN_S = 60.0
-"""When a service without job-stop is asked again."""
-
-GOODBYE_S = 5.0
-"""The least time for last posts when the grace is over, and for executors to end."""
-
+MIN_SHUTDOWN_S = 5.0
+"""The shortest time for the last reports after the grace, and the time for executors to exit."""
 
 CUT_OFF_S = 0.5
-"""How long an executor may take to end whose handler did not end in time."""
+"""How long an executor may take to exit whose handler did not end within the grace."""
+
+TAKING, UNHEALTHY = "taking", "unhealthy"
+"""Names of tasks that the shutdown looks for."""
 
 
 class Agent:
-    """One worker."""
+    """One worker's agent."""
 
     def __init__(
         self,
@@ -71,281 +66,200 @@ class Agent:
         self._spool = spool
         self._started_at = started_at
         self._now = now
-        self._random = random
-        self._gate = Gate(now=now, random=random)
-        self._capacity = PrefetchEstimator(prefetch_s=settings.prefetch_s, prefetch_jobs=settings.prefetch_jobs)
-        self._benches = [Bench(process, hear=self._hear) for process in processes]
-        self._agreed = asyncio.Event()
-        self._leaving = asyncio.Event()
-        self._changed = asyncio.Event()
-        self._hurry = asyncio.Event()
-        self._tokens: list[str] = []
-        self._attempts: list[AttemptRef] = []
-        self._to_return = asyncio.Event()
-        self._returned = asyncio.Event()
-        self._returned.set()
+        self._breaker = CircuitBreaker(now=now, random=random)
+        self._dispatcher = _new_dispatcher(settings, len(processes))
+        self._timer = DeadlineTimer(self._dispatcher, self._on_due, now=now)
+        self._executors = [ExecutorHandle(n, process, self._on_message) for n, process in enumerate(processes)]
+        self._taker = Taker(link, self._breaker, self._dispatcher, self.handle, now=now, random=random)
+        self._releaser = Releaser(link, self._breaker)
+        delivery = Delivery(
+            link, self._breaker, spool, self._taker, self.handle, settings.worker_id, on_sent=self._on_sent, now=now
+        )
+        self._outbox = Outbox(link, self._breaker, spool, delivery, self.handle)
+        self._performer = Performer(link, self._executors, self._taker, self._releaser, self._outbox)
+        self._heartbeats = Heartbeats(link, self._breaker, self._dispatcher, self.handle, settings.ping_interval_s)
+        self._stop_poller = StopPoller(link, self._breaker, self.handle, now=now, random=random)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._exiting = asyncio.Event()
+        self._forced = asyncio.Event()
+        self._draining = self._cut_off = self._signaled = self._settling = False
+        self._grace_ends_at = 0.0
         self._code = 0
-        self._signals = 0
 
     async def run(self) -> int:
-        """Work until told to leave; the exit code."""
-        for bench in self._benches:  # before anything else: their imports take longer than ours
-            bench.start()
+        """Work until a signal, a fault or the handler ends it; return the exit code."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._signalled)
+            loop.add_signal_handler(number, self._on_signal)
         try:
-            async with asyncio.TaskGroup() as tasks:
-                self._assemble(tasks)
-                await self._work(tasks)
+            self.handle(events.WorkerStarted())  # before anything else: their imports take longer than ours
+            self._spawn(self._take_jobs(), TAKING)
+            self._spawn(self._heartbeats.run(), "heartbeats")
+            self._spawn(self._stop_poller.run(), "stops")
+            self._spawn(self._releaser.run(), "releases")
+            self._spawn(self._replay(), "replay")
+            self._spawn(touch_health_file(self._settings.health_file), "health file")
+            await self._exiting.wait()
+            await self._shut_down()
         finally:
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.remove_signal_handler(number)
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
             await self._link.close()
             await asyncio.to_thread(self._spool.close)
         return self._code
 
-    def leave(self, code: int, reason: str) -> None:
-        """Drain and exit with this code; the first one counts."""
-        if not self._leaving.is_set():
-            log.info("worker.leaving", extra={"reason": reason})
-            self._code = code
-            self._leaving.set()
+    # ---------------------------------------------------------------- events in, effects out
 
-    def _signalled(self) -> None:
-        self._signals += 1
-        if self._signals > 1:
-            log.warning("worker.hurrying", extra={"reason": "a second signal"})
-            self._code = self._code or 1
-            self._hurry.set()
-        self.leave(0, "told to stop by a signal")
-
-    # ---------------------------------------------------------------- the parts
-
-    def _assemble(self, tasks: asyncio.TaskGroup) -> None:
-        self._taker = Taker(
-            self._link,
-            self._gate,
-            self._capacity,
-            slots=lambda: [bench.slots for bench in self._benches],
-            crowded=lambda: self._outbox.crowded(sum(bench.slots.count for bench in self._benches)),
-            received=lambda found, token: self._holding.received(found, token),
-            give_back=self._give_back_token,
-            now=self._now,
-            random=self._random,
-        )
-        desk = Desk(
-            link=self._link,
-            gate=self._gate,
-            spool=self._spool,
-            worker_id=self._settings.worker_id,
-            asking=self._taker,
-            now=self._now,
-            measured=self._capacity.add_round_trip,
-            lost=lambda job: self._holding.lost(job),
-            posts=asyncio.Semaphore(POSTS),
-            tasks=tasks,
-        )
-        self._outbox = Outbox(desk, delivered=lambda job: self._holding.delivered(job))
-        outside = Outside(changed=self._note, give_back=self._give_back, leave=self.leave)
-        self._holding = Holding(
-            self._link,
-            self._outbox,
-            self._capacity,
-            self._benches,
-            outside,
-            stop_grace_s=self._settings.stop_grace_s,
-            started_at=self._started_at,
-            now=self._now,
-        )
-
-    async def _work(self, tasks: asyncio.TaskGroup) -> None:
-        def begin(loop: Coroutine[None, None, None], name: str) -> asyncio.Task[None]:
-            return tasks.create_task(self._guarded(loop, name), name=name)
-
-        supervisors = [begin(self._supervise(bench), f"executor {i}") for i, bench in enumerate(self._benches)]
-        beats = begin(self._beats(), "beats")
-        taking = begin(self._takes(), "taking")
-        stops = begin(self._stops(), "stops")
-        returns = begin(self._returns(), "returns")
-        replay = begin(self._replays(), "replay")
-        life = begin(signs_of_life(self._settings.health_file), "signs of life")
-        await self._leaving.wait()
-        await self._drain(taking)
-        for task in (*supervisors, beats, stops, returns, replay, life):
-            task.cancel()
-
-    async def _guarded(self, loop: Coroutine[None, None, None], name: str) -> None:
-        try:
-            await loop
-        except Exception:
-            log.exception("worker.fault", extra={"loop": name})
-            self.leave(1, f"a fault in {name}")
-
-    def _hear(self, bench: Bench, frame: ToAgent) -> None:
-        self._holding.hear(bench, frame)
-
-    def _note(self) -> None:
-        self._changed.set()
-        self._taker.changed()
-
-    # ---------------------------------------------------------------- loops
-
-    async def _takes(self) -> None:
-        await self._agreed.wait()
-        await self._taker.run()
-
-    async def _beats(self) -> None:
-        with suppress(LinkRefused):
-            await self._gate.until_answered(lambda: self._link.heartbeat([]))
-        self._agreed.set()
-        while True:
-            await asyncio.sleep(max(0.1, self._settings.ping_interval_s))
-            try:
-                await self._link.heartbeat(self._holding.names())
-                self._gate.answered()
-            except LinkDown as error:
-                self._gate.failed(error)
-            except LinkRefused as error:
-                log.warning("beat.refused", extra={"status": error.status, "error": str(error)})
-
-    async def _stops(self) -> None:
-        await self._agreed.wait()
-        tries = 0
-        while True:
-            await self._gate.turn()
-            started = self._now()
-            pause = 0.0
-            try:
-                async with asyncio.timeout(PATIENCE_S):
-                    named = await self._link.poll_stops()
-            except TimeoutError:
-                continue
-            except LinkDown as error:
-                pause = self._gate.failed(error, tries)
-            except LinkRefused as error:
-                self._gate.answered()
-                log.warning("stops.refused", extra={"status": error.status, "error": str(error)})
-                pause = STOPS_AGAIN_S if error.status in NO_SUCH_ROUTE else EMPTY.delay(tries, self._random)
+    def handle(self, event: events.Event) -> list[effects.Effect]:
+        """Let the dispatcher decide, and do what it says."""
+        result = self._dispatcher.handle(event, self._now())
+        for effect in result:
+            if isinstance(effect, effects.WorkerEffect):
+                self._perform(effect)
             else:
-                self._gate.answered()
-                news = sum([self._holding.stop(one) for one in named])
-                if not news and self._now() - started < HOLDS_S:
-                    pause = EMPTY.delay(tries, self._random)
-            tries = tries + 1 if pause else 0
-            if pause:
-                await asyncio.sleep(pause)
+                self._performer.perform(effect)
+        if not self._settling:
+            self._settling = True
+            asyncio.get_running_loop().call_soon(self._settle)
+        return result
 
-    async def _returns(self) -> None:
-        while True:
-            await self._to_return.wait()
-            self._to_return.clear()
-            tokens, self._tokens = self._tokens, []
-            attempts, self._attempts = self._attempts, []
-            try:
-                await self._gate.until_answered(lambda t=tokens, a=attempts: self._link.release(t, a))  # type: ignore[misc]
-            except LinkRefused as error:
-                log.error("return.refused", extra={"status": error.status, "error": str(error)})
-            if not self._to_return.is_set():
-                self._returned.set()
+    def _settle(self) -> None:
+        """After the events of one turn of the loop: take jobs if some are wanted, and set the timer."""
+        self._settling = False
+        if self._taker.is_waiting and self._dispatcher.wanted(self._now()) > 0:
+            self._taker.wake()
+        self._timer.update()
 
-    async def _replays(self) -> None:
-        await self._agreed.wait()
-        await self._outbox.replay()
+    def _on_due(self) -> None:
+        self.handle(events.Tick())
 
-    def _give_back(self, attempts: Sequence[AttemptRef]) -> None:
-        if "return" in self._link.extensions:
-            self._attempts.extend(attempts)
-            self._returned.clear()
-            self._to_return.set()
-
-    def _give_back_token(self, token: str) -> None:
-        if "return" in self._link.extensions:
-            self._tokens.append(token)
-            self._returned.clear()
-            self._to_return.set()
+    def _perform(self, effect: effects.WorkerEffect) -> None:
+        match effect:
+            case effects.StartExecutor():
+                self._spawn(self._run_executor(effect), f"executor {effect.executor}")
+            case effects.ReportUnhealthy():
+                self._spawn(self._report_unhealthy(effect), UNHEALTHY)
+            case effects.AnnounceDrain():
+                self._announce_drain(effect)
+            case effects.Exit():
+                self._cut_off = effect.cut_off
+                self._exiting.set()
 
     # ---------------------------------------------------------------- executors
 
-    async def _supervise(self, bench: Bench) -> None:
-        failures = 0
-        while True:
-            overdue = asyncio.get_running_loop().call_later(self._settings.load_timeout_s, self._load_overdue, bench)
-            await bench.gone()
-            overdue.cancel()
-            was_ready = bench.ready is not None
-            how, last_lines = await bench.settle()
-            self._holding.bury(bench, how, last_lines)
-            failures = 0 if was_ready else failures + 1
-            if bench.failed_check is not None:
-                await self._tell_unfit(bench.failed_check, bench.load_error or "")
-            if self._leaving.is_set() or self._cannot_go_on(bench, how, failures):
-                return
-            if failures:
-                await asyncio.sleep(LOAD_PAUSE.ceiling(failures - 1))
-            log.warning("executor.respawned", extra={"died": bench.killed_for or how})
-            bench.start()
+    async def _run_executor(self, effect: effects.StartExecutor) -> None:
+        """Live through one process of the executor."""
+        await asyncio.sleep(effect.delay_s)
+        if self._draining:
+            return
+        if effect.exited is not None:
+            log.warning("executor.restarted", extra={"exited": effect.exited})
+        executor = self._executors[effect.executor]
+        executor.start()
+        report = await executor.wait_exit()
+        for result in self.handle(events.ExecutorExited(effect.executor, report)):
+            if isinstance(result, effects.Report) and result.stopped_for is None:
+                log.error("job.process_died", extra={"job": result.attempt.job_id, "how": report.how})
 
-    async def _tell_unfit(self, check: str, reason: str) -> None:
-        """Best effort, and bounded: whether it is heard or not, this worker ends."""
+    def _on_message(self, executor: int, message: ToAgent) -> None:
+        event = event_of(executor, message)
+        if event is None:
+            self._outbox.add(executor, message)
+            return
+        if isinstance(message, Ready):
+            self._performer.note_ready(message, self._now() - self._started_at)
+        self.handle(event)
+
+    def _on_sent(self, executor: int, key: str, size: int) -> None:
+        self._executors[executor].send(WindowUpdate(key, size))
+
+    # ---------------------------------------------------------------- tasks
+
+    def _spawn(self, running: Coroutine[None, None, None], name: str) -> None:
+        task = asyncio.create_task(self._guard(running, name), name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _guard(self, running: Coroutine[None, None, None], name: str) -> None:
+        """Drain the worker if one of its tasks fails."""
         try:
-            async with asyncio.timeout(UNFIT_S):
-                await self._link.report_unhealthy(check, reason.removeprefix(f"the check {check} failed: "))
+            await running
+        except Exception:
+            log.exception("worker.crashed", extra={"task": name})
+            self.handle(events.Drain(1, f"a fault in {name}"))
+
+    async def _take_jobs(self) -> None:
+        await self._heartbeats.answered.wait()
+        await self._taker.run()
+
+    async def _replay(self) -> None:
+        await self._heartbeats.answered.wait()
+        await self._outbox.replay()
+
+    async def _report_unhealthy(self, effect: effects.ReportUnhealthy) -> None:
+        """Try once: the worker exits with or without a reply."""
+        try:
+            async with asyncio.timeout(UNHEALTHY_S):
+                await self._link.report_unhealthy(effect.check, effect.reason)
         except (TimeoutError, LinkDown, LinkRefused) as error:
-            log.warning("unfit.unheard", extra={"error": str(error)})
+            log.warning("health.unreported", extra={"error": str(error)})
 
-    def _cannot_go_on(self, bench: Bench, how: str, failures: int) -> bool:
-        if bench.load_error is not None:
-            reason = f"the model could not be loaded: {bench.load_error}"
-        elif not bench.process.respawns:
-            reason = f"the handler's process {how}"
-        elif failures and bench.process.exit_code == 0:
-            reason = "the handler's program ended without worker.start()"
-        elif failures >= LOADS:
-            reason = f"the handler's process {how} {failures} times before it was ready"
-        else:
-            return False
-        log.error("worker.cannot_work", extra={"reason": reason})
-        self.leave(1, reason)
-        return True
+    # ---------------------------------------------------------------- the end
 
-    def _load_overdue(self, bench: Bench) -> None:
-        if bench.ready is None:
-            bench.load_error = f"it took longer than {self._settings.load_timeout_s:g} s (RUNPOD_INIT_TIMEOUT)"
-            bench.kill(bench.load_error)
+    def _on_signal(self) -> None:
+        if self._signaled:
+            log.warning("worker.forced_exit", extra={"reason": "a second signal"})
+            self._code = self._code or 1
+            self._forced.set()
+            self.handle(events.GraceOver())
+        self._signaled = True
+        self.handle(events.Drain(0, "a signal"))
 
-    # ---------------------------------------------------------------- the way out
+    def _announce_drain(self, effect: effects.AnnounceDrain) -> None:
+        if effect.code:
+            log.error("worker.failed", extra={"reason": effect.reason})
+        log.info("worker.draining", extra={"reason": effect.reason})
+        self._draining = True
+        self._code = effect.code
+        self._grace_ends_at = self._now() + self._settings.grace_s
 
-    async def _drain(self, taking: asyncio.Task[None]) -> None:
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + self._settings.grace_s
-        self._taker.end()
-        taking.cancel()  # cuts the held request
-        self._holding.leave()
-        await self._in_time(self._no_work(), deadline)
-        patience = CUT_OFF_S if self._holding.abandon() else GOODBYE_S
-        last_call = loop.time() + GOODBYE_S
-        deadline = max(deadline, last_call) if self._gate.open else last_call
-        goodbyes = [asyncio.ensure_future(bench.dismiss(patience)) for bench in self._benches]
-        await asyncio.gather(taking, return_exceptions=True)
-        await self._in_time(self._outbox.empty(), deadline)
-        await self._in_time(self._returned.wait(), deadline)
-        await self._outbox.keep_rest()
-        if self._hurry.is_set():
-            for bench in self._benches:
-                bench.process.kill()
-        await asyncio.gather(*goodbyes)
+    async def _shut_down(self) -> None:
+        """After `Exit`: no job runs any more."""
+        taking = [task for task in self._tasks if task.get_name() == TAKING]
+        reporting = [task for task in self._tasks if task.get_name() == UNHEALTHY]
+        for task in taking:
+            task.cancel()
+        min_end = self._now() + MIN_SHUTDOWN_S
+        deadline = max(self._grace_ends_at, min_end) if self._breaker.is_closed else min_end
+        patience_s = CUT_OFF_S if self._cut_off else MIN_SHUTDOWN_S
+        shutdowns = [asyncio.create_task(executor.shutdown(patience_s)) for executor in self._executors]
+        await asyncio.gather(*taking, return_exceptions=True)
+        await self._until(self._outbox.wait_empty(), deadline)
+        await self._until(self._releaser.wait_empty(), deadline)
+        await self._outbox.spool_all()
+        if self._forced.is_set():
+            for executor in self._executors:
+                executor.kill("the worker was forced to exit")
+        await asyncio.gather(*shutdowns, *reporting)
 
-    async def _no_work(self) -> None:
-        while self._holding.working:
-            self._changed.clear()
-            await self._changed.wait()
+    async def _until(self, waiting: Coroutine[None, None, object], deadline: float) -> None:
+        """Wait until the deadline at the longest, and not at all once the exit is forced."""
+        waits = [asyncio.ensure_future(waiting), asyncio.ensure_future(self._forced.wait())]
+        left_s = max(0.0, deadline - self._now())
+        await asyncio.wait(waits, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
+        for wait in waits:
+            wait.cancel()
+        await asyncio.gather(*waits, return_exceptions=True)
 
-    async def _in_time(self, waiting: Coroutine[None, None, object], deadline: float) -> None:
-        """Wait for this until the deadline, or until there is a hurry."""
-        ways = [asyncio.ensure_future(waiting), asyncio.ensure_future(self._hurry.wait())]
-        left = deadline - asyncio.get_running_loop().time()
-        await asyncio.wait(ways, timeout=max(0.0, left), return_when=asyncio.FIRST_COMPLETED)
-        for way in ways:
-            way.cancel()
-        await asyncio.gather(*ways, return_exceptions=True)
+
+def _new_dispatcher(settings: WorkerSettings, executors: int) -> Dispatcher:
+    return Dispatcher(
+        executors=executors,
+        prefetch=PrefetchEstimator(prefetch_s=settings.prefetch_s, prefetch_jobs=settings.prefetch_jobs),
+        grace_s=settings.grace_s,
+        stop_grace_s=settings.stop_grace_s,
+        load_timeout_s=settings.load_timeout_s,
+    )

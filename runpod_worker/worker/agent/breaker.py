@@ -1,8 +1,8 @@
-"""Patience with a job service that is away.
+"""Circuit breaker for the job service: after a failure, one probe at a time until one succeeds.
 
-While the service answers, every request passes at once. When one fails, the gate shuts: all requests wait in a line,
-and one at a time is let through as a probe, at intervals that grow. The first that is answered opens the gate for all.
-So a worker with a hundred undelivered results asks a service that is away no more often than one with a single result.
+While the circuit is closed, every request passes at once. A failure opens it: requests wait in a line, and one at a
+time passes as a probe, at growing intervals. The first reply closes the circuit for all. So a worker with a hundred
+undelivered results probes a service that is away no more often than a worker with one.
 """
 
 from __future__ import annotations
@@ -16,117 +16,121 @@ from runpod_worker.core.backoff import Backoff
 from runpod_worker.core.errors import LinkBusy, LinkDown, LinkRefused
 from runpod_worker.log import log
 
-URGENT_S = 1.0
-"""The longest time between two probes while something waits to be delivered."""
+MAX_DELIVERY_PROBE_S = 1.0
+"""The longest time between two probes while a report waits for delivery."""
 
-PROBES = Backoff(base_s=0.4, cap_s=URGENT_S)
-IDLE_PROBES = Backoff(base_s=0.4, cap_s=5.0)
-"""Time between two probes, at least half of it each: under 5 a second from the start."""
+DELIVERY_PROBE = Backoff(base_s=0.4, cap_s=MAX_DELIVERY_PROBE_S)
+IDLE_PROBE = Backoff(base_s=0.4, cap_s=5.0)
+"""The time between two probes, at least half of it each: fewer than 5 a second from the start."""
 
-RETRIES = Backoff(base_s=0.05, cap_s=10.0)
-"""One request's own waits: a single reset connection costs milliseconds; a request that always fails, nobody else."""
+RETRY = Backoff(base_s=0.05, cap_s=10.0)
+"""Backoff of a single request.
 
-_Answer = TypeVar("_Answer")
+Starts at 50 ms so that one reset connection costs little; grows so that a request that keeps failing does not slow the
+others.
+"""
+
+MIN_BUSY_S = 1.0
+"""The shortest wait after 429."""
+
+_Reply = TypeVar("_Reply")
 
 
-class Gate:
-    """Open while the service answers."""
+class CircuitBreaker:
+    """Closed while the service answers."""
 
     def __init__(self, *, now: Callable[[], float], random: Callable[[], float]) -> None:
         self._now = now
         self._random = random
-        self._answering = asyncio.Event()
-        self._answering.set()
+        self._closed = asyncio.Event()
+        self._closed.set()
         self._line = asyncio.Lock()
-        self._news = asyncio.Event()
-        self._to_deliver = 0
+        self._changed = asyncio.Event()
+        self._calls = 0
+        """How many reports wait for a reply."""
         self._probes = 0
-        self._next_probe = 0.0
+        self._next_probe_at = 0.0
 
     @property
-    def open(self) -> bool:
-        """Whether the service answered when it was last asked."""
-        return self._answering.is_set()
+    def is_closed(self) -> bool:
+        """Whether the service answered the latest request."""
+        return self._closed.is_set()
 
-    async def turn(self) -> None:
-        """Wait until a request may be sent. Tell `answered` or `failed` how it went."""
-        if self._answering.is_set():
+    async def acquire(self) -> None:
+        """Wait until a request may be sent. Call `record_success` or `record_failure` after it."""
+        if self._closed.is_set():
             return
         async with self._line:
-            while not self._answering.is_set():
-                wait = self._next_probe - self._now()
-                if wait <= 0:
+            while not self._closed.is_set():
+                wait_s = self._next_probe_at - self._now()
+                if wait_s <= 0:
                     self._plan_probe()
                     return
-                self._news.clear()
+                self._changed.clear()
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(wait):
-                        await self._news.wait()
+                    async with asyncio.timeout(wait_s):
+                        await self._changed.wait()
 
-    async def until_answered(self, send: Callable[[], Awaitable[_Answer]]) -> _Answer:
-        """Repeat `send` until the service answers it.
+    async def call(self, send: Callable[[], Awaitable[_Reply]]) -> _Reply:
+        """Repeat `send` until the service answers; return the reply.
 
         Raises:
-            LinkRefused: that was the answer.
+            LinkRefused: the service refused the request.
         """
-        self._to_deliver += 1
+        self._calls += 1
         try:
-            return await self._until_answered(send)
+            return await self._call(send)
         finally:
-            self._to_deliver -= 1
+            self._calls -= 1
 
-    async def _until_answered(self, send: Callable[[], Awaitable[_Answer]]) -> _Answer:
+    async def _call(self, send: Callable[[], Awaitable[_Reply]]) -> _Reply:
         tries = 0
         while True:
-            self._hurry()
-            await self.turn()
+            self._hasten_probe()
+            await self.acquire()
             try:
-                answer = await send()
+                reply = await send()
             except LinkDown as error:
-                await asyncio.sleep(self.failed(error, tries))
+                await asyncio.sleep(self.record_failure(error, tries))
                 tries += 1
             except LinkRefused:
-                self.answered()
+                self.record_success()
                 raise
             else:
-                self.answered()
-                return answer
+                self.record_success()
+                return reply
 
-    def answered(self) -> None:
-        """The service answered."""
-        if not self._answering.is_set():
-            log.info("service.back", extra={"probes": self._probes})
+    def record_success(self) -> None:
+        """Close the circuit: the service answered."""
+        if not self._closed.is_set():
+            log.info("service.recovered", extra={"probes": self._probes})
             self._probes = 0
-            self._answering.set()
-            self._news.set()
+            self._closed.set()
+            self._changed.set()
 
-    def failed(self, error: LinkDown, tries: int = 0) -> float:
-        """The service did not answer, or said that it cannot: how long to wait before asking for the next turn.
+    def record_failure(self, error: LinkDown, tries: int = 0) -> float:
+        """Open the circuit: the service did not answer. Return how long to wait before `acquire`.
 
-        `tries`: how often this request failed before. That counts only while others are answered: in an outage the gate
-        sets the pace, and when it is over nobody should still be waiting for the sake of tries that all had to fail.
+        `tries`: how often this request failed before. It counts only while other requests succeed. In an outage the
+        breaker sets the pace, and afterwards no request should wait longer because of it.
         """
-        if isinstance(error, LinkBusy):  # alive: this request should wait, the others need not
-            return max(RETRIES.delay(tries, self._random), error.retry_after_s, BUSY_S)
-        if not self._answering.is_set():
-            return RETRIES.delay(0, self._random)
-        log.warning("service.away", extra={"error": str(error)})
-        self._answering.clear()
+        if isinstance(error, LinkBusy):  # the service lives: this request waits, the others go on
+            return max(RETRY.delay(tries, self._random), error.retry_after_s, MIN_BUSY_S)
+        if not self._closed.is_set():
+            return RETRY.delay(0, self._random)
+        log.warning("service.lost", extra={"error": str(error)})
+        self._closed.clear()
         self._plan_probe()
-        return RETRIES.delay(tries, self._random)
+        return RETRY.delay(tries, self._random)
 
-    def _hurry(self) -> None:
-        """Something has to be delivered: a probe that was planned for later comes sooner."""
-        soon = self._now() + URGENT_S
-        if not self._answering.is_set() and self._next_probe > soon:
-            self._next_probe = soon
-            self._news.set()
+    def _hasten_probe(self) -> None:
+        """Bring the next probe forward: a report waits for delivery."""
+        latest = self._now() + MAX_DELIVERY_PROBE_S
+        if not self._closed.is_set() and self._next_probe_at > latest:
+            self._next_probe_at = latest
+            self._changed.set()
 
     def _plan_probe(self) -> None:
-        ceiling = (PROBES if self._to_deliver else IDLE_PROBES).ceiling(self._probes)
-        self._next_probe = self._now() + ceiling * (1 + self._random()) / 2
+        ceiling_s = (DELIVERY_PROBE if self._calls else IDLE_PROBE).ceiling(self._probes)
+        self._next_probe_at = self._now() + ceiling_s * (1 + self._random()) / 2
         self._probes += 1
-
-
-BUSY_S = 1.0
-"""The least wait after 429."""

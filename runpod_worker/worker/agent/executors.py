@@ -1,4 +1,4 @@
-"""One executor as the agent sees it: its process, its channel and its slots."""
+"""The agent's side of one executor: its process and its channel."""
 
 from __future__ import annotations
 
@@ -6,99 +6,129 @@ import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 
+from runpod_worker.core.dispatch import events
+from runpod_worker.core.dispatch.values import ExitReport, FailedLoad, Outcome
 from runpod_worker.log import log
 from runpod_worker.worker.agent.process import Process
-from runpod_worker.worker.agent.slots import Slots
 from runpod_worker.worker.ipc.channel import AgentChannel
-from runpod_worker.worker.ipc.messages import Ready, ToAgent, ToExecutor
+from runpod_worker.worker.ipc.messages import Done, LoadFailed, Ready, SlotsChanged, Started, ToAgent, ToExecutor
 
-LAST_FRAMES_S = 0.3
-"""How long a dead process's last frames are waited for: a process it started may hold the channel open."""
+LAST_MESSAGES_S = 0.3
+"""How long to wait for the last messages of a dead process: a process that it started may hold the channel open."""
 
 EXIT_S = 5.0
 """How long a process may take to end after its channel has."""
 
 
-class Bench:
-    """Started again and again by its supervisor; everything about one life of the process ends in `settle`."""
+class ExecutorHandle:
+    """Starts the process again and again; `wait_exit` ends each of its lives."""
 
-    def __init__(self, process: Process, *, hear: Callable[[Bench, ToAgent], None]) -> None:
-        self.process = process
-        self.slots = Slots()
-        self.ready: Ready | None = None
-        self.load_error: str | None = None
-        self.failed_check: str | None = None
-        """The name of the fitness check that failed, when that is why it could not be loaded."""
-        self.killed_for: str | None = None
-        """Why the agent itself killed the process."""
-        self._hear = hear
+    def __init__(self, number: int, process: Process, on_message: Callable[[int, ToAgent], None]) -> None:
+        self.number = number
+        self._process = process
+        self._on_message = on_message
         self._channel: AgentChannel | None = None
-        self._gone = asyncio.Event()
+        self._failed_load: FailedLoad | None = None
+        self._killed_for: str | None = None
+        self._ended = asyncio.Event()
+        """The process has exited, or closed its channel."""
         self._exited = asyncio.Event()
-        self._closed = asyncio.Event()
+        self._channel_closed = asyncio.Event()
 
     def start(self) -> None:
         """Start the process."""
-        self.ready = self.load_error = self.failed_check = self.killed_for = None
-        self._gone, self._exited, self._closed = asyncio.Event(), asyncio.Event(), asyncio.Event()
-        sock = self.process.start(_setter(self._exited, self._gone))
-        self._channel = AgentChannel(sock, on_message=self._received, on_closed=self._channel_ended)
+        self._failed_load = self._killed_for = None
+        self._ended, self._exited, self._channel_closed = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        sock = self._process.start(self._on_exited)
+        self._channel = AgentChannel(sock, on_message=self._receive, on_closed=self._on_channel_closed)
 
-    def post(self, frame: ToExecutor) -> None:
-        """Send a frame, if the executor is there."""
+    def send(self, message: ToExecutor) -> None:
+        """Send a message, if the executor is there."""
         if self._channel is not None:
-            self._channel.send(frame)
+            self._channel.send(message)
 
     def kill(self, reason: str) -> None:
         """End the process now."""
-        self.killed_for = reason
+        self._killed_for = reason
         log.warning("executor.killed", extra={"reason": reason})
-        self.process.kill()
+        self._process.kill()
 
-    async def gone(self) -> None:
-        """Wait until the process has ended, or closed its channel."""
-        await self._gone.wait()
-
-    async def settle(self) -> tuple[str, str]:
-        """After `gone`: hear the last frames, see the process end; how it ended, and its last lines."""
+    async def wait_exit(self) -> ExitReport:
+        """Wait until the process has ended and its last messages were received; return how it ended."""
+        await self._ended.wait()
         with suppress(TimeoutError):
-            async with asyncio.timeout(LAST_FRAMES_S if self._exited.is_set() else EXIT_S):
-                await (self._closed if self._exited.is_set() else self._exited).wait()
-        if self.process.respawns and not self._exited.is_set():
+            async with asyncio.timeout(LAST_MESSAGES_S if self._exited.is_set() else EXIT_S):
+                await (self._channel_closed if self._exited.is_set() else self._exited).wait()
+        if self._process.can_restart and not self._exited.is_set():
             self.kill("it closed its channel and went on")
             await self._exited.wait()
         if self._channel is not None:
             self._channel.close()
-        return await self.process.last_words()
+        how, last_lines = await self._process.exit_report()
+        return ExitReport(
+            how=how,
+            last_lines=last_lines,
+            exit_code=self._process.exit_code,
+            killed_for=self._killed_for,
+            failed_load=self._failed_load,
+            can_restart=self._process.can_restart,
+        )
 
-    async def dismiss(self, timeout_s: float) -> None:
-        """Close the channel, upon which the executor ends; kill it when it does not in time."""
+    async def shutdown(self, timeout_s: float) -> None:
+        """Close the channel, which ends the executor. Kill it after `timeout_s`."""
         if self._channel is None:
             return
         self._channel.close()
-        if not self.process.respawns:  # it started us, and ends after us
+        if not self._process.can_restart:  # it started this agent, and ends after it
             return
         try:
             async with asyncio.timeout(timeout_s):
                 await self._exited.wait()
         except TimeoutError:
-            self.kill("it did not end when it was told to")
+            self.kill("it did not end when its channel was closed")
 
-    def _received(self, frame: ToAgent) -> None:
-        self._hear(self, frame)
+    def _receive(self, message: ToAgent) -> None:
+        if isinstance(message, LoadFailed):
+            self._failed_load = FailedLoad(message.error, message.check, message.reason)
+        else:
+            self._on_message(self.number, message)
 
-    def _channel_ended(self, error: Exception | None) -> None:
+    def _on_exited(self) -> None:
+        self._exited.set()
+        self._ended.set()
+
+    def _on_channel_closed(self, error: Exception | None) -> None:
         if error is not None:
             log.error("channel.failed", extra={"error": str(error)}, exc_info=error)
-        self._closed.set()
-        if not self.process.respawns:
+        self._channel_closed.set()
+        if not self._process.can_restart:
             self._exited.set()
-        self._gone.set()
+        self._ended.set()
 
 
-def _setter(*events: asyncio.Event) -> Callable[[], None]:
-    def set_all() -> None:
-        for event in events:
-            event.set()
+def event_of(executor: int, message: ToAgent) -> events.Event | None:
+    """Return what the message means to the dispatcher; None: nothing."""
+    match message:
+        case Done():
+            return _end_of(executor, message)
+        case Started():
+            return events.Started(executor, message.key, message.at)
+        case Ready():
+            return events.ExecutorReady(executor, message.slots, message.timeout_s, message.refresh)
+        case SlotsChanged():
+            return events.SlotsChanged(executor, message.slots)
+    return None
 
-    return set_all
+
+def _end_of(executor: int, done: Done) -> events.Event:
+    if done.revoked:
+        return events.Revoked(executor, done.key)
+    outcome = Outcome(
+        output=done.output,
+        error=done.error,
+        refresh=done.refresh,
+        is_stream=done.is_stream,
+        files=done.files,
+        timings=done.timings,
+    )
+    return events.Finished(executor, done.key, outcome, done.stopped)

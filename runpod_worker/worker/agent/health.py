@@ -8,15 +8,15 @@ from pathlib import Path
 
 from runpod_worker.log import log
 
-TOUCH_EVERY_S = 5.0
+TOUCH_INTERVAL_S = 5.0
 
 
-async def signs_of_life(path: Path | None, rest: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
-    """Touch this file for ever; nothing to do without one. A file that cannot be written ends only the signs."""
+async def touch_health_file(path: Path | None, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
+    """Touch the file for ever; return at once without one. A file that cannot be written ends only the touching."""
     while path is not None:
         try:
             await asyncio.to_thread(path.touch, 0o644)
         except OSError as error:
-            log.warning("health.unwritable", extra={"file": str(path), "error": str(error)})
+            log.warning("health.failed", extra={"file": str(path), "error": str(error)})
             return
-        await rest(TOUCH_EVERY_S)
+        await sleep(TOUCH_INTERVAL_S)

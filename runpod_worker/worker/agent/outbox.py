@@ -1,134 +1,170 @@
-"""Everything a worker has to tell the service about its jobs, until the service has heard it.
-
-Each job has one delivery, which sends one thing at a time: so chunks arrive in order, at most one progress value is
-under way, and nothing follows the outcome. All of it happens after the job's slot is free, while the next job runs.
-"""
+"""The reports of all jobs, until the service has them."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
-from runpod_worker.core.dispatch.values import AttemptRef
+from runpod_worker.core.dispatch.events import Delivered, Event, ReportsFull, Streamed
+from runpod_worker.core.dispatch.values import AttemptRef, Outcome
 from runpod_worker.core.errors import LinkRefused
 from runpod_worker.core.protocol import MIB
 from runpod_worker.log import log
-from runpod_worker.worker.agent.reports import Delivery, Desk
-from runpod_worker.worker.agent.slots import Held
-from runpod_worker.worker.agent.spool import SpooledReport
-from runpod_worker.worker.ipc.messages import Chunks, File, FileFailed, Progress
-from runpod_worker.worker.link.port import ReportReply
+from runpod_worker.worker.agent.breaker import CircuitBreaker
+from runpod_worker.worker.agent.delivery import Delivery
+from runpod_worker.worker.agent.reports import JobReports
+from runpod_worker.worker.agent.spool import Spool, SpooledReport
+from runpod_worker.worker.ipc.messages import Chunks, File, FileFailed, Progress, ToAgent
+from runpod_worker.worker.link.port import Link, ReportReply
 
-UNDELIVERED = 64
-"""With so many undelivered outcomes no more jobs are taken."""
+MAX_BUFFERED_BYTES = 128 * MIB
+"""Take no more jobs while the reports that wait hold this many bytes."""
 
-UNDELIVERED_BYTES = 128 * MIB
-"""The same, in bytes, with the chunks and files that wait."""
+REPORTS = (Chunks, Progress, File, FileFailed)
 
 
 class Outbox:
-    """All deliveries."""
+    """Reports by run key. A run is open from its start until its outcome is delivered."""
 
-    def __init__(self, desk: Desk, *, delivered: Callable[[Held], None]) -> None:
-        """`delivered` is called when nothing more is to be said about a job."""
-        self._desk = desk
-        self._delivered = delivered
-        self._deliveries: dict[str, Delivery] = {}
+    def __init__(
+        self,
+        link: Link,
+        breaker: CircuitBreaker,
+        spool: Spool,
+        delivery: Delivery,
+        handle: Callable[[Event], object],
+    ) -> None:
+        self._link = link
+        self._breaker = breaker
+        self._spool = spool
+        self._delivery = delivery
+        self._handle = handle
+        self._reports: dict[str, JobReports] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._sizes: dict[str, int] = {}
-        self._bytes = 0
-        self._idle = asyncio.Event()
-        self._idle.set()
+        self._buffered = 0
+        self._is_full = False
+        self._empty = asyncio.Event()
+        self._empty.set()
 
-    def hear(self, job: Held, frame: Chunks | Progress | File | FileFailed) -> None:
-        """Pass on what the executor reports about a running job."""
-        delivery = self._delivery(job)
-        match frame:
+    def open(self, key: str, attempt: AttemptRef, executor: int = 0) -> None:
+        """Accept the reports of this run."""
+        if key in self._reports:
+            self.close(key)
+        self._reports[key] = JobReports(key, attempt, executor, self._on_buffered)
+
+    def adopt(self, key: str, attempt: AttemptRef) -> None:
+        """Report what the run does as this attempt from now on."""
+        reports = self._reports.get(key)
+        if reports is not None:
+            reports.attempt = attempt
+
+    def add(self, executor: int, message: ToAgent) -> None:
+        """Accept a chunk, progress or a file of a run; it may come after the run's slot is free."""
+        if not isinstance(message, REPORTS):
+            return
+        reports = self._reports.get(message.key)
+        if reports is None or reports.is_discarded:
+            return
+        match message:
             case Chunks():
-                job.streamed = True
-                delivery.chunks(frame.index, frame.outputs)
+                if not reports.has_streamed:
+                    self._handle(Streamed(executor, message.key))
+                reports.add_chunks(message.index, message.outputs)
             case Progress():
-                delivery.progress(frame.value)
+                reports.set_progress(message.value)
             case File():
-                delivery.file(frame)
+                reports.add_file(message)
             case FileFailed():
-                delivery.file_failed(frame.error)
+                reports.fail_file(message.error)
+        self._start(reports)
 
-    def finish(self, job: Held, body: bytes, *, is_stream: bool = False, files: int = 0) -> None:
-        """Deliver the outcome."""
-        self._sizes[job.key] = len(body)
-        self._bytes += len(body)
-        self._delivery(job).outcome(body, is_stream=is_stream, files=files)
+    def finish(self, key: str, attempt: AttemptRef, outcome: Outcome, body: bytes) -> None:
+        """Deliver the outcome of a run."""
+        if key not in self._reports:
+            self.open(key, attempt)
+        reports = self._reports[key]
+        reports.set_outcome(outcome, body)
+        self._start(reports)
 
-    def drop(self, job: Held) -> None:
-        """Forget what was not sent yet: the job is being stopped."""
-        delivery = self._deliveries.get(job.key)
-        if delivery is not None:
-            delivery.drop()
+    def discard(self, key: str) -> None:
+        """Drop what was not sent yet, except an outcome."""
+        reports = self._reports.get(key)
+        if reports is not None:
+            reports.discard()
 
-    def crowded(self, slots: int) -> bool:
-        """Whether so much is undelivered that no more work should be begun."""
-        return len(self._sizes) >= max(UNDELIVERED, 2 * slots) or self._bytes + self._desk.buffered >= UNDELIVERED_BYTES
+    def close(self, key: str) -> None:
+        """Report nothing more about a run that has no outcome."""
+        self.discard(key)
+        self._reports.pop(key, None)
+        task = self._tasks.pop(key, None)
+        if task is not None:
+            task.cancel()
+        self._note_empty()
 
-    def jobs(self) -> Iterator[Held]:
-        """The jobs about which something is to be said."""
-        return (delivery.job for delivery in self._deliveries.values())
-
-    async def empty(self) -> None:
+    async def wait_empty(self) -> None:
         """Wait until everything is delivered."""
-        await self._idle.wait()
+        await self._empty.wait()
 
-    async def keep_rest(self) -> None:
-        """Stop delivering, and put on disk the outcomes that are undelivered."""
+    async def spool_all(self) -> None:
+        """Stop delivering, and write the undelivered outcomes to the spool."""
         for task in self._tasks.values():
             task.cancel()
-        for delivery in self._deliveries.values():
-            await delivery.kept()
+        for reports in list(self._reports.values()):
+            await self._delivery.spool(reports)
+
+    # ---------------------------------------------------------------- what earlier processes spooled
 
     async def replay(self) -> None:
-        """Deliver the outcomes that processes before this one left on disk."""
-        spool = self._desk.spool
-        for path in await asyncio.to_thread(spool.adopt):
-            entry = await asyncio.to_thread(spool.read, path)
-            if entry is not None:
-                await self._replay(entry, path)
+        """Deliver the reports that earlier processes left in the spool."""
+        for path in await asyncio.to_thread(self._spool.adopt):
+            report = await asyncio.to_thread(self._spool.read, path)
+            if report is not None:
+                await self._replay(report, path)
 
     async def _replay(self, report: SpooledReport, path: Path) -> None:
-        link = self._desk.link
-        attempt = AttemptRef(report.job_id, report.attempt)
-
-        async def send() -> ReportReply:
-            if report.file is not None:
-                file = report.file
-                await link.store_file(report.job_id, file.token, file.name, file.content_type, report.body)
-                return ReportReply()
-            return await link.finish(attempt, report.body, is_stream=report.is_stream, worker_id=report.worker_id)
-
         try:
-            await self._desk.gate.until_answered(send)
+            await self._breaker.call(partial(self._send_spooled, report))
             log.info("outcome.replayed", extra={"job": report.job_id})
         except LinkRefused as error:
             log.error("outcome.refused", extra={"job": report.job_id, "status": error.status, "error": str(error)})
-        await asyncio.to_thread(self._desk.spool.remove, path)
+        await asyncio.to_thread(self._spool.remove, path)
 
-    def _delivery(self, job: Held) -> Delivery:
-        delivery = self._deliveries.get(job.key)
-        if delivery is None:
-            delivery = self._deliveries[job.key] = Delivery(job, self._desk)
-            self._idle.clear()
-            self._tasks[job.key] = self._desk.tasks.create_task(self._run(delivery), name=f"deliver {job.job_id}")
-        return delivery
+    async def _send_spooled(self, report: SpooledReport) -> ReportReply:
+        file = report.file
+        if file is not None:
+            await self._link.store_file(report.job_id, file.token, file.name, file.content_type, report.body)
+            return ReportReply()
+        attempt = AttemptRef(report.job_id, report.attempt)
+        return await self._link.finish(attempt, report.body, is_stream=report.is_stream, worker_id=report.worker_id)
 
-    async def _run(self, delivery: Delivery) -> None:
+    # ---------------------------------------------------------------- deliveries
+
+    def _start(self, reports: JobReports) -> None:
+        if reports.key not in self._tasks:
+            self._empty.clear()
+            name = f"report {reports.attempt.job_id}"
+            self._tasks[reports.key] = asyncio.create_task(self._deliver(reports), name=name)
+
+    async def _deliver(self, reports: JobReports) -> None:
         try:
-            await delivery.run()
+            await self._delivery.deliver(reports)
         except Exception:
             # A fault of ours must cost neither the outcome nor the other jobs: the next process sends it.
-            log.exception("delivery.failed", extra={"job": delivery.job.job_id})
-            await delivery.kept()
-        del self._deliveries[delivery.job.key], self._tasks[delivery.job.key]
-        self._bytes -= self._sizes.pop(delivery.job.key, 0)
-        if not self._deliveries:
-            self._idle.set()
-        self._delivered(delivery.job)
+            log.exception("report.failed", extra={"job": reports.attempt.job_id})
+            await self._delivery.spool(reports)
+        del self._reports[reports.key], self._tasks[reports.key]
+        self._note_empty()
+        self._handle(Delivered(reports.key, reports.round_trip_s))
+
+    def _note_empty(self) -> None:
+        if not self._tasks:
+            self._empty.set()
+
+    def _on_buffered(self, size: int) -> None:
+        self._buffered += size
+        is_full = self._buffered >= MAX_BUFFERED_BYTES
+        if is_full != self._is_full:
+            self._is_full = is_full
+            self._handle(ReportsFull(is_full))

@@ -1,4 +1,4 @@
-"""What a job-done says (protocol B.6, docs/extensions.md): the bytes, from what the executor reported."""
+"""The body of a report of an outcome (protocol B.6, docs/extensions.md)."""
 
 from __future__ import annotations
 
@@ -6,28 +6,30 @@ from dataclasses import dataclass
 
 import msgspec
 
-from runpod_worker.worker.ipc.messages import Timings
+from runpod_worker.core.dispatch.values import Outcome, Timings
 
 STOPPED = b'{"stopped":true}'
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Startup:
-    """What the first result of a process tells about its start."""
+    """How long the start of this worker took; its first outcome carries it."""
 
     load_s: float
     startup_s: float
 
 
-def result_body(output: bytes | None, error: str | None, stop_pod: bool, timings: bytes | None) -> bytes:
-    """The result. `output` and `timings` are JSON; what is None says nothing and is left out."""
-    # Put together in one go: an output may be large, and each `+` would copy it.
+def outcome_body(outcome: Outcome, timings: bytes | None = None) -> bytes:
+    """Return the outcome as JSON. `timings` is JSON; what is None is left out."""
+    if outcome.stopped:
+        return STOPPED
+    # Joined once: an output may be large, and each `+` would copy it.
     parts = [b"{"]
-    if output is not None:
-        parts += [b'"output":', output, b","]
-    if error is not None:
-        parts += [b'"error":', msgspec.json.encode(error), b","]
-    if stop_pod:
+    if outcome.output is not None:
+        parts += [b'"output":', outcome.output, b","]
+    if outcome.error is not None:
+        parts += [b'"error":', msgspec.json.encode(outcome.error), b","]
+    if outcome.refresh:
         parts += [b'"stopPod":true', b","]
     if timings is not None:
         parts += [b'"timings":', timings, b","]
@@ -36,26 +38,19 @@ def result_body(output: bytes | None, error: str | None, stop_pod: bool, timings
     return b"".join([*parts, b"}"])
 
 
-def error_body(error: str) -> bytes:
-    """A failure that the executor did not report itself."""
-    return b'{"error":' + msgspec.json.encode(error) + b"}"
-
-
-def timings_json(timings: Timings | None, taken_at: float, startup: Startup | None) -> bytes | None:
-    """Durations in milliseconds since the worker took the job, and the process's start in seconds."""
-    found: dict[str, float] = {}
-    if timings is not None:
-        found = {
-            "inputReady": _ms(timings.input_ready, taken_at),
-            "started": _ms(timings.started, taken_at),
-            "finished": _ms(timings.finished, taken_at),
-            "encoded": _ms(timings.encoded, taken_at),
-        }
-        if timings.first_chunk is not None:
-            found["firstChunk"] = _ms(timings.first_chunk, taken_at)
+def timings_json(timings: Timings, taken_at: float, startup: Startup | None) -> bytes:
+    """Return the durations since the worker took the job, in milliseconds, and those of its start, in seconds."""
+    fields = {
+        "inputReady": _ms(timings.input_ready, taken_at),
+        "started": _ms(timings.started, taken_at),
+        "finished": _ms(timings.finished, taken_at),
+        "encoded": _ms(timings.encoded, taken_at),
+    }
+    if timings.first_chunk is not None:
+        fields["firstChunk"] = _ms(timings.first_chunk, taken_at)
     if startup is not None:
-        found |= {"loadS": round(startup.load_s, 3), "startupS": round(startup.startup_s, 3)}
-    return msgspec.json.encode(found) if found else None
+        fields |= {"loadS": round(startup.load_s, 3), "startupS": round(startup.startup_s, 3)}
+    return msgspec.json.encode(fields)
 
 
 def _ms(at: float, since: float) -> float:

@@ -21,36 +21,36 @@ TAIL_BYTES = 8192
 TAIL_LINES = 40
 
 TAIL_WAIT_S = 0.3
-"""How long the last words of a dead process are waited for: another one may hold its standard error open."""
+"""How long to wait for the last lines of a dead process: another one may hold its standard error open."""
 
 
 class Process(Protocol):
     """One executor's process."""
 
-    respawns: bool
-    """Whether `start` may be called again after the process has died."""
+    can_restart: bool
+    """Whether `start` may be called again after the process has exited."""
 
-    def start(self, died: Callable[[], None]) -> socket.socket:
-        """Start the process and return the agent's end of its channel. `died` is called on the loop, once."""
+    def start(self, on_exit: Callable[[], None]) -> socket.socket:
+        """Start the process and return the agent's end of its channel. `on_exit` is called on the loop, once."""
 
     def kill(self) -> None:
         """End the process now, with everything it started."""
 
-    async def last_words(self) -> tuple[str, str]:
-        """How it died ("was killed by SIGSEGV"), and the last lines it wrote to standard error."""
+    async def exit_report(self) -> tuple[str, str]:
+        """Return how it ended ("was killed by SIGSEGV"), and the last lines it wrote to standard error."""
 
     @property
     def exit_code(self) -> int | None:
-        """Its exit code, negative for a signal; None while it lives or when it cannot be known."""
+        """Its exit code, negative for a signal; None while it lives, and when this process cannot know it."""
 
 
 class Spawned:
-    """`python handler.py` as a child, in a process group of its own: a Ctrl-C at the terminal is for the agent."""
+    """Runs `python handler.py` as a child in its own process group: a Ctrl-C at the terminal is meant for the agent."""
 
-    respawns = True
+    can_restart = True
 
     def __init__(self, command: Sequence[str], env: Mapping[str, str]) -> None:
-        """`env` is the whole environment, but for the number of the channel."""
+        """`env` is the whole environment, except the number of the channel."""
         self._command = list(command)
         self._env = dict(env)
         self._child: subprocess.Popen[bytes] | None = None
@@ -59,7 +59,7 @@ class Spawned:
         self._tail_ended = asyncio.Event()
 
     def launch(self) -> None:
-        """Start the process before there is a loop; the next `start` takes it over."""
+        """Start the process before there is a loop; the next `start` uses it."""
         self._launched, theirs = channel.pair()
         with theirs:
             self._child = subprocess.Popen(  # noqa: S603 - the user's own program
@@ -71,7 +71,7 @@ class Spawned:
                 process_group=0,
             )
 
-    def start(self, died: Callable[[], None]) -> socket.socket:
+    def start(self, on_exit: Callable[[], None]) -> socket.socket:
         if self._launched is None:
             self.launch()
         assert self._launched is not None  # noqa: S101 - launch has set both
@@ -79,8 +79,8 @@ class Spawned:
         ours, self._launched = self._launched, None
         loop = asyncio.get_running_loop()
         self._tail, self._tail_ended = b"", asyncio.Event()
-        _thread(self._wait, self._child, loop, died)
-        _thread(self._pass_on, self._child, loop, self._tail_ended)
+        _thread(self._wait, self._child, loop, on_exit)
+        _thread(self._forward_stderr, self._child, loop, self._tail_ended)
         return ours
 
     def kill(self) -> None:
@@ -89,7 +89,7 @@ class Spawned:
         with suppress(ProcessLookupError):  # all gone already
             os.killpg(self._child.pid, signal.SIGKILL)
 
-    async def last_words(self) -> tuple[str, str]:
+    async def exit_report(self) -> tuple[str, str]:
         with suppress(TimeoutError):
             async with asyncio.timeout(TAIL_WAIT_S):
                 await self._tail_ended.wait()
@@ -101,53 +101,55 @@ class Spawned:
         return None if self._child is None else self._child.returncode
 
     @staticmethod
-    def _wait(child: subprocess.Popen[bytes], loop: asyncio.AbstractEventLoop, died: Callable[[], None]) -> None:
+    def _wait(child: subprocess.Popen[bytes], loop: asyncio.AbstractEventLoop, on_exit: Callable[[], None]) -> None:
         child.wait()
-        _tell(loop, died)
+        _call_on_loop(loop, on_exit)
 
-    def _pass_on(self, child: subprocess.Popen[bytes], loop: asyncio.AbstractEventLoop, ended: asyncio.Event) -> None:
-        """Write on what the executor writes to standard error, and remember the end of it."""
+    def _forward_stderr(
+        self, child: subprocess.Popen[bytes], loop: asyncio.AbstractEventLoop, ended: asyncio.Event
+    ) -> None:
+        """Copy the executor's standard error to ours, and keep the end of it."""
         assert child.stderr is not None  # noqa: S101 - it is a pipe
         with child.stderr as pipe:
             while data := os.read(pipe.fileno(), 65536):
                 self._tail = (self._tail + data)[-TAIL_BYTES:]
                 try:
                     os.write(2, data)
-                except OSError:  # nobody reads ours; the end of theirs still matters
+                except OSError:  # no process reads ours; the end of theirs still matters
                     continue
-        _tell(loop, ended.set)
+        _call_on_loop(loop, ended.set)
 
 
 class Parent:
-    """The process that started this agent. Its exit code is for its own parent to know."""
+    """The process that started this agent. Only its own parent learns its exit code."""
 
-    respawns = False
+    can_restart = False
     exit_code = None
 
     def __init__(self, sock: socket.socket, pid: int) -> None:
         self._sock = sock
         self._pid = pid
 
-    def start(self, died: Callable[[], None]) -> socket.socket:
+    def start(self, on_exit: Callable[[], None]) -> socket.socket:
         loop = asyncio.get_running_loop()
         if os.getppid() != self._pid:
-            loop.call_soon(died)
-        elif hasattr(os, "pidfd_open"):  # Linux; elsewhere the end of the channel tells
+            loop.call_soon(on_exit)
+        elif hasattr(os, "pidfd_open"):  # Linux; elsewhere the channel ends with it
             handle = os.pidfd_open(self._pid)
 
-            def gone() -> None:
+            def on_readable() -> None:
                 loop.remove_reader(handle)
                 os.close(handle)
-                died()
+                on_exit()
 
-            loop.add_reader(handle, gone)
+            loop.add_reader(handle, on_readable)
         return self._sock
 
     def kill(self) -> None:
         if os.getppid() == self._pid:
             os.kill(self._pid, signal.SIGKILL)
 
-    async def last_words(self) -> tuple[str, str]:
+    async def exit_report(self) -> tuple[str, str]:
         return "died", ""
 
 
@@ -167,6 +169,6 @@ def _thread(target: Callable[..., None], *args: object) -> None:
     threading.Thread(target=target, args=args, daemon=True).start()
 
 
-def _tell(loop: asyncio.AbstractEventLoop, call: Callable[[], object]) -> None:
-    with suppress(RuntimeError):  # the loop is closed: nobody wants to know any more
+def _call_on_loop(loop: asyncio.AbstractEventLoop, call: Callable[[], object]) -> None:
+    with suppress(RuntimeError):  # the loop is closed: the agent has ended
         loop.call_soon_threadsafe(call)

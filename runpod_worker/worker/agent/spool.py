@@ -186,7 +186,7 @@ class Spool:
         return sum(path.stat().st_size for folder in self._folders() for path in folder.iterdir())
 
     def _reject(self, path: Path, reason: str) -> None:
-        log.error("spool.corrupt", extra={"path": str(path), "error": reason})
+        log.error("spool.rejected", extra={"path": str(path), "error": reason})
         with suppress(OSError):
             path.rename(path.with_suffix(CORRUPT_SUFFIX))
 

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import Any, Protocol
 
+from runpod_worker.core.dispatch.values import Timings
 from runpod_worker.core.errors import JobStopped
 from runpod_worker.core.protocol import EXECUTION_TIMEOUT_ERROR
 from runpod_worker.worker.executor import results
@@ -14,7 +15,7 @@ from runpod_worker.worker.executor.files.inputs import Downloads, JobFiles
 from runpod_worker.worker.executor.results import Outcome
 from runpod_worker.worker.executor.window import FlowWindow
 from runpod_worker.worker.handler.job import Job
-from runpod_worker.worker.ipc.messages import Done, Run, Timings
+from runpod_worker.worker.ipc.messages import Done, Run
 
 now = time.monotonic
 """The clock of all times in messages; agent and executor share it."""

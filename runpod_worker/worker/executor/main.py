@@ -70,7 +70,10 @@ def _serve(declare: Callable[[], Declaration], settings: WorkerSettings, channel
     except BaseException as error:
         text = str(error) if isinstance(error, RunpodWorkerError) else traceback_of(error)
         log.error("executor.load_failed", extra={"error": text})
-        channel.send(LoadFailed(text, error.check if isinstance(error, CheckFailed) else None))
+        if isinstance(error, CheckFailed):
+            channel.send(LoadFailed(text, error.check, error.reason))
+        else:
+            channel.send(LoadFailed(text))
         if reader is not None:  # this process may have to wait for its agent, and must not be killed meanwhile
             reader.served.set()
             reader.finished.set()

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import msgspec
 
+from runpod_worker.core.dispatch.values import Timings
+
 
 class Message(msgspec.Struct, tag=True, array_like=True, frozen=True):
     """One message on the channel."""
@@ -71,6 +73,8 @@ class LoadFailed(Message, frozen=True):
     error: str
     check: str | None = None
     """The name of the check that failed, if a check failed."""
+    reason: str = ""
+    """Why it failed."""
 
 
 class SlotsChanged(Message, frozen=True):
@@ -117,16 +121,6 @@ class FileFailed(Message, frozen=True):
     key: str
     name: str
     error: str
-
-
-class Timings(msgspec.Struct, frozen=True, array_like=True):
-    """Monotonic times of one attempt inside the executor."""
-
-    input_ready: float
-    started: float
-    finished: float
-    encoded: float
-    first_chunk: float | None = None
 
 
 class Done(Message, frozen=True):

@@ -116,7 +116,7 @@ async def test_a_worker_starts_before_its_service(service: Any, start_worker: An
     await service.down()
     worker = await start_worker(ECHO)
     async with asyncio.timeout(30):
-        while "service.away" not in worker.log:  # the worker's own log is the only sign
+        while "service.lost" not in worker.log:  # the worker's own log is the only sign
             await asyncio.sleep(0.02)
 
     await service.up()
@@ -245,7 +245,7 @@ async def test_a_second_signal_ends_the_worker_now(service: Any, start_worker: A
 
     worker.signal(signal.SIGTERM)
     async with asyncio.timeout(30):
-        while "worker.leaving" not in worker.log:
+        while "worker.draining" not in worker.log:
             await asyncio.sleep(0.02)
     worker.signal(signal.SIGTERM)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from runpod_worker.core.errors import LinkBusy, LinkDown, LinkRefused
-from runpod_worker.worker.agent.breaker import Gate
+from runpod_worker.worker.agent.breaker import CircuitBreaker
 
 pytestmark = pytest.mark.usefixtures("fast_time")
 
@@ -32,22 +32,22 @@ def service() -> Service:
     return Service()
 
 
-def make() -> Gate:
-    return Gate(now=asyncio.get_running_loop().time, random=lambda: 0.1)
+def make() -> CircuitBreaker:
+    return CircuitBreaker(now=asyncio.get_running_loop().time, random=lambda: 0.1)
 
 
 async def test_requests_pass_at_once_while_the_service_answers(service: Service) -> None:
-    gate = make()
+    breaker = make()
 
-    assert await gate.until_answered(service) == "answer"
-    assert gate.open
+    assert await breaker.call(service) == "answer"
+    assert breaker.is_closed
     assert len(service.asked) == 1
 
 
 async def test_many_waiting_requests_ask_no_more_often_than_one(service: Service) -> None:
-    gate = make()
+    breaker = make()
     service.away = True
-    waiting = [asyncio.create_task(gate.until_answered(service)) for _ in range(50)]
+    waiting = [asyncio.create_task(breaker.call(service)) for _ in range(50)]
     await asyncio.sleep(0.05)
     under_way = len(service.asked)
 
@@ -59,11 +59,11 @@ async def test_many_waiting_requests_ask_no_more_often_than_one(service: Service
     assert under_way == 50
     assert 1 <= probes <= 8
     assert answers == ["answer"] * 50
-    assert gate.open
+    assert breaker.is_closed
 
 
 async def test_one_failure_costs_a_moment_only(service: Service) -> None:
-    gate = make()
+    breaker = make()
     answers: list[Callable[[], str]] = []
 
     async def once_reset() -> str:
@@ -73,43 +73,43 @@ async def test_one_failure_costs_a_moment_only(service: Service) -> None:
         return "answer"
 
     began = asyncio.get_running_loop().time()
-    assert await gate.until_answered(once_reset) == "answer"
+    assert await breaker.call(once_reset) == "answer"
     assert asyncio.get_running_loop().time() - began < 5
 
 
 async def test_a_busy_service_is_left_alone_by_whom_it_told_only(service: Service) -> None:
-    gate = make()
+    breaker = make()
 
     async def busy() -> str:
         raise LinkBusy("429", retry_after_s=60)
 
-    told = asyncio.create_task(gate.until_answered(busy))
+    told = asyncio.create_task(breaker.call(busy))
     await asyncio.sleep(0.01)
 
-    assert gate.open
-    assert await gate.until_answered(service) == "answer"
+    assert breaker.is_closed
+    assert await breaker.call(service) == "answer"
     told.cancel()
 
 
 async def test_a_refusal_is_an_answer(service: Service) -> None:
-    gate = make()
-    gate.failed(LinkDown())
+    breaker = make()
+    breaker.record_failure(LinkDown())
 
     async def refused() -> str:
         raise LinkRefused("404", status=404)
 
     with pytest.raises(LinkRefused):
-        await gate.until_answered(refused)
-    assert gate.open
+        await breaker.call(refused)
+    assert breaker.is_closed
 
 
 @pytest.mark.parametrize("random", [0.0, 1.0])
 async def test_whatever_waits_to_be_delivered_finds_out_within_about_a_second_that_the_service_is_back(
     service: Service, random: float
 ) -> None:
-    gate = Gate(now=asyncio.get_running_loop().time, random=lambda: random)
+    breaker = CircuitBreaker(now=asyncio.get_running_loop().time, random=lambda: random)
     service.away = True
-    waiting = asyncio.create_task(gate.until_answered(service))
+    waiting = asyncio.create_task(breaker.call(service))
     await asyncio.sleep(5)  # an outage: the time between two probes has grown to its most
 
     asked = service.asked[1:]
@@ -120,23 +120,23 @@ async def test_whatever_waits_to_be_delivered_finds_out_within_about_a_second_th
 
 
 async def test_an_outcome_does_not_wait_for_the_slow_probes_of_an_idle_worker(service: Service) -> None:
-    gate = Gate(now=asyncio.get_running_loop().time, random=lambda: 1.0)
-    gate.failed(LinkDown())
+    breaker = CircuitBreaker(now=asyncio.get_running_loop().time, random=lambda: 1.0)
+    breaker.record_failure(LinkDown())
     for _ in range(10):
-        gate._plan_probe()
-    held = asyncio.create_task(gate.turn())  # the take of an idle worker, first in line for five seconds
+        breaker._plan_probe()
+    held = asyncio.create_task(breaker.acquire())  # the take of an idle worker, first in line for five seconds
     await asyncio.sleep(0)
 
-    await asyncio.wait_for(gate.until_answered(service), 2.5)
+    await asyncio.wait_for(breaker.call(service), 2.5)
     await held
 
 
 async def test_a_request_that_alone_always_fails_is_repeated_ever_more_slowly(service: Service) -> None:
-    gate = make()
+    breaker = make()
     pauses = []
     for tries in range(12):
-        pauses.append(gate.failed(LinkDown(), tries))
-        await gate.until_answered(service)
+        pauses.append(breaker.record_failure(LinkDown(), tries))
+        await breaker.call(service)
 
     assert pauses == sorted(pauses)
     assert pauses[-1] > 10 * pauses[0]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from runpod_worker.worker.agent.health import TOUCH_EVERY_S, signs_of_life
+from runpod_worker.worker.agent.health import TOUCH_INTERVAL_S, touch_health_file
 
 
 class Enough(Exception):
@@ -25,13 +25,13 @@ async def test_the_file_is_touched_again_after_each_rest(tmp_path: Path) -> None
             raise Enough
 
     with pytest.raises(Enough):
-        await signs_of_life(path, rest)
+        await touch_health_file(path, rest)
 
-    assert rests == [TOUCH_EVERY_S] * 3
+    assert rests == [TOUCH_INTERVAL_S] * 3
 
 
 async def test_without_a_file_there_is_nothing_to_do() -> None:
-    await signs_of_life(None)
+    await touch_health_file(None)
 
 
 async def test_a_file_that_cannot_be_written_is_told_and_does_not_end_the_worker(
@@ -39,6 +39,6 @@ async def test_a_file_that_cannot_be_written_is_told_and_does_not_end_the_worker
 ) -> None:
     logging.getLogger("runpod_worker").propagate = True
 
-    await signs_of_life(tmp_path / "no folder" / "alive")
+    await touch_health_file(tmp_path / "no folder" / "alive")
 
-    assert caplog.messages == ["health.unwritable"]
+    assert caplog.messages == ["health.failed"]

@@ -26,6 +26,7 @@ BASE = settings(
 
 def test_every_history_keeps_the_rules(worker_machine: Any) -> None:
     run_state_machine_as_test(worker_machine, settings=settings(BASE, max_examples=600))
+    assert worker_machine.examples >= 600
 
 
 # ---------------------------------------------------------------- planted bugs: one rule removed each

@@ -1,0 +1,123 @@
+"""What the agent exchanges with the service all the time: heartbeats, and polls for attempts to stop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+
+from runpod_worker.core.backoff import Backoff
+from runpod_worker.core.dispatch.dispatcher import Dispatcher
+from runpod_worker.core.dispatch.effects import Effect, Stop
+from runpod_worker.core.dispatch.events import Agreed, Event, StopRequested
+from runpod_worker.core.errors import LinkDown, LinkRefused
+from runpod_worker.log import log
+from runpod_worker.worker.agent.breaker import CircuitBreaker
+from runpod_worker.worker.link.port import Link
+
+MIN_INTERVAL_S = 0.1
+"""A shorter heartbeat interval is raised to this."""
+
+STOP_POLL_S = 90.0
+"""Give up a poll for stops after this time."""
+
+MIN_HOLD_S = 0.5
+"""A service that answers sooner, with nothing new to stop, does not hold polls: it is polled at growing intervals."""
+
+EMPTY = Backoff(base_s=0.05, cap_s=2.0)
+
+NO_SUCH_ROUTE = frozenset({404, 405, 501})
+
+NO_ROUTE_PAUSE_S = 60.0
+"""How long not to poll a service that has no route for stops."""
+
+
+class Heartbeats:
+    """Tells the service that this worker lives, and learns which extensions the service offers."""
+
+    def __init__(
+        self,
+        link: Link,
+        breaker: CircuitBreaker,
+        dispatcher: Dispatcher,
+        handle: Callable[[Event], object],
+        interval_s: float,
+    ) -> None:
+        self._link = link
+        self._breaker = breaker
+        self._dispatcher = dispatcher
+        self._handle = handle
+        self._interval_s = max(MIN_INTERVAL_S, interval_s)
+        self._extensions: frozenset[str] | None = None
+        self.answered = asyncio.Event()
+        """Set by the first reply: from then on the worker may take jobs."""
+
+    async def run(self) -> None:
+        """Send heartbeats for ever."""
+        with suppress(LinkRefused):
+            await self._breaker.call(partial(self._link.heartbeat, []))
+        self._note_extensions()
+        self.answered.set()
+        while True:
+            await asyncio.sleep(self._interval_s)
+            try:
+                await self._link.heartbeat(self._dispatcher.job_ids())
+                self._breaker.record_success()
+                self._note_extensions()
+            except LinkDown as error:
+                self._breaker.record_failure(error)
+            except LinkRefused as error:
+                log.warning("heartbeat.refused", extra={"status": error.status, "error": str(error)})
+
+    def _note_extensions(self) -> None:
+        if self._link.extensions != self._extensions:
+            self._extensions = self._link.extensions
+            self._handle(Agreed(self._extensions))
+
+
+class StopPoller:
+    """Asks the service which attempts to stop."""
+
+    def __init__(
+        self,
+        link: Link,
+        breaker: CircuitBreaker,
+        handle: Callable[[Event], list[Effect]],
+        *,
+        now: Callable[[], float],
+        random: Callable[[], float],
+    ) -> None:
+        self._link = link
+        self._breaker = breaker
+        self._handle = handle
+        self._now = now
+        self._random = random
+
+    async def run(self) -> None:
+        """Poll for ever; the service holds each poll until there is something to stop."""
+        tries = 0
+        while True:
+            await self._breaker.acquire()
+            pause_s = await self._poll(tries)
+            tries = tries + 1 if pause_s else 0
+            await asyncio.sleep(pause_s)
+
+    async def _poll(self, tries: int) -> float:
+        """Poll once; return how long to wait before the next time."""
+        started_at = self._now()
+        try:
+            async with asyncio.timeout(STOP_POLL_S):
+                attempts = await self._link.poll_stops()
+        except TimeoutError:
+            return 0.0
+        except LinkDown as error:
+            return self._breaker.record_failure(error, tries)
+        except LinkRefused as error:
+            self._breaker.record_success()
+            log.warning("stop_poll.refused", extra={"status": error.status, "error": str(error)})
+            return NO_ROUTE_PAUSE_S if error.status in NO_SUCH_ROUTE else EMPTY.delay(tries, self._random)
+        self._breaker.record_success()
+        results = [self._handle(StopRequested(attempt)) for attempt in attempts]
+        stops = any(isinstance(effect, Stop) for result in results for effect in result)
+        return 0.0 if stops or self._now() - started_at >= MIN_HOLD_S else EMPTY.delay(tries, self._random)
