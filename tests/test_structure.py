@@ -31,7 +31,6 @@ LONG_TEST_FILES: set[str] = set()
 LONG_FUNCTIONS = {"runpod_worker/cli/serve.py:serve"}
 CIRCLES: list[set[str]] = []
 TESTS_WITHOUT_AN_ASSERTION = {
-    "test_a_variable_that_only_sounds_like_a_secret_is_none",
     "test_an_executor_does_not_outlive_its_agent",
     "test_an_outcome_does_not_wait_for_the_slow_probes_of_an_idle_worker",
     "test_without_a_file_there_is_nothing_to_do",

@@ -132,7 +132,9 @@ def test_what_cannot_be_built_is_an_error_before_a_builder_runs(folder: Path, fi
 
 
 def test_a_variable_that_only_sounds_like_a_secret_is_none(folder: Path) -> None:
-    make_plan(WorkerFile(env={"TOKENIZERS_PARALLELISM": "false", "MONKEY": "1"}), folder)
+    file = WorkerFile(env={"TOKENIZERS_PARALLELISM": "false", "MONKEY": "1"})
+
+    assert make_plan(file, folder) == make_plan(WorkerFile(), folder)
 
 
 @pytest.mark.parametrize(("endpoint", "name"), [("SDXL_v1", "sdxl-v1"), (None, "my-worker"), ("---", "worker")])
