@@ -25,16 +25,18 @@ TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 @dataclass(frozen=True)
 class Checkout:
-    """A checkout of this repository, run with its own environment; this one's interpreter if it has none."""
+    """A checkout of this repository. Its own environment runs it, or else this interpreter."""
 
     name: str
     root: Path
+    interpreter: str | None = None
+    """Run it with this interpreter instead."""
 
     @property
     def python(self) -> str:
         """The interpreter to run it with."""
         own = self.root / ".venv/bin/python"
-        return str(own) if own.exists() else sys.executable
+        return self.interpreter or (str(own) if own.exists() else sys.executable)
 
     @property
     def env(self) -> dict[str, str]:

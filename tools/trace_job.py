@@ -44,7 +44,7 @@ class Call:
 class TracedCheckout(Checkout):
     """A checkout whose processes record their calls into a folder."""
 
-    folder: Path
+    folder: Path = Path()
 
     @property
     def env(self) -> dict[str, str]:
@@ -56,7 +56,7 @@ async def trace(root: Path, jobs: int) -> list[Call]:
     """Run the jobs and return the calls of the job with the fewest, in order of time."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        async with site(TracedCheckout("traced", root, folder), folder / "site") as running:
+        async with site(TracedCheckout("traced", root, folder=folder), folder / "site") as running:
             for _ in range(WARM_UP_JOBS):
                 await apply_load(running.port, RUNSYNC, 1, 0.0)
             (folder / "start").touch()
