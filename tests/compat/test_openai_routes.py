@@ -341,10 +341,10 @@ JSON = st.recursive(
 def test_any_error_of_a_job_has_a_status_and_the_shape_of_openai(reported: str) -> None:
     job = Job(id="j", endpoint="ep", created_at=0, queued_at=0, status=Status.FAILED, error=reported)
 
-    status, _, body = openai.ended_badly(job)
+    reply = openai.ended_badly(job)
 
-    fields = json.loads(body)["error"]
-    assert 400 <= status < 600
+    fields = json.loads(reply.content)["error"]
+    assert 400 <= reply.status < 600
     assert set(fields) == {"message", "type", "param", "code"}
     assert fields["message"]
 
@@ -353,9 +353,9 @@ def test_any_error_of_a_job_has_a_status_and_the_shape_of_openai(reported: str) 
 def test_any_output_makes_a_reply(values: list[Any]) -> None:
     chunks = [json.dumps(value).encode() for value in values]
 
-    status, kind, body = openai.whole(openai.pieces(b"[" + b",".join(chunks) + b"]"))
+    reply = openai.whole(openai.pieces(b"[" + b",".join(chunks) + b"]"))
 
-    assert 200 <= status < 600
-    assert isinstance(kind, str)
-    assert isinstance(body, bytes)
+    assert 200 <= reply.status < 600
+    assert reply.head.startswith(b"Content-Type: ")
+    assert isinstance(reply.content, bytes)
     assert b"".join(openai.event(chunk) for chunk in chunks) is not None

@@ -6,15 +6,15 @@ import contextlib
 from collections.abc import AsyncIterator
 from functools import partial
 
-from runpod_worker.core.errors import JobNotFound, ServiceRefusal
+from runpod_worker.core.errors import JobNotFound
 from runpod_worker.core.job import Job, Status
 from runpod_worker.service.http import openai_replies as openai
 from runpod_worker.service.http import wire
-from runpod_worker.service.http.replies import Answer, Reply, StreamReply, render_head
+from runpod_worker.service.http.replies import JSON, Answer, Reply, StreamReply, render_head
 from runpod_worker.service.http.requests import Call, Route, cancel_on_disconnect
 from runpod_worker.service.queue.queue import JobQueue, StreamRead
 
-GET, POST = "GET", "POST"
+_SSE_HEADERS = {"Content-Type": openai.SSE, "Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
 
 class OpenAIRoutes:
@@ -26,7 +26,7 @@ class OpenAIRoutes:
 
     def table(self) -> dict[str, Route]:
         """The only verb. The handler interprets the path behind it."""
-        return {"openai": Route(self.answer, GET, POST, segments=None, refusal=_refusal)}
+        return {"openai": Route(self.answer, "GET", "POST", segments=None, refusal=openai.refused)}
 
     async def answer(self, call: Call) -> Answer:
         """Reply with the handler's answer: one body, or a stream of events as they come."""
@@ -40,29 +40,28 @@ class OpenAIRoutes:
             raise
 
     async def _cancel(self, job: Job) -> None:
-        with contextlib.suppress(
-            JobNotFound
-        ):  # the job ended, and its retention too, before a slow reader got everything
+        # The job ended, and its retention too, before a slow reader got everything.
+        with contextlib.suppress(JobNotFound):
             await self._queue.cancel(job.endpoint, job.id)
 
     def _stream_reply(self, job: Job, content_type: str, pieces: AsyncIterator[bytes]) -> StreamReply:
-        headers = {"Content-Type": content_type, "Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+        headers = _SSE_HEADERS | {"Content-Type": content_type}
         return StreamReply(headers, pieces, on_lost=partial(self._cancel, job))
 
     async def _whole(self, job: Job) -> Answer:
         ended = await self._queue.wait_end(job.id, self._settings.keepalive_s)
         if ended is None and not self._queue.draining:
-            return self._stream_reply(job, openai.JSON, self._late_body(job))
-        return _reply(await self._body(job))
+            return self._stream_reply(job, JSON, self._late_body(job))
+        return await self._body(job)
 
     async def _late_body(self, job: Job) -> AsyncIterator[bytes]:
         ended = None
         while ended is None and not self._queue.draining:
             yield b" "  # JSON allows it, and proxies keep the connection
             ended = await self._queue.wait_end(job.id, self._settings.keepalive_s)
-        yield (await self._body(job))[2]
+        yield (await self._body(job)).content
 
-    async def _body(self, job: Job) -> tuple[int, str, bytes]:
+    async def _body(self, job: Job) -> Reply:
         job = await self._queue.get(job.endpoint, job.id)
         if not job.final:
             await self._cancel(job)
@@ -77,10 +76,9 @@ class OpenAIRoutes:
         if read.chunks or not (read.job.final or self._queue.draining):
             return self._stream_reply(job, openai.SSE, self._events(job, read))
         if read.job.status is not Status.COMPLETED:
-            return _reply(await self._body(read.job))
+            return await self._body(read.job)
         pieces = openai.pieces(await self._queue.output(job.id))  # the handler returned instead of yielding
-        head = render_head({"Content-Type": openai.SSE, "Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
-        return Reply(200, head, b"".join([openai.event(piece) for piece in pieces]))
+        return Reply(200, render_head(_SSE_HEADERS), b"".join([openai.event(piece) for piece in pieces]))
 
     async def _events(self, job: Job, read: StreamRead) -> AsyncIterator[bytes]:
         attempt = 0
@@ -106,20 +104,11 @@ class OpenAIRoutes:
         if attempt and (job.attempt != attempt or job.status is Status.IN_QUEUE):
             return _error_event("the worker was lost in the middle of its answer", 502)
         if job.final and read.drained:
-            return b"" if job.status is Status.COMPLETED else openai.event(openai.ended_badly(job)[2])
+            return b"" if job.status is Status.COMPLETED else openai.event(openai.ended_badly(job).content)
         if self._queue.draining and not job.final:
             return _error_event("the service is going down", 503)
         return None
 
 
 def _error_event(message: str, status: int) -> bytes:
-    return openai.event(openai.failure(message, status=status)[2])
-
-
-def _reply(answer: tuple[int, str, bytes]) -> Reply:
-    status, content_type, content = answer
-    return Reply(status, render_head({"Content-Type": content_type}), content)
-
-
-def _refusal(exc: ServiceRefusal) -> Reply:
-    return _reply(openai.refused(exc))
+    return openai.event(openai.failure(message, status=status).content)

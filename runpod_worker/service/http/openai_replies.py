@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import json
 from typing import Any
 
@@ -17,8 +18,8 @@ import msgspec
 
 from runpod_worker.core.errors import BadRequest, ServiceRefusal
 from runpod_worker.core.job import FailureKind, Job, Status
+from runpod_worker.service.http.replies import JSON, Reply, render_head
 
-JSON = "application/json"
 SSE = "text/event-stream"
 TEXT = "text/plain; charset=utf-8"
 
@@ -90,26 +91,28 @@ def pieces(output: bytes | None) -> list[bytes]:
     return [output]
 
 
-def whole(chunks: list[bytes]) -> tuple[int, str, bytes]:
-    """Status, content type and body of a whole reply, from all chunks."""
+def whole(chunks: list[bytes]) -> Reply:
+    """A whole reply from all chunks."""
     if not chunks:
         return failure("the job has no output")
-    if not chunks[0].startswith(b'"'):
-        return _status_within(chunks[0]), JSON, chunks[0]
-    text = b"".join([event(chunk) for chunk in chunks if chunk.startswith(b'"')])
+    is_text = chunks[0].startswith(b'"')
+    content = b"".join([event(chunk) for chunk in chunks if chunk.startswith(b'"')]) if is_text else chunks[0]
     try:
-        value = msgspec.json.decode(text)
+        value = msgspec.json.decode(content)
     except (msgspec.DecodeError, UnicodeDecodeError):
-        return 200, SSE if text.startswith(b"data:") else TEXT, text
-    return (_status_within(text), JSON, text) if isinstance(value, dict | list) else (200, TEXT, text)
+        kind = (SSE if content.startswith(b"data:") else TEXT) if is_text else JSON
+        return _reply(200, kind, content)
+    if is_text and not isinstance(value, dict | list):
+        return _reply(200, TEXT, content)
+    return _reply(_status_within(value), JSON, content)
 
 
-def _status_within(body: bytes) -> int:
+def _reply(status: int, content_type: str, content: bytes) -> Reply:
+    return Reply(status, render_head({"Content-Type": content_type}), content)
+
+
+def _status_within(value: Any) -> int:
     """The status for an output: that of its error, if it contains one, else 200."""
-    try:
-        value = msgspec.json.decode(body)
-    except msgspec.DecodeError:
-        return 200
     if not isinstance(value, dict):
         return 200
     if isinstance(value.get("error"), dict):
@@ -117,8 +120,8 @@ def _status_within(body: bytes) -> int:
     return _status(value) if value.get("object") == "error" else 200
 
 
-def ended_badly(job: Job) -> tuple[int, str, bytes]:
-    """Status, content type and body for a job that ended but did not complete."""
+def ended_badly(job: Job) -> Reply:
+    """The reply for a job that ended but did not complete."""
     if job.status is Status.CANCELLED:
         return failure("the job was cancelled", status=410, kind="cancelled")
     error = job.error or "the ttl of the job has passed"
@@ -130,26 +133,26 @@ def ended_badly(job: Job) -> tuple[int, str, bytes]:
     return _failure(described, _status(described))
 
 
-def refused(exc: ServiceRefusal) -> tuple[int, str, bytes]:
-    """Status, content type and body for a refused request."""
+def refused(exc: ServiceRefusal) -> Reply:
+    """The reply for a refused request."""
     kind = _TYPE_OF_STATUS.get(exc.status, "server_error")
     code = "invalid_api_key" if exc.status == 401 else None
     return _failure({"message": str(exc), "type": kind, "code": code}, exc.status)
 
 
-def failure(message: str, *, status: int = 500, kind: str = "server_error") -> tuple[int, str, bytes]:
-    """Status, content type and body of an error of the service."""
+def failure(message: str, *, status: int = 500, kind: str = "server_error") -> Reply:
+    """The reply for an error of the service."""
     return _failure({"message": message, "type": kind}, status)
 
 
-def _failure(described: dict[str, Any], status: int) -> tuple[int, str, bytes]:
+def _failure(described: dict[str, Any], status: int) -> Reply:
     error = {
         "message": str(described.get("message") or "the job failed"),
         "type": str(described.get("type") or "worker_error"),
         "param": described.get("param"),
         "code": described.get("code"),
     }
-    return status, JSON, _ENCODE({"error": error})
+    return _reply(status, JSON, _ENCODE({"error": error}))
 
 
 def _describe(error: str) -> dict[str, Any]:
@@ -174,20 +177,11 @@ def _describe(error: str) -> dict[str, Any]:
 def _dict_of(error: str) -> dict[str, Any] | None:
     if not error.startswith("{"):
         return None
-    try:
-        value = json.loads(error)
-    except (ValueError, RecursionError):
-        value = _literal(error)
-    return value if isinstance(value, dict) else None
-
-
-def _literal(text: str) -> Any:
-    if len(text) > MAX_LITERAL_CHARS:
-        return None
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError, RecursionError, MemoryError, TypeError):
-        return None
+    for parse in (json.loads, ast.literal_eval) if len(error) <= MAX_LITERAL_CHARS else (json.loads,):
+        with contextlib.suppress(ValueError, SyntaxError, RecursionError, MemoryError, TypeError):
+            value = parse(error)
+            return value if isinstance(value, dict) else None
+    return None
 
 
 def _status(described: dict[str, Any]) -> int:
