@@ -1,6 +1,6 @@
 """`runpod-worker run` without a command line parser: an image's command, started each time a job waits.
 
-It understands the forms that stand in a Dockerfile. Everything else (help, mistakes, shortened names) is left to the
+It understands the forms that a Dockerfile uses. Everything else (help, mistakes, shortened names) is left to the
 parser, which costs 12 MB and 0.1 s more for as long as the worker lives, and explains mistakes.
 """
 
