@@ -40,8 +40,6 @@ BACKLOG = 4096
 
 FILE_SWEEP_S = 600.0
 
-Ready = Callable[[str], None]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stores:
@@ -96,7 +94,7 @@ class Server:
         on_failed: Callable[[], None] | None = None,
     ) -> None:
         self._settings = settings
-        self._open_to_all = open_to_all
+        self._locked = not (open_to_all or is_loopback(settings.host))
         self._stores = stores
         self._now = now
         self._tasks: list[asyncio.Task[None]] = []
@@ -108,12 +106,7 @@ class Server:
         self.queue = JobQueue(stores.journal, settings, now=now, on_webhook_due=self._on_webhook_due)
         body = partial(render_webhook, self.queue)
         self._webhooks = Webhooks(self.queue, body, now=now, random=random, settings=settings.webhooks)
-        self.app = App(
-            self._routes(),
-            stores.keys,
-            locked=not (open_to_all or is_loopback(settings.host)),
-            root_endpoint=root_endpoint,
-        )
+        self.app = App(self._routes(), stores.keys, locked=self._locked, root_endpoint=root_endpoint)
         self.url = ""
         """Where the service listens, empty before that."""
 
@@ -181,8 +174,7 @@ class Server:
         self._webhooks.notify()
 
     def _check_host(self) -> None:
-        reachable = not (self._open_to_all or is_loopback(self._settings.host))
-        if reachable and not (self._stores.keys is not None and self._stores.keys.has_keys()):
+        if self._locked and not (self._stores.keys is not None and self._stores.keys.has_keys()):
             raise SettingsError(
                 f"host: expected a loopback address like 127.0.0.1, got {self._settings.host!r}: "
                 "without API keys every caller could use the service; add a key first"
@@ -222,7 +214,7 @@ def is_loopback(host: str) -> bool:
 async def run_service(
     settings: ServiceSettings,
     *,
-    ready: Ready | None = None,
+    ready: Callable[[str], None] | None = None,
     stop: asyncio.Event | None = None,
     stores: Stores | None = None,
 ) -> None:
@@ -251,7 +243,7 @@ async def run_service(
         raise SystemExit(1)
 
 
-def serve(settings: ServiceSettings, *, ready: Ready | None = None) -> None:
+def serve(settings: ServiceSettings, *, ready: Callable[[str], None] | None = None) -> None:
     """Run the job service as this process, until a signal ends it."""
     _tune_gc()
     with asyncio.Runner(loop_factory=new_event_loop) as runner:

@@ -16,7 +16,6 @@ import secrets
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import aiohttp
 from yarl import URL
@@ -26,6 +25,7 @@ from runpod_worker.core.testsignal import TestSignal
 from runpod_worker.log import log
 from runpod_worker.net import connector as net
 from runpod_worker.service.journal.port import Delivery
+from runpod_worker.service.queue.queue import JobQueue
 from runpod_worker.service.settings import WebhookSettings
 
 SECRET_PREFIX = "whsec_"  # noqa: S105 - the prefix that Standard Webhooks gives to secrets
@@ -68,31 +68,11 @@ class _Lane:
     active: int = 0
 
 
-class _Refused(Exception):
-    """The receiver must not be called: no later try can succeed."""
-
-
-class Outbox(Protocol):
-    """The deliveries that are not settled. `JobQueue` is one."""
-
-    def due_deliveries(self, now: float, limit: int) -> list[Delivery]:
-        """Return the deliveries due at `now`, oldest first. For a while, the next call does not return them again."""
-
-    def next_delivery(self) -> float | None:
-        """Return when `due_deliveries` has something next."""
-
-    async def settle(self, delivery: Delivery) -> None:
-        """Remove a delivery that was made or given up."""
-
-    async def postpone(self, delivery: Delivery, next_at: float) -> None:
-        """Record a failed try; the next one is due at `next_at`."""
-
-
 class Webhooks:
     """The delivery loop: start `run` as a task, and cancel the task to stop.
 
     Args:
-        outbox: the deliveries that are not settled.
+        queue: has the deliveries that are not settled: its outbox.
         body: renders the body.
         now: seconds since the epoch, the clock of the jobs' times.
         random: floats from 0 to 1, to spread retries.
@@ -103,14 +83,14 @@ class Webhooks:
 
     def __init__(
         self,
-        outbox: Outbox,
+        queue: JobQueue,
         body: Body,
         *,
         now: Callable[[], float],
         random: Callable[[], float],
         settings: WebhookSettings | None = None,
     ) -> None:
-        self._outbox = outbox
+        self._queue = queue
         self._body = body
         self._now = now
         self._random = random
@@ -145,7 +125,7 @@ class Webhooks:
     def _collect_due(self) -> None:
         """Sort the due deliveries into the lanes."""
         while True:
-            due = self._outbox.due_deliveries(self._now(), MAX_DUE_DELIVERIES)
+            due = self._queue.due_deliveries(self._now(), MAX_DUE_DELIVERIES)
             for delivery in due:
                 if delivery.job_id not in self._known:
                     self._lanes.setdefault(_origin(delivery.url), _Lane()).waiting.append(delivery.job_id)
@@ -167,7 +147,7 @@ class Webhooks:
         return chosen
 
     async def _sleep(self) -> None:
-        next_at = self._outbox.next_delivery()
+        next_at = self._queue.next_delivery()
         try:
             async with asyncio.timeout(None if next_at is None else max(0.0, next_at - self._now())):
                 await self._woken.wait()
@@ -199,17 +179,20 @@ class Webhooks:
     async def _try(self, session: aiohttp.ClientSession, delivery: Delivery) -> None:
         body = await self._body(delivery.job_id)
         if body is None:
-            await self._outbox.settle(delivery)
+            await self._queue.settle(delivery)
             return
         try:
             status = await self._post(session, delivery, body)
-        except _Refused as exc:
-            await self._give_up(delivery, str(exc))
+        except ValueError as exc:
+            await self._give_up(delivery, f"url: {exc}")
         except (aiohttp.ClientError, TimeoutError, OSError) as exc:
-            await self._fail(delivery, type(exc).__name__)
+            if isinstance(exc, aiohttp.ClientConnectorError) and net.refused(exc):
+                await self._give_up(delivery, "the address is not a public one")
+            else:
+                await self._fail(delivery, type(exc).__name__)
         else:
             if 200 <= status < 300:
-                await self._outbox.settle(delivery)
+                await self._queue.settle(delivery)
                 log.debug("webhook.delivered", extra={"job": delivery.job_id, "receiver": _origin(delivery.url)})
             else:
                 await self._fail(delivery, f"HTTP {status}")
@@ -218,16 +201,9 @@ class Webhooks:
         headers = _HEADERS | {"traceparent": f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-00"}
         if self._signer is not None:
             headers |= self._signer.headers(delivery.job_id, body, self._now())
-        try:
-            url = net.check_url(delivery.url)
-            async with session.post(url, data=body, headers=headers, allow_redirects=False) as reply:
-                return reply.status  # the body is not read
-        except ValueError as exc:
-            raise _Refused(f"url: {exc}") from exc
-        except aiohttp.ClientConnectorError as exc:
-            if net.refused(exc):
-                raise _Refused("the address is not a public one") from exc
-            raise
+        url = net.check_url(delivery.url)
+        async with session.post(url, data=body, headers=headers, allow_redirects=False) as reply:
+            return reply.status  # the body is not read
 
     async def _fail(self, delivery: Delivery, reason: str) -> None:
         delay = self._settings.schedule.delay(delivery.tries + 1, self._random)
@@ -236,12 +212,12 @@ class Webhooks:
             return
         fields = {"receiver": _origin(delivery.url), "reason": reason, "tries": delivery.tries + 1, "next_s": delay}
         log.info("webhook.failed", extra={"job": delivery.job_id, **fields})
-        await self._outbox.postpone(delivery, self._now() + delay)
+        await self._queue.postpone(delivery, self._now() + delay)
 
     async def _give_up(self, delivery: Delivery, reason: str) -> None:
         fields = {"receiver": _origin(delivery.url), "reason": reason, "tries": delivery.tries + 1}
         log.error("webhook.given_up", extra={"job": delivery.job_id, **fields})
-        await self._outbox.settle(delivery)
+        await self._queue.settle(delivery)
 
 
 def _origin(url: str) -> str:
