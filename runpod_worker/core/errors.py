@@ -1,41 +1,4 @@
-"""Every error this project raises on purpose. Classes without a module in brackets are in this file.
-
-RunpodWorkerError
-├── ServiceRefusal             an answer of the job service; `status` is the HTTP code
-│   ├── BadRequest        400  the request is wrong; the message names the field
-│   │   └── TooLarge      400  a body over its limit (the platform answers 400, not 413)
-│   ├── Unauthorized      401  no key, or a key this endpoint does not accept
-│   ├── JobNotFound       404  no such job, or its retention has ended
-│   ├── EndpointNotFound  404  no such endpoint
-│   ├── RouteNotFound     404  no such path [service.http.requests]
-│   ├── MethodNotAllowed  405  the path does not know this method [service.http.requests]
-│   ├── IllegalTransition 409  the job's status does not allow this
-│   ├── StaleAttempt      409  a worker reports on an attempt it does not hold any more
-│   ├── BacklogFull       429  the endpoint takes no more jobs for now
-│   └── StoreUnavailable  503  the store cannot be reached or cannot write
-├── HandlerError               the user's handler or model raised
-│   ├── CheckFailed            a fitness check decided that this worker must not take jobs
-│   ├── InputError             the job's input does not fit the type the handler asks for
-│   └── Error                  an error in OpenAI's form, with a status [worker.handler.chat, public as openai.Error]
-├── DeclarationError           the worker is declared wrongly: no handler, two handlers, wrong arguments
-├── OutputError                the handler's output cannot be sent (not JSON, too large)
-├── DownloadRefused            (ValueError) a URL leads to a forbidden address, or to more bytes than allowed
-├── DownloadFailed             (OSError) a file cannot be downloaded
-├── LinkDown                   the job service cannot be reached, or its answer is not valid
-│   └── LinkBusy               it asks for a pause (429)
-├── LinkRefused                the job service refuses a request; sending it again cannot help (4xx)
-├── SpoolFull                  the spool has no room for another outcome
-├── ChannelClosed              the other process, agent or executor, has closed its end
-├── ChannelGarbled             the other process sent bytes that are not a frame
-├── SettingsError              a setting is missing or wrong; the message names it
-├── BuildError                 an image cannot be built; the message says what to do
-├── WaitTimedOut               (TimeoutError) the caller's timeout has passed; carries the job's last view, if any
-└── JobError                   a client's error for a job that did not complete; carries the job's view
-    ├── JobFailed
-    ├── JobCancelled
-    └── JobTimedOut
-JobStopped                     (BaseException) raised inside a handler whose job was stopped
-AddressRefused                 (OSError) a name leads to no public address [net.connector]
+"""Every error this project raises on purpose; docs/errors.md draws them as a tree.
 
 The class docstring is the default message.
 """
