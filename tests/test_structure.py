@@ -1,7 +1,4 @@
-"""The shape of the code: sizes, circles of imports, the map of each room, and tests that assert something.
-
-Each list of exceptions is exact: whoever brings a file below its limit removes it from the list.
-"""
+"""The shape of the code: sizes, circles of imports, the map of each room, and tests that assert something."""
 
 from __future__ import annotations
 
@@ -26,16 +23,6 @@ MAX_FUNCTION_LINES = 40
 MAX_MODULES_IN_A_FOLDER = 16
 MAX_MAP_LINES = 10
 
-LONG_FILES: set[str] = set()
-LONG_TEST_FILES: set[str] = set()
-LONG_FUNCTIONS = {"runpod_worker/cli/serve.py:serve"}
-CIRCLES: list[set[str]] = []
-TESTS_WITHOUT_AN_ASSERTION = {
-    "test_an_executor_does_not_outlive_its_agent",
-    "test_an_outcome_does_not_wait_for_the_slow_probes_of_an_idle_worker",
-    "test_without_a_file_there_is_nothing_to_do",
-}
-
 ASSERTING_CALL = re.compile(r"(assert|check|expect)_\w+|until|raises|warns|fail|run_state_machine_as_test")
 """A call of a function of such a name asserts something."""
 
@@ -45,11 +32,11 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 def test_no_file_is_too_long() -> None:
-    assert {name_of(path) for path in sources() if lines(path) > MAX_LINES} == LONG_FILES
+    assert {name_of(path) for path in sources() if lines(path) > MAX_LINES} == set()
 
 
 def test_no_test_file_is_too_long() -> None:
-    assert {name_of(path) for path in files_of_tests() if lines(path) > MAX_TEST_LINES} == LONG_TEST_FILES
+    assert {name_of(path) for path in files_of_tests() if lines(path) > MAX_TEST_LINES} == set()
 
 
 def test_no_function_is_too_long() -> None:
@@ -60,7 +47,7 @@ def test_no_function_is_too_long() -> None:
         if (function.end_lineno or 0) - function.lineno >= MAX_FUNCTION_LINES
     }
 
-    assert long == LONG_FUNCTIONS
+    assert long == set()
 
 
 def test_no_folder_holds_too_many_modules() -> None:
@@ -77,7 +64,7 @@ def test_no_folder_holds_too_many_modules() -> None:
 
 def test_no_files_import_each_other_in_a_circle() -> None:
     """Imports inside functions and for type checkers count too."""
-    assert circles(imports_by_module()) == CIRCLES
+    assert circles(imports_by_module()) == []
 
 
 def test_a_circle_is_found() -> None:
@@ -157,7 +144,7 @@ def test_every_test_asserts_something() -> None:
         if function.name.startswith("test_") and not asserts(function)
     }
 
-    assert silent == TESTS_WITHOUT_AN_ASSERTION
+    assert silent == set()
 
 
 def asserts(function: Function) -> bool:

@@ -23,9 +23,7 @@ def serve(
     data: Annotated[
         Path | None, typer.Option(help=f"Folder of the job store and the files, {DATA} by default.")
     ] = None,
-    memory: Annotated[
-        bool, typer.Option("--memory", help="Keep jobs in memory only, and lose them at the end.")
-    ] = False,
+    memory: Annotated[bool, typer.Option("--memory", help="Keep jobs in memory only; lose them at the end.")] = False,
     public_url: Annotated[
         str | None, typer.Option(help="The address of this service for others, in the URLs of output files.")
     ] = None,

@@ -127,7 +127,7 @@ async def test_an_outcome_does_not_wait_for_the_slow_probes_of_an_idle_worker(se
     held = asyncio.create_task(breaker.acquire())  # the take of an idle worker, first in line for five seconds
     await asyncio.sleep(0)
 
-    await asyncio.wait_for(breaker.call(service), 2.5)
+    assert await asyncio.wait_for(breaker.call(service), 2.5) == "answer"
     await held
 
 

@@ -1,5 +1,6 @@
 """The file that a container's health check looks at."""
 
+import asyncio
 import logging
 import os
 from pathlib import Path
@@ -31,7 +32,11 @@ async def test_the_file_is_touched_again_after_each_rest(tmp_path: Path) -> None
 
 
 async def test_without_a_file_there_is_nothing_to_do() -> None:
-    await touch_health_file(None)
+    touching = asyncio.create_task(touch_health_file(None))
+
+    done, _ = await asyncio.wait([touching], timeout=30)
+
+    assert done == {touching}
 
 
 async def test_a_file_that_cannot_be_written_is_told_and_does_not_end_the_worker(
