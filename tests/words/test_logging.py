@@ -31,4 +31,4 @@ def test_fields_are_read_through_variables_and_merged() -> None:
     event = logging_docs.events()["concurrency.refused"]
 
     assert {"expected", "slots"} <= event.fields.keys()
-    assert event.modules == {"worker.executor.concurrency"}
+    assert event.modules == {"worker.executor.runners"}

@@ -14,7 +14,7 @@ from runpod_worker.worker.executor import results
 from runpod_worker.worker.executor.files.inputs import Downloads, JobFiles
 from runpod_worker.worker.executor.results import Outcome
 from runpod_worker.worker.executor.window import FlowWindow
-from runpod_worker.worker.handler.job import Job
+from runpod_worker.worker.handler.job import File, Job
 from runpod_worker.worker.ipc.messages import Done, Run
 
 now = time.monotonic
@@ -32,20 +32,15 @@ class Guard(Protocol):
 
 
 class ProgressQueue(Protocol):
-    """Sends progress."""
+    """Sends an attempt's latest progress soon. Never waits."""
 
-    def put(self, attempt: Attempt, /) -> None:
-        """Send the attempt's latest progress soon. Never waits."""
+    def put(self, attempt: Attempt, /) -> None: ...
 
 
 class FileStore(Protocol):
-    """Keeps the files that a handler saves."""
+    """Keeps a file that a handler saves, and returns its URL."""
 
-    def save(self, attempt: Attempt, content: Any, name: str) -> str:
-        """Keep the file and return its URL."""
-
-    def close(self) -> None:
-        """Send the files that are left, and close."""
+    def save(self, attempt: Attempt, content: Any, name: str) -> str: ...
 
 
 attempts_by_job_id: dict[str, Attempt] = {}
@@ -65,7 +60,7 @@ class Attempt:
         sender: ProgressQueue,
         files: FileStore,
         window: FlowWindow,
-        downloads: Downloads | None = None,
+        downloads: Downloads,
     ) -> None:
         self.key = run.key
         self.files_url = run.files_url
@@ -149,19 +144,21 @@ class Attempt:
         self._raise_pending_stop()
         return url
 
-    def files_of_job(self) -> JobFiles:
+    def _files_of_job(self) -> JobFiles:
         """The files that the job names; created with the first file."""
         with _lock:
-            if self._downloads is None or self.ended:
+            if self.ended:
                 raise RuntimeError("job.fetch: the job has ended")
-            self.job_files = self.job_files or self._downloads.new_job()
+            self.job_files = self.job_files or JobFiles(self._downloads)
             return self.job_files
 
+    def decode_field(self, kind: type, value: object) -> File:
+        """Decode a field of the input that is a `File`."""
+        return self._files_of_job().decode_field(kind, value)
+
     def fetch(self, source: str, limit: int | None) -> Path:
-        if self._downloads is None or self.ended:
-            raise RuntimeError("job.fetch: the job has ended")
         try:
-            return self._downloads.fetch(self.files_of_job, source, limit)
+            return self._files_of_job().fetch(source, limit)
         finally:
             self._raise_pending_stop()
             self.check()

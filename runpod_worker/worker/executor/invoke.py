@@ -15,8 +15,7 @@ from runpod_worker.core.errors import JobStopped
 from runpod_worker.log import log
 from runpod_worker.worker.executor import results
 from runpod_worker.worker.executor.attempt import Attempt, now
-from runpod_worker.worker.executor.deadlines import Deadlines
-from runpod_worker.worker.executor.interrupt import SlotThread, Task
+from runpod_worker.worker.executor.interrupt import Deadlines, SlotThread, Task
 from runpod_worker.worker.executor.results import Outcome, WorkerIdentity
 from runpod_worker.worker.executor.sender import Chunk, MessageSender
 from runpod_worker.worker.handler.kinds import Handler

@@ -6,10 +6,9 @@ The same job loop serves an agent (main.py) and a local run in the user's own pr
 from __future__ import annotations
 
 import asyncio
-import functools
 import inspect
 import threading
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -21,15 +20,14 @@ from runpod_worker.core.schema import path_to, validate
 from runpod_worker.log import log
 from runpod_worker.net.loop import new_event_loop
 from runpod_worker.worker.executor import device, results
-from runpod_worker.worker.executor.attempt import Attempt, FileStore, attempts_by_job_id, now
-from runpod_worker.worker.executor.concurrency import Concurrency, concurrency_of
-from runpod_worker.worker.executor.deadlines import Deadlines
+from runpod_worker.worker.executor.attempt import Attempt, attempts_by_job_id, now
 from runpod_worker.worker.executor.files.inputs import Downloads
 from runpod_worker.worker.executor.files.outputs import SavedFiles
-from runpod_worker.worker.executor.interrupt import guard_here
+from runpod_worker.worker.executor.files.scratch import sweep
+from runpod_worker.worker.executor.interrupt import Deadlines, guard_here
 from runpod_worker.worker.executor.invoke import Invoker
 from runpod_worker.worker.executor.results import WorkerIdentity
-from runpod_worker.worker.executor.runners import Runner, runner_for
+from runpod_worker.worker.executor.runners import Concurrency, Runner, concurrency_of, runner_for
 from runpod_worker.worker.executor.sender import MessageSender
 from runpod_worker.worker.executor.window import FlowWindow, window_size
 from runpod_worker.worker.handler.declaration import Declaration, Hook
@@ -44,10 +42,9 @@ class JobLoop:
     Args:
         declaration: what the user declared.
         settings: the device, the concurrency, and the ids in errors.
-        sender: sends the messages; closed with this object.
-        files: keeps saved files; by default they go out as messages.
-        downloads: downloads the files that jobs name.
-        flow_control: the other side acknowledges chunks and files with WindowUpdate; else no job waits.
+        send: sends messages to the agent. May wait; any thread calls it.
+        keep: keeps a saved file and returns its URL, in a run without an agent. There input files may be local too,
+            and no job waits until the other side acknowledges its chunks and files.
         aio: runs coroutines, and is not closed with this object; a new one by default.
     """
 
@@ -55,22 +52,20 @@ class JobLoop:
         self,
         declaration: Declaration,
         settings: WorkerSettings,
-        sender: MessageSender,
-        files: FileStore | None = None,
-        downloads: Downloads | None = None,
+        send: Callable[..., None],
         *,
-        flow_control: bool = False,
+        keep: Callable[[str, bytes], str] | None = None,
         aio: asyncio.Runner | None = None,
     ) -> None:
         self._declared = declaration
         self._settings = settings
         self._identity = WorkerIdentity(settings.hostname, settings.worker_id)
-        self._sender = sender
-        self._files: FileStore = files or SavedFiles(self._sender.send)
-        self._downloads = downloads or Downloads(download_settings())
+        self._local = keep is not None
+        self._sender = MessageSender(send, direct=self._local)
+        self._files = SavedFiles(self._sender.send, keep)
+        self._downloads = Downloads(download_settings(), local=self._local)
         self._pending_inputs: dict[str, threading.Event] = {}
         """Set when the files of the job's input have arrived or failed, and the job was submitted or answered."""
-        self._flow_control = flow_control
         self._windows: WeakValueDictionary[str, FlowWindow] = WeakValueDictionary()
         """A window lives as long as its attempt or one of its unsent files."""
         self._deadlines = Deadlines()
@@ -85,7 +80,7 @@ class JobLoop:
     def load(self) -> Ready:
         """Load the model, run checks and warm-ups. Raises what they raise."""
         handler, hook = self._declared.handler, self._declared.model
-        self._downloads.sweep()
+        sweep()
         chosen = device.resolve(self._settings.device, with_torch=hook is not None and hook.arguments > 0)
         began = now()
         if hook is not None:
@@ -182,12 +177,12 @@ class JobLoop:
             self._pending_inputs.pop(attempt.key).set()
 
     def _window(self, key: str) -> FlowWindow:
-        if not self._flow_control:
+        if self._local:
             return FlowWindow()
         window = self._windows[key] = FlowWindow(window_size(self._concurrency.slots))
         return window
 
-    def _prepare(self, run: Run, sender: MessageSender, files: FileStore, window: FlowWindow) -> Attempt:
+    def _prepare(self, run: Run, sender: MessageSender, files: SavedFiles, window: FlowWindow) -> Attempt:
         try:
             received = self._decode(run.body)
         except msgspec.DecodeError as error:
@@ -198,8 +193,8 @@ class JobLoop:
             raise InputError("job.input is missing")
         attempt = Attempt(run, received, sender, files, window, self._downloads)
         if self._declared.handler.input_type is not None:
-            decode = functools.partial(self._downloads.decode_field, attempt.files_of_job)
-            attempt.input = validate(received["input"], self._declared.handler.input_type, decode=decode)
+            input_type = self._declared.handler.input_type
+            attempt.input = validate(received["input"], input_type, decode=attempt.decode_field)
         attempt.input_ready_at = now()
         return attempt
 
@@ -250,7 +245,7 @@ class JobLoop:
     def _warm_up(self) -> None:
         if not self._declared.warmups:
             return
-        sender, files = MessageSender(_drop), SavedFiles(_drop)
+        sender, files = MessageSender(_drop, direct=True), SavedFiles(_drop)
         invoker = self._invoker(sender)
         for hook in self._declared.warmups:
             inputs = self._call(hook, self.model)
@@ -258,7 +253,6 @@ class JobLoop:
                 body = results.encode({"id": "warmup", "input": example}, "warmup")
                 self._warm_up_with(self._prepare(Run("warmup", body, now()), sender, files, FlowWindow()), invoker)
         files.close()
-        sender.close()
 
     def _warm_up_with(self, attempt: Attempt, invoker: Invoker) -> None:
         if attempt.job_files is not None:

@@ -15,7 +15,6 @@ from runpod_worker.core.errors import ChannelClosed, CheckFailed, RunpodWorkerEr
 from runpod_worker.log import log, setup
 from runpod_worker.worker.executor.job_loop import JobLoop
 from runpod_worker.worker.executor.results import traceback_of
-from runpod_worker.worker.executor.sender import MessageSender
 from runpod_worker.worker.handler.declaration import Declaration
 from runpod_worker.worker.ipc.channel import ExecutorChannel
 from runpod_worker.worker.ipc.messages import LoadFailed
@@ -62,7 +61,7 @@ def serve(
 def _serve(declare: Callable[[], Declaration], settings: WorkerSettings, channel: ExecutorChannel) -> int:
     reader: _Reader | None = None
     try:
-        job_loop = JobLoop(declare(), settings, MessageSender(channel.send), flow_control=True)
+        job_loop = JobLoop(declare(), settings, channel.send)
         reader = _Reader(channel, job_loop, settings)
         ready = job_loop.load()
         gc.collect()

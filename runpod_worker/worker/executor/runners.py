@@ -12,20 +12,74 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from contextlib import closing, suppress
+from typing import Any
 
+from runpod_worker.config import WorkerSettings
 from runpod_worker.core.errors import ChannelClosed
 from runpod_worker.log import job_id, log
 from runpod_worker.worker.executor.attempt import Attempt
-from runpod_worker.worker.executor.concurrency import Concurrency
 from runpod_worker.worker.executor.interrupt import guard_here
 from runpod_worker.worker.executor.invoke import Invoker
 from runpod_worker.worker.executor.sender import MessageSender
+from runpod_worker.worker.handler.kinds import Handler
 from runpod_worker.worker.ipc.messages import SlotsChanged, ToAgent
 
 RESIZE_INTERVAL_S = 1.0
 """Interval of calls of the user's function for the number of slots, while jobs run."""
 
 OnEnded = Callable[[Attempt], None]
+
+
+class Concurrency:
+    """The number of slots; `adjust` may change it."""
+
+    def __init__(self, slots: int, modifier: Callable[[int], Any] | None = None) -> None:
+        self.slots = slots
+        self._modifier = modifier
+
+    @property
+    def fixed(self) -> bool:
+        """Whether the number never changes."""
+        return self._modifier is None
+
+    def adjust(self) -> int:
+        """Call the user's function and return the number of slots. Errors and wrong values are logged, and ignored."""
+        if self._modifier is None:
+            return self.slots
+        try:
+            wanted = self._modifier(self.slots)
+        except Exception:
+            log.exception("concurrency.failed", extra={"slots": self.slots})
+            return self.slots
+        if isinstance(wanted, bool) or not isinstance(wanted, int) or wanted < 1:
+            about = {"expected": "int >= 1", "got": repr(wanted), "type": type(wanted).__name__, "slots": self.slots}
+            log.error("concurrency.refused", extra=about)
+            return self.slots
+        if wanted != self.slots:
+            log.info("concurrency.changed", extra={"before": self.slots, "slots": wanted})
+        self.slots = wanted
+        return wanted
+
+
+def concurrency_of(handler: Handler, settings: WorkerSettings) -> Concurrency:
+    """The number of slots of a worker with this handler.
+
+    A function that blocks its thread has one slot, even with a modifier, because its code may not be safe in several
+    threads. A number in the settings is explicit, and opens threads.
+    """
+    if settings.concurrency is not None:
+        return Concurrency(settings.concurrency)
+    if handler.modifier is None:
+        return Concurrency(handler.concurrency)
+    if handler.kind.on_loop:
+        concurrency = Concurrency(handler.concurrency, handler.modifier)
+        concurrency.adjust()
+        return concurrency
+    log.warning(
+        "concurrency.ignored",
+        extra={"kind": str(handler.kind), "instead": "make the handler async, or set RUNPOD_WORKER_CONCURRENCY"},
+    )
+    return Concurrency(handler.concurrency)
 
 
 class ThreadRunner:
@@ -47,17 +101,9 @@ class ThreadRunner:
 
     def serve(self) -> None:
         """Run submitted attempts until `close`. Called in the main thread."""
-        if not self._in_main_thread:
-            self._serve_in_threads()
+        if self._in_main_thread:
+            self._serve_slot()
             return
-        self._serve_slot()
-
-    def close(self) -> None:
-        """Let `serve` return once everything submitted is done. From any thread."""
-        for _ in range(self._slots):
-            self._inbox.put(None)
-
-    def _serve_in_threads(self) -> None:
         threads = [
             threading.Thread(target=self._serve_in_thread, name=f"runpod-worker-slot-{slot}", daemon=True)
             for slot in range(self._slots)
@@ -66,6 +112,11 @@ class ThreadRunner:
             thread.start()
         for thread in threads:
             thread.join()
+
+    def close(self) -> None:
+        """Let `serve` return once everything submitted is done. From any thread."""
+        for _ in range(self._slots):
+            self._inbox.put(None)
 
     def _serve_in_thread(self) -> None:
         with suppress(ChannelClosed):  # the thread that reads the channel closes this runner

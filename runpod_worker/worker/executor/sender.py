@@ -40,24 +40,27 @@ Item = Attempt | Chunk
 
 
 class MessageSender:
-    """Sends by `send`, which may wait; several threads may use a sender at the same time."""
+    """Sends by `send`, which may wait; several threads may use a sender at the same time.
 
-    def __init__(self, send: Callable[..., None]) -> None:
+    `direct`: send each item at once in the caller's thread, for runs without a channel, where sending is cheap.
+    """
+
+    def __init__(self, send: Callable[..., None], *, direct: bool = False) -> None:
         self._send = send
         self._queue: deque[Item] = deque()
         self._send_lock = threading.Lock()
         self._sent_at = 0.0
         self._wake: queue.SimpleQueue[bool] = queue.SimpleQueue()
         self._awake = False
-        self._thread = threading.Thread(target=self._work, name="runpod-worker-sender", daemon=True)
-        self._thread.start()
+        self._thread: threading.Thread | None = None
+        if not direct:
+            self._thread = threading.Thread(target=self._work, name="runpod-worker-sender", daemon=True)
+            self._thread.start()
 
     def put(self, item: Item) -> None:
         """Send soon, from another thread. Never waits."""
         self._queue.append(item)
-        if not self._awake:
-            self._awake = True
-            self._wake.put(True)
+        self._wake_up()
 
     def push(self, chunk: Chunk) -> None:
         """Send a chunk at once if it is the first or nothing was sent just now, else together with the next chunks.
@@ -67,9 +70,8 @@ class MessageSender:
         self._queue.append(chunk)
         if chunk.index == 0 or self.must_flush(chunk) or now() - self._sent_at > BATCH_S:
             self.send()
-        elif not self._awake:
-            self._awake = True
-            self._wake.put(True)
+        else:
+            self._wake_up()
 
     def must_flush(self, chunk: Chunk) -> bool:
         """Whether the generator of this chunk has to wait until everything is sent."""
@@ -90,7 +92,15 @@ class MessageSender:
     def close(self) -> None:
         """End the sending thread."""
         self._wake.put(False)
-        self._thread.join()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _wake_up(self) -> None:
+        if self._thread is None:
+            self.send()
+        elif not self._awake:
+            self._awake = True
+            self._wake.put(True)
 
     def _work(self) -> None:
         while self._wake.get():
@@ -113,29 +123,3 @@ class MessageSender:
             else:
                 messages.append(Chunks(item.attempt.key, item.index, [item.data]))
         return messages
-
-
-class DirectSender(MessageSender):
-    """Sends each item in the caller's thread, for runs without a channel, where sending is cheap."""
-
-    def __init__(self, send: Callable[..., None]) -> None:
-        self._send = send
-
-    def put(self, item: Item) -> None:
-        if isinstance(item, Attempt):
-            self._send(Progress(item.key, item.take_progress()))
-        else:
-            self.push(item)
-
-    def push(self, chunk: Chunk) -> None:
-        self._send(Chunks(chunk.attempt.key, chunk.index, [chunk.data]))
-
-    def must_flush(self, chunk: Chunk) -> bool:
-        return False
-
-    def send(self, *messages: ToAgent) -> None:
-        if messages:
-            self._send(*messages)
-
-    def close(self) -> None:
-        """Do nothing, because no thread was started."""

@@ -28,31 +28,18 @@ class File(_Path):
 
 
 class JobBackend(Protocol):
-    """Implements the methods of a running job. Any thread of the handler may call them."""
+    """Implements the methods and properties of a running job. Any thread of the handler may call them."""
 
     @property
-    def cancelled(self) -> bool:
-        """Whether a stop was requested."""
-
+    def cancelled(self) -> bool: ...
     @property
-    def deadline(self) -> float | None:
-        """When the timeout of the job ends, by `time.monotonic()`; None without a timeout."""
-
+    def deadline(self) -> float | None: ...
     @property
-    def input(self) -> Any:
-        """The validated input."""
-
-    def progress(self, value: Any) -> None:
-        """Set the progress of the job."""
-
-    def save(self, content: Any, name: str) -> str:
-        """Store a file and return its URL."""
-
-    def fetch(self, source: str, limit: int | None) -> Path:
-        """Download a file and return its path."""
-
-    def metric(self, name: str, value: float) -> None:
-        """Record a number about the job."""
+    def input(self) -> Any: ...
+    def progress(self, value: Any) -> None: ...
+    def save(self, content: Any, name: str) -> str: ...
+    def fetch(self, source: str, limit: int | None) -> Path: ...
+    def metric(self, name: str, value: float) -> None: ...
 
 
 class Job(dict[str, Any], Generic[Input]):

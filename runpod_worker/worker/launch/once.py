@@ -20,15 +20,12 @@ from typing import Any
 
 import msgspec
 
-from runpod_worker.config import WorkerSettings, download_settings, worker_settings
+from runpod_worker.config import WorkerSettings, worker_settings
 from runpod_worker.core.errors import DeclarationError
 from runpod_worker.log import fields, log
 from runpod_worker.net.loop import new_event_loop
 from runpod_worker.worker.executor.attempt import now
-from runpod_worker.worker.executor.files.inputs import Downloads
-from runpod_worker.worker.executor.files.outputs import LocalFiles
 from runpod_worker.worker.executor.job_loop import JobLoop
-from runpod_worker.worker.executor.sender import DirectSender
 from runpod_worker.worker.handler.declaration import Declaration, Hook
 from runpod_worker.worker.handler.kinds import make_handler
 from runpod_worker.worker.ipc.messages import Chunks, Done, Progress, Run, Stop, ToAgent
@@ -161,8 +158,7 @@ def run_job(
         cancel_after_s: cancel the job after this time.
     """
     body = msgspec.json.encode(job)
-    downloads = Downloads(download_settings(), local=True)
-    loop = JobLoop(declaration, settings, DirectSender(on_message), LocalFiles(save), downloads, aio=aio)
+    loop = JobLoop(declaration, settings, on_message, keep=save, aio=aio)
     cancel = threading.Timer(cancel_after_s or 0.0, loop.handle, (Stop(JOB_ID, "the job was cancelled"),))
     try:
         on_message(loop.load())

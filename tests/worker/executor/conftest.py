@@ -18,7 +18,6 @@ import pytest
 
 from runpod_worker.config import worker_settings
 from runpod_worker.worker.executor.job_loop import JobLoop
-from runpod_worker.worker.executor.sender import MessageSender
 from runpod_worker.worker.ipc import channel
 from runpod_worker.worker.ipc.messages import Done, Ready, Run, ToAgent, ToExecutor
 
@@ -85,7 +84,7 @@ class Executor:
         self._messages: queue.SimpleQueue[ToAgent | None] = queue.SimpleQueue()
         self._ended = threading.Event()
         declaration = self.names["worker"].declaration()
-        self._job_loop = JobLoop(declaration, worker_settings(), MessageSender(self._put), flow_control=True)
+        self._job_loop = JobLoop(declaration, worker_settings(), self._put)
         main_thread.submit(self._serve)
 
     def _put(self, *messages: ToAgent) -> None:

@@ -10,20 +10,20 @@ import itertools
 import os
 import random
 import threading
-import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, Future, wait
+from contextlib import nullcontext
 from pathlib import Path
 
 from runpod_worker.config import DownloadSettings
 from runpod_worker.core.errors import DownloadFailed, DownloadRefused, InputError
 from runpod_worker.net.loop import BackgroundLoop
 from runpod_worker.worker.executor.files import sources
-from runpod_worker.worker.executor.files.scratch import Scratch, remove, sweep
+from runpod_worker.worker.executor.files.scratch import Scratch, remove
 from runpod_worker.worker.handler.job import File
 
 MAX_CLOSE_S = 2.0
-"""Seconds. At the end, downloads and removals that need longer are left alone; then all files are removed."""
+"""Seconds. At the end, downloads and removals that need longer are not waited for; then all files are removed."""
 
 JOB_ENDED = "the job has ended"
 
@@ -33,105 +33,56 @@ class Downloads:
 
     def __init__(self, settings: DownloadSettings, *, local: bool = False) -> None:
         self.max_bytes = settings.max_bytes
+        self.expected = f"the path of a file, {sources.EXPECTED}" if local else sources.EXPECTED
+        self.scratch = Scratch()
         self._settings = settings
         self._local = local
-        self._expected = f"the path of a file, {sources.EXPECTED}" if local else sources.EXPECTED
-        self._scratch = Scratch()
         self._background = BackgroundLoop()
         self._free = asyncio.Semaphore(settings.max_concurrent)
-        self._jobs: weakref.WeakSet[JobFiles] = weakref.WeakSet()
-        self._removals: set[Future[None]] = set()
 
-    def sweep(self) -> None:
-        """Remove the files of killed processes."""
-        sweep()
-
-    def new_job(self) -> JobFiles:
-        """The files of one more job."""
-        files = JobFiles(self)
-        self._jobs.add(files)
-        return files
-
-    def fetch(self, files_of_job: Callable[[], JobFiles], source: object, limit: int | None) -> Path:
-        """Download the file for a running job, and wait for it.
-
-        Raises:
-            InputError: the file cannot be downloaded.
-        """
-        if not isinstance(source, str):
-            raise InputError(f"job.fetch: expected {self._expected}, got {source!r} ({type(source).__name__})")
-        return Path(source) if self._is_local(source) else files_of_job().fetch(source, limit)
-
-    def decode_field(self, files_of_job: Callable[[], JobFiles], kind: type, value: object) -> File:
-        """Decode a field of a job's input that is a `File`: the path where the file will be.
-
-        Raises:
-            ValueError: the value names no file, or the field has a type that the worker does not know.
-        """
-        if kind is not File:
-            raise ValueError(f"Expected {kind.__name__}")
-        if not isinstance(value, str):
-            raise ValueError(f"Expected {self._expected}")  # noqa: TRY004
-        return File(value if self._is_local(value) else files_of_job().path(value))
-
-    def close(self) -> None:
-        """End all downloads and remove all files."""
-        for files in list(self._jobs):
-            files.close()
-        wait(list(self._removals), MAX_CLOSE_S)
-        self._background.close(MAX_CLOSE_S)
-        self._scratch.close()
-
-    # ---------------------------------------------------------------- for the files of one job
-
-    def new_folder(self) -> Path:
-        """A path for a new folder."""
-        return self._scratch.new_folder()
+    def is_local(self, source: str) -> bool:
+        """Whether the source is the path of a local file that the job may use."""
+        return self._local and not sources.is_url(source) and os.path.isfile(source)  # noqa: PTH113 - never raises
 
     def start(self, download: Download, *, queued: bool) -> Future[None]:
         """Begin the download: now, or once few enough queued downloads run."""
-        return self._background.start(self._run_queued(download) if queued else self._run(download))
+        return self._background.start(self._run(download, queued=queued))
 
     def remove(self, folder: Path, downloads: Sequence[Download]) -> None:
         """Remove the folder in the background, once none of these downloads writes into it."""
-        removal = self._background.start(_remove(folder, downloads))
-        self._removals.add(removal)
-        removal.add_done_callback(self._removals.discard)
+        self._background.start(_remove(folder, downloads))
 
-    # ---------------------------------------------------------------- on the background loop
+    def close(self) -> None:
+        """End all downloads and remove all files."""
+        self._background.close(MAX_CLOSE_S)
+        self.scratch.close()
 
-    async def _run_queued(self, download: Download) -> None:
-        async with self._free:
-            await self._run(download)
-
-    async def _run(self, download: Download) -> None:
+    async def _run(self, download: Download, *, queued: bool) -> None:
         download.task = asyncio.current_task()
-        download.path.parent.mkdir(parents=True, mode=0o700, exist_ok=True)
-        if not sources.is_url(download.source):
-            self._decode(download)
-            return
-        from runpod_worker.net.download import download as save  # takes 0.15 s, because it imports aiohttp
+        async with self._free if queued else nullcontext():
+            download.path.parent.mkdir(parents=True, mode=0o700, exist_ok=True)
+            if not sources.is_url(download.source):
+                self._decode(download)
+                return
+            from runpod_worker.net.download import download as save  # takes 0.15 s, because it imports aiohttp
 
-        await save(
-            download.source,
-            download.path,
-            max_bytes=download.max_bytes,
-            timeout_s=self._settings.timeout_s,
-            private=self._settings.private,
-            random=random.random,
-        )
+            await save(
+                download.source,
+                download.path,
+                max_bytes=download.max_bytes,
+                timeout_s=self._settings.timeout_s,
+                private=self._settings.private,
+                random=random.random,
+            )
 
     def _decode(self, download: Download) -> None:
         try:
             data = sources.decode(download.source)
         except ValueError as error:
-            raise ValueError(str(error).replace(sources.EXPECTED, self._expected)) from None
+            raise ValueError(str(error).replace(sources.EXPECTED, self.expected)) from None
         if len(data) > download.max_bytes:
             raise DownloadRefused(f"expected at most {download.max_bytes} bytes, got {len(data)}")
         download.path.write_bytes(data)
-
-    def _is_local(self, source: str) -> bool:
-        return self._local and not sources.is_url(source) and os.path.isfile(source)  # noqa: PTH113 - never raises
 
 
 class Download:
@@ -172,10 +123,20 @@ class JobFiles:
         self._on_settled: Callable[[], None] | None = None
         self._stop_reason: str | None = None
 
-    def path(self, source: str) -> Path:
-        """Where the file will be once `start` has downloaded it."""
+    def decode_field(self, kind: type, value: object) -> File:
+        """Decode a field of the input that is a `File`: the path where the file will be once `start` has downloaded it.
+
+        Raises:
+            ValueError: the value names no file, or the field has a type that the worker does not know.
+        """
+        if kind is not File:
+            raise ValueError(f"Expected {kind.__name__}")
+        if not isinstance(value, str):
+            raise ValueError(f"Expected {self._home.expected}")  # noqa: TRY004
+        if self._home.is_local(value):
+            return File(value)
         with self._lock:
-            return self._find_or_add(source, self._home.max_bytes).path
+            return File(self._find_or_add(value, self._home.max_bytes).path)
 
     def start(self, on_settled: Callable[[], None]) -> None:
         """Begin all downloads; call `on_settled` once, when all files have arrived or one has failed."""
@@ -186,6 +147,7 @@ class JobFiles:
                     download.future = self._home.start(download, queued=True)
             if download.future is not None:
                 download.future.add_done_callback(lambda _: self._on_download_ended())
+        self._on_download_ended()
 
     def input_error(self, field_of: Callable[[str], str]) -> Exception | None:
         """The error to raise for a failed download; `field_of` returns the input field of a source."""
@@ -194,8 +156,16 @@ class JobFiles:
                 return error
         return None
 
-    def fetch(self, source: str, limit: int | None) -> Path:
-        """Download the file, wait for it, and return its path. Raises the error of the download."""
+    def fetch(self, source: object, limit: int | None) -> Path:
+        """Download the file, wait for it, and return its path.
+
+        Raises:
+            InputError: the file cannot be downloaded.
+        """
+        if not isinstance(source, str):
+            raise InputError(f"job.fetch: expected {self._home.expected}, got {source!r} ({type(source).__name__})")
+        if self._home.is_local(source):
+            return Path(source)
         max_bytes = self._home.max_bytes if limit is None else min(limit, self._home.max_bytes)
         with self._lock:
             download = self._find_or_add(source, max_bytes)
@@ -233,7 +203,7 @@ class JobFiles:
             return download
         if self._stop_reason is not None:
             raise InputError(f"{sources.describe(source)}: {self._stop_reason}")
-        self._folder = self._folder or self._home.new_folder()
+        self._folder = self._folder or self._home.scratch.new_folder()
         path = self._folder / str(next(self._numbers)) / sources.file_name(source)
         download = self._downloads[source] = Download(source, path, max_bytes)
         return download

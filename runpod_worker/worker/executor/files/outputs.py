@@ -10,13 +10,13 @@ import base64
 import io
 import mimetypes
 import os
-import queue
 import re
 import secrets
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -38,19 +38,25 @@ ReadContent = Callable[[], bytes]
 
 
 class SavedFiles:
-    """Saves files through the agent, which uploads them to the service. Without a file store: as `data:` URLs."""
+    """Saves files through the agent, which uploads them to the service. Without a file store: as `data:` URLs.
 
-    def __init__(self, send: Callable[[ToAgent], None]) -> None:
+    In a run without an agent `keep` keeps them: it takes name and content and returns the URL.
+    """
+
+    def __init__(self, send: Callable[[ToAgent], None], keep: Callable[[str, bytes], str] | None = None) -> None:
         self._send = send
-        self._inbox: queue.SimpleQueue[_Pending | _Event] = queue.SimpleQueue()
+        self._keep = keep
+        self._pool = ThreadPoolExecutor(1, "runpod-worker-files")
         self._free = threading.Semaphore(MAX_PENDING)
+        self._pending: list[_Pending] = []
         self._lock = threading.Lock()
-        self._thread: threading.Thread | None = None
 
     def save(self, attempt: Attempt, content: Any, name: str) -> str:
         """Send the file soon and return its URL."""
         name, content_type = _checked_name(name)
         read = _reader(content, name)
+        if self._keep is not None:
+            return self._keep(name, read())
         store = attempt.files_url
         if store is None:
             return f"data:{content_type};base64,{base64.b64encode(read()).decode()}"
@@ -58,61 +64,40 @@ class SavedFiles:
         pending = _Pending(attempt.key, attempt.window, token, name, content_type, read)
         with self._lock:
             attempt.saved_files += 1
-            self._start()
         if self._free.acquire(blocking=False):
-            self._inbox.put(pending)
+            self._pending.append(pending)
+            self._submit(pending)
         else:
             attempt.window.wait()
             self._send_file(pending)
         return f"{store}/{quote(attempt.id, safe='')}/{token}/{quote(name)}"
 
     def close(self) -> None:
-        """Send the waiting files, then end the thread."""
-        if self._thread is not None:
-            self._inbox.put(_Event.CLOSE)
-            self._thread.join()
-
-    def _start(self) -> None:
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._work, name="runpod-worker-files", daemon=True)
-            self._thread.start()
-
-    def _work(self) -> None:
-        """Encode and send. A file waits for its own job's window only."""
-        waiting: list[_Pending] = []
-        event: _Pending | _Event = _Event.WINDOW_OPEN
-        try:
-            while event is not _Event.CLOSE:
-                event = self._inbox.get()
-                if isinstance(event, _Pending):
-                    waiting.append(event)
-                waiting = self._send_allowed(waiting, closing=event is _Event.CLOSE)
-        except ChannelClosed:  # the thread that reads the channel ends the executor
-            return
-
-    def _send_allowed(self, waiting: list[_Pending], *, closing: bool) -> list[_Pending]:
-        """Send the files whose window is open, or all; return the others."""
-        blocked: list[_Pending] = []
-        for pending in waiting:
-            if closing or pending.window.is_open:
+        """Send the pending files, then end the thread."""
+        self._pool.shutdown()
+        with suppress(ChannelClosed):  # the thread that reads the channel ends the executor
+            for pending in self._pending:
                 self._send_file(pending)
-                self._free.release()
-            else:
-                blocked.append(pending)
-        for window in {pending.window for pending in blocked}:
-            window.when_open(lambda: self._inbox.put(_Event.WINDOW_OPEN))
-        return blocked
+        self._pending.clear()
+
+    def _submit(self, pending: _Pending) -> None:
+        with suppress(RuntimeError):  # the pool is closed, so `close` sends the file
+            self._pool.submit(self._send_when_open, pending)
+
+    def _send_when_open(self, pending: _Pending) -> None:
+        """Encode and send the file, once its own job's window is open."""
+        if not pending.window.is_open:
+            pending.window.when_open(lambda: self._submit(pending))
+            return
+        self._pending.remove(pending)
+        self._send_file(pending)
+        self._free.release()
 
     def _send_file(self, pending: _Pending) -> None:
         message = pending.encode()
         if isinstance(message, File):
             pending.window.add(len(message.body))
         self._send(message)
-
-
-class _Event(Enum):
-    WINDOW_OPEN = "a job may send again"
-    CLOSE = "no file follows"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -132,21 +117,6 @@ class _Pending:
         except Exception as error:
             text = f"job.save: {self.name} could not be encoded: {type(error).__name__}: {error}"
             return FileFailed(self.key, self.name, text)
-
-
-class LocalFiles:
-    """Saves files of a job without a job service through `keep`, which takes name and content and returns the URL."""
-
-    def __init__(self, keep: Callable[[str, bytes], str]) -> None:
-        self._keep = keep
-
-    def save(self, attempt: Attempt, content: Any, name: str) -> str:
-        """Keep the file and return its URL."""
-        name, _ = _checked_name(name)
-        return self._keep(name, _reader(content, name)())
-
-    def close(self) -> None:
-        """Do nothing, because every file is kept when it is saved."""
 
 
 def _checked_name(name: str) -> tuple[str, str]:

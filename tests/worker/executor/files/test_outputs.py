@@ -6,9 +6,11 @@ import threading
 import pytest
 from PIL import Image
 
+from runpod_worker.config import download_settings
 from runpod_worker.core.errors import OutputError
 from runpod_worker.worker.executor.attempt import Attempt
-from runpod_worker.worker.executor.files.outputs import MAX_PENDING, LocalFiles, SavedFiles
+from runpod_worker.worker.executor.files.inputs import Downloads
+from runpod_worker.worker.executor.files.outputs import MAX_PENDING, SavedFiles
 from runpod_worker.worker.executor.window import FlowWindow
 from runpod_worker.worker.ipc.messages import File, FileFailed, Run
 
@@ -40,7 +42,8 @@ def files(sent):
 
 
 def job(sent, files, store="http://s/v2/e/files"):
-    return Attempt(Run("k", b"", 0.0, files_url=store), {"id": "job/1", "input": 1}, sent, files, FlowWindow())
+    run, received = Run("k", b"", 0.0, files_url=store), {"id": "job/1", "input": 1}
+    return Attempt(run, received, sent, files, FlowWindow(), Downloads(download_settings()))
 
 
 def test_bytes_paths_pictures_and_anything_with_save_can_be_saved(sent, files, tmp_path):
@@ -128,7 +131,7 @@ def test_a_run_without_a_service_keeps_the_file_itself(sent):
         kept[name] = content
         return f"there/{name}"
 
-    path = job(sent, LocalFiles(keep)).save(b"x", "a.bin")
+    path = job(sent, SavedFiles(sent, keep)).save(b"x", "a.bin")
 
     assert (path, kept) == ("there/a.bin", {"a.bin": b"x"})
     assert isinstance(json.dumps(path), str)
