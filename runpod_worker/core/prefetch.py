@@ -1,13 +1,13 @@
-"""Every rule about how many jobs a worker asks for, and when, lives in this file.
+"""Every rule about how many jobs a worker requests, and when.
 
-1. A free slot wants a job at once.
+1. A free slot needs a job immediately.
 2. Prefetch a job for a busy slot only if that slot is expected to be free within the *lead*: one round trip to the
    service plus the time a job takes to prepare. Then the job waits here no longer than its transport would take anyway.
 3. The expectation is the *mean residual life*: the mean of `d - e` over the recent durations `d` longer than the time
    `e` the running job has had. So 50 ms jobs among 10 s ones are never prefetched (at 0 ms the mean is seconds, and a
    job that lived past 50 ms will live for seconds); 50 ms jobs alone are prefetched one round trip before the end.
-4. When several jobs fit into the lead, ask for several: jobs of no duration travel in batches.
-5. Prefetch nothing before the first jobs have ended, nor behind a job that runs longer than all recent ones.
+4. When several jobs fit into the lead, request several, so that very short jobs arrive in batches.
+5. Prefetch nothing before the first jobs have ended, nor behind a job that runs longer than all recent jobs.
 """
 
 from __future__ import annotations
@@ -19,26 +19,26 @@ from collections.abc import Iterable
 from itertools import accumulate
 
 WINDOW_JOBS = 64
-"""How many recent durations count."""
+"""The number of recent durations that count."""
 
 TURNAROUND_S = 50e-6
-"""The time a slot needs from one job to the next even if the handler does nothing; no duration counts as less."""
+"""The time that a slot needs for a job of an empty handler. Shorter durations count as this."""
 
 SMOOTHING = 1 / 8
-"""Weight of a new measurement, as TCP smooths its round trips (RFC 6298)."""
+"""Weight of a new measurement, as in TCP's estimate of round trips (RFC 6298)."""
 
 TIMER_DELAY_S = 0.0015
-"""How late a timer of the event loop may be (uvloop counts in milliseconds), and the way to the executor."""
+"""Allowance for late timers (uvloop counts in milliseconds), and for the way to the executor."""
 
 ROUNDING_S = 1e-9
-"""Makes `jobs_wanted` agree at the moment that `due_in` names."""
+"""Added to `due_in`, so that `jobs_wanted` agrees at that time."""
 
 OUTLIER_FACTOR = 1.25
-"""A job that runs this many times longer than all recent ones (and one lead more) is another kind of job."""
+"""A job that runs this many times longer than all recent jobs, plus one lead, counts as another kind of job."""
 
 
 class Durations:
-    """How long recent jobs ran, and how much longer a running one is expected to run."""
+    """The durations of recent jobs, and the expected remaining time of a running job."""
 
     def __init__(self, window: int = WINDOW_JOBS) -> None:
         self._recent: deque[float] = deque()
@@ -48,7 +48,7 @@ class Durations:
         self._means: list[float] | None = None
 
     def add(self, duration_s: float) -> None:
-        """A job has ended after `duration_s`."""
+        """Record a job that ended after `duration_s`."""
         duration_s = max(duration_s, TURNAROUND_S)
         if len(self._recent) == self._window:
             oldest = self._recent.popleft()
@@ -61,21 +61,21 @@ class Durations:
 
     @property
     def longest(self) -> float:
-        """The longest recent duration; 0 when there is none."""
+        """The longest recent duration, or 0."""
         return self._sorted[-1] if self._sorted else 0.0
 
     @property
     def mean(self) -> float:
-        """The mean of the recent durations; 0 when there is none."""
+        """The mean of the recent durations, or 0."""
         return max(self._sum / len(self._recent), TURNAROUND_S) if self._recent else 0.0
 
     def residual(self, elapsed_s: float) -> float:
-        """How much longer a job is expected to run that has run for `elapsed_s`; infinite when nothing is known."""
+        """The expected remaining time of a job that has run for `elapsed_s`; infinite without recent durations."""
         index = bisect_right(self._sorted, elapsed_s)
         return self._longer(index) - elapsed_s if index < len(self._sorted) else math.inf
 
     def due_in(self, elapsed_s: float, lead_s: float) -> float | None:
-        """In what time `residual` falls to `lead_s`; None: never, by what recent jobs say."""
+        """The time until `residual` falls to `lead_s`; None if it never does, judging by recent jobs."""
         ends = self._sorted
         for index in range(bisect_right(ends, elapsed_s), len(ends)):
             begins = max(elapsed_s, ends[index - 1] if index else 0.0, self._longer(index) - lead_s)
@@ -94,7 +94,7 @@ class Durations:
 
 
 class _Smoothed:
-    """A measurement that varies: its mean plus four mean deviations (RFC 6298), so that being late is the exception."""
+    """An upper estimate of a varying measurement: its mean plus four mean deviations (RFC 6298)."""
 
     def __init__(self) -> None:
         self._mean: float | None = None
@@ -113,7 +113,7 @@ class _Smoothed:
 
 
 class PrefetchEstimator:
-    """Says how many jobs to hold now, by how recent jobs and requests went."""
+    """Estimates how many jobs to hold now, from recent jobs and requests."""
 
     def __init__(self, *, prefetch_s: float, prefetch_jobs: int) -> None:
         """Hold no job longer than `prefetch_s` before its slot is free, and no more than `prefetch_jobs` for one slot.
@@ -126,29 +126,29 @@ class PrefetchEstimator:
         self._round_trip = _Smoothed()
         self._preparation = _Smoothed()
         self.lead_s = 0.0
-        """How long before a slot is free to ask for its next job; 0 while no round trip is known."""
+        """How long before a slot is free to request its next job; 0 before the first round trip."""
 
     def add_duration(self, duration_s: float) -> None:
-        """Learn how long a job kept its slot."""
+        """Record how long a job held its slot."""
         self._durations.add(duration_s)
 
     def add_round_trip(self, round_trip_s: float) -> None:
-        """Learn how long the service took to answer a small request that it does not hold."""
+        """Record the duration of a small request that is not a long poll."""
         self._round_trip.add(round_trip_s)
         self._set_lead()
 
     def add_preparation(self, preparation_s: float) -> None:
-        """Learn how long a job that had a free slot needed until its input was ready."""
+        """Record how long a job with a free slot needed until its input was ready."""
         self._preparation.add(preparation_s)
         self._set_lead()
 
     @property
     def outlier_s(self) -> float:
-        """A job that has run for longer is of another kind than the recent ones: nothing should wait behind it."""
+        """A job that has run for longer counts as another kind of job, behind which no job should wait."""
         return self._durations.longest * OUTLIER_FACTOR + self.lead_s
 
     def jobs_wanted(self, free: int, running: Iterable[float]) -> int:
-        """Return how many jobs should wait for a slot: one for each free slot, and the prefetched ones.
+        """Return the number of jobs that should wait for a slot: one for each free slot, and prefetched jobs.
 
         `running`: for how long each job in a busy slot has run.
         """
@@ -159,7 +159,7 @@ class PrefetchEstimator:
         return jobs + sum(self._prefetched(elapsed, lead) for elapsed in running)
 
     def due_in(self, running: Iterable[float]) -> float | None:
-        """Return in what time a busy slot that has no prefetched job wants one; None: not before another event."""
+        """Return the time until a busy slot without a prefetched job wants one; None: only after another event."""
         lead = self.lead_s
         if lead <= 0:
             return None

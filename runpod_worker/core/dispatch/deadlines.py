@@ -1,4 +1,4 @@
-"""When something is due."""
+"""Deadlines by key."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ Key = str | int
 
 
 class Deadlines:
-    """One deadline for each key. Setting and clearing cost the same however many there are."""
+    """One deadline for each key. Setting and clearing take the same time for any number of keys."""
 
     def __init__(self) -> None:
         self._times: dict[Key, float] = {}
@@ -16,11 +16,11 @@ class Deadlines:
 
     @property
     def earliest(self) -> float:
-        """No deadline comes before this time. It may be one that was cleared since: then `pop_due` finds nothing."""
+        """No deadline is earlier than this. It may be that of a cleared deadline; then `pop_due` returns nothing."""
         return self._earliest if self._times else math.inf
 
     def set(self, key: Key, at: float) -> None:
-        """Set the key's deadline, in place of the one it has."""
+        """Set or replace the key's deadline."""
         self._times[key] = at
         self._earliest = min(self._earliest, at)
 
@@ -34,7 +34,7 @@ class Deadlines:
             self._earliest = math.inf
 
     def pop_due(self, now: float) -> list[Key]:
-        """Remove and return the keys whose deadline has come."""
+        """Remove and return the keys whose deadline has passed."""
         if now < self._earliest:
             return []
         due = [key for key, at in self._times.items() if at <= now]

@@ -27,7 +27,7 @@ MAX_UNDELIVERED = 64
 """Stop taking jobs while this many outcomes are undelivered (with many slots, two for each)."""
 
 GRACE = "grace"
-"""The key of the deadline of a drain. A job's deadline has the key of the job, an executor's its number."""
+"""The key of the drain's deadline. The key of a job's deadline is the job's, of an executor's the executor's number."""
 
 
 class Dispatcher(JobRules):
@@ -47,7 +47,7 @@ class Dispatcher(JobRules):
         self._load_timeout_s = load_timeout_s
         self._reports_full = False
         self._last_wanted: int | None = None
-        """What `wanted` returned since the latest event."""
+        """The cached result of `wanted`, valid until the next event."""
         self._rules: dict[type[events.Event], Callable[[Any], None]] = {
             events.WorkerStarted: self._on_worker_started,
             events.Agreed: self._on_agreed,
@@ -73,7 +73,7 @@ class Dispatcher(JobRules):
     # ---------------------------------------------------------------- what the agent calls
 
     def handle(self, event: events.Event, now: float) -> list[effects.Effect]:
-        """Return what follows from the event, in order."""
+        """Handle an event, and return the effects to perform, in order."""
         self._now = now
         self._effects = []
         self._last_wanted = None
@@ -83,7 +83,7 @@ class Dispatcher(JobRules):
         return self._effects
 
     def wanted(self, now: float) -> int:
-        """Return how many jobs the next take should ask for; 0: none now."""
+        """Return the number of jobs that the next take should request; 0: send no take now."""
         if self._phase is not Phase.WORKING or self._is_full or self._unassigned:
             wanted = 0
         else:
@@ -92,7 +92,7 @@ class Dispatcher(JobRules):
         return wanted
 
     def next_deadline(self) -> float | None:
-        """Return when to call `handle(Tick())`; None: not before another event."""
+        """Return when to call `handle(Tick())`; None: only after another event."""
         at = min(self._deadlines.earliest, self._demand.withdraw_at())
         if self._can_release:
             for executor in self._executors:
@@ -255,7 +255,7 @@ class Dispatcher(JobRules):
         self._drain(event.code, event.reason)
 
     def _drain(self, code: int, reason: str) -> None:
-        """Release what has not started. Jobs that an executor holds still run if the service takes none back."""
+        """Release jobs that have not started. Jobs in an executor run if the service does not support `return`."""
         if self._phase is not Phase.WORKING:
             return
         self._phase = Phase.DRAINING
@@ -271,12 +271,12 @@ class Dispatcher(JobRules):
                 self._revoke(executor, job.key, is_blocked=False)
 
     def _on_grace_over(self, event: events.GraceOver) -> None:
-        self._drain(1, "the grace is over")
+        self._drain(1, "the grace period has ended")
         if self._phase is not Phase.EXITING:
             self._cut_off()
 
     def _cut_off(self) -> None:
-        """Release whatever still runs."""
+        """Release the jobs that are still running."""
         jobs = [job for executor in self._executors for job in executor.clear()]
         for job in jobs:
             self._deadlines.clear(job.key)

@@ -1,4 +1,4 @@
-"""What the dispatcher wants done, as values that the agent performs in order.
+"""The actions that the dispatcher wants, as values that the agent performs in order.
 
 Every assigned job ends in exactly one of Report, Release and Forget.
 """
@@ -15,7 +15,7 @@ class Effect(msgspec.Struct, frozen=True):
 
 
 class WorkerEffect(Effect, frozen=True):
-    """Something that concerns the worker as a whole, or one of its processes."""
+    """An effect on the worker as a whole, or on one of its processes."""
 
 
 # ------------------------------------------------------------------ executors
@@ -41,7 +41,7 @@ class Run(Effect, frozen=True):
 
 
 class Stop(Effect, frozen=True):
-    """Tell the executor to stop the job. Finished follows, or Kill."""
+    """Send the executor a Stop for the job. Finished or Kill follows."""
 
     executor: int
     key: str
@@ -50,7 +50,7 @@ class Stop(Effect, frozen=True):
 
 
 class Revoke(Effect, frozen=True):
-    """Tell the executor to forget the job unless it has started. Revoked or Finished follows.
+    """Send the executor a Revoke: forget the job unless it has started. Revoked or Finished follows.
 
     `is_blocked`: the job waits behind jobs that run longer than expected; else the worker drains.
     """
@@ -62,7 +62,7 @@ class Revoke(Effect, frozen=True):
 
 
 class Kill(Effect, frozen=True):
-    """End the executor's process now. ExecutorExited follows."""
+    """Kill the executor's process. ExecutorExited follows."""
 
     executor: int
     reason: str
@@ -72,7 +72,7 @@ class Kill(Effect, frozen=True):
 
 
 class Adopt(Effect, frozen=True):
-    """Report what `key` does as this attempt from now on: the service assigned the held job again."""
+    """Report the run `key` as this attempt from now on, because the service assigned the held job again."""
 
     key: str
     attempt: AttemptRef
@@ -96,7 +96,7 @@ class DiscardReports(Effect, frozen=True):
 
 
 class Release(Effect, frozen=True):
-    """Tell the service that this worker will not run the job."""
+    """Release the job: this worker will not run it."""
 
     key: str
     attempt: AttemptRef
@@ -114,19 +114,19 @@ class Forget(Effect, frozen=True):
 
 
 class WithdrawTake(Effect, frozen=True):
-    """End the open request. TakeLost or Assigned follows."""
+    """Cancel the open take. TakeLost or Assigned follows."""
 
     take_id: str
 
 
 class ReleaseTake(Effect, frozen=True):
-    """Tell the service to take back whatever this take returned."""
+    """Release all jobs that this take may have returned."""
 
     take_id: str
 
 
 class ReportUnhealthy(WorkerEffect, frozen=True):
-    """Tell the service that a fitness check failed."""
+    """Report to the service that a fitness check failed."""
 
     check: str
     reason: str

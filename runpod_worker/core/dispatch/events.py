@@ -1,4 +1,4 @@
-"""What happened, as the agent reports it to the dispatcher. An executor is named by its number."""
+"""The events that the agent reports to the dispatcher. Executors are identified by their number."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class Event(msgspec.Struct, frozen=True):
 
 
 class WorkerStarted(Event, frozen=True):
-    """The agent runs; no executor does yet."""
+    """The agent runs, and no executor yet."""
 
 
 class Agreed(Event, frozen=True):
@@ -25,7 +25,7 @@ class Agreed(Event, frozen=True):
 
 
 class TakeSent(Event, frozen=True):
-    """A take leaves. `is_poll`: the service may hold it; otherwise it travels with a report and returns at once."""
+    """A take is sent. `is_poll`: as a long poll; otherwise with a report, whose reply does not wait."""
 
     request: TakeRequest
     is_poll: bool
@@ -112,19 +112,19 @@ class Delivered(Event, frozen=True):
 
 
 class ReportsFull(Event, frozen=True):
-    """The reports that wait for delivery reached the limit of their bytes, or fell below it."""
+    """The size of undelivered reports reached its limit, or fell below it."""
 
     full: bool
 
 
 class StopRequested(Event, frozen=True):
-    """The service wants this attempt to stop. A number of None means whichever is held."""
+    """The service wants this attempt to stop. A number of None means the attempt that is held."""
 
     attempt: AttemptRef
 
 
 class LeaseLost(Event, frozen=True):
-    """The service refused a report: this worker does not hold the attempt any more."""
+    """The service refused a report, because this worker no longer holds the attempt."""
 
     key: str
 
@@ -140,7 +140,7 @@ class Drain(Event, frozen=True):
 
 
 class GraceOver(Event, frozen=True):
-    """Stop waiting for jobs that run."""
+    """Do not wait for running jobs any longer."""
 
 
 class Tick(Event, frozen=True):

@@ -1,10 +1,10 @@
 """Every rule about a job that the worker holds, from the take to the end.
 
 1. An assigned job ends in exactly one of `Report`, `Release` and `Forget`.
-2. The service may assign a held job again. What runs then counts as the new attempt; it does not run twice.
-3. When a process ends, the job that ran in it failed. Jobs that waited, and all jobs of a process that the agent
-   killed, run elsewhere: in another worker where the service takes jobs back, else in the next process.
-4. While the worker drains, nothing starts that can be released.
+2. The service may assign a held job again. Its run then counts as the new attempt; it does not run twice.
+3. When a process ends, the job that ran in it fails. Waiting jobs, and all jobs of a process that the agent killed,
+   run elsewhere: in another worker if the service supports `return`, else in the next process.
+4. While the worker drains, no job starts that can be released.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from runpod_worker.core.dispatch.values import Assignment, AttemptRef, ExitRepor
 from runpod_worker.core.prefetch import PrefetchEstimator
 
 EXECUTOR_FIRST_S = 0.25
-"""How much later than an executor the agent notices a timeout: the executor can stop the handler gently."""
+"""The agent notices a timeout this much later than the executor, so that the executor stops the handler first."""
 
 MAX_EXECUTORS_LOST = 2
-"""A job fails when this many executors ended before it started: it is then taken for the reason."""
+"""A job fails when this many executors ended before it started, because it is probably the cause."""
 
 
 class JobRules:
-    """What happens to each job. The dispatcher builds on it."""
+    """The rules about each job, for the dispatcher."""
 
     def __init__(self, *, executors: int, prefetch: PrefetchEstimator, stop_grace_s: float) -> None:
         self._executors: Sequence[ExecutorState] = [ExecutorState(number) for number in range(executors)]
@@ -83,7 +83,7 @@ class JobRules:
         return held.stop is None and (not held.has_streamed or attempt.number is None)
 
     def _place(self, job: HeldJob) -> None:
-        """Send the job to the executor with most room, or keep it until one is ready."""
+        """Send the job to the executor with the most room, or keep it until an executor is ready."""
         executors = [executor for executor in self._executors if executor.can_run]
         if not self._may_run(job, executors):
             self._release(job)
@@ -95,7 +95,7 @@ class JobRules:
             self._run(job, max(executors, key=self._room))
 
     def _may_run(self, job: HeldJob, executors: Sequence[ExecutorState]) -> bool:
-        """Whether the job may run here at all. A drain runs it only if it cannot be released, and if it can start."""
+        """Whether the job may run in this worker. During a drain only if it cannot be released, and can start."""
         if self._phase is Phase.WORKING:
             return True
         return self._phase is Phase.DRAINING and not self._can_release and bool(executors)
@@ -174,7 +174,7 @@ class JobRules:
             self._stop(job, StopCause.SERVICE)
 
     def _confirm_stop(self, attempt: AttemptRef) -> None:
-        """Confirm the stop of an attempt that was never seen, or has ended: either way its slot is free."""
+        """Confirm the stop of an unknown or ended attempt, whose slot is free."""
         key = f"{attempt.job_id}#stopped{attempt.number}"
         if "stop" in self._extensions and key not in self._jobs:
             self._jobs[key] = job = HeldJob(key, attempt, b"", self._now)
@@ -184,7 +184,7 @@ class JobRules:
         self._stop(job, StopCause.LEASE_LOST)
 
     def _stop(self, job: HeldJob, cause: StopCause) -> None:
-        """Stop the job if it holds a slot. When that takes longer than the stop grace, its executor is killed."""
+        """Stop the job if it holds a slot. If that takes longer than the stop grace, its executor is killed."""
         if job.executor is None or job.stop is not None:
             return
         job.stop = cause
@@ -221,6 +221,8 @@ class JobRules:
         elif self._can_release or self._phase is not Phase.WORKING:
             self._release(job)
         elif job.has_streamed:
-            self._fail(job, f"the handler's process {exited.how}, and the chunks of the job cannot be taken back")
+            self._fail(
+                job, f"the handler's process {exited.how}, and the job cannot run again because it has sent chunks"
+            )
         else:
             self._place(job)

@@ -1,4 +1,4 @@
-"""What a worker holds: jobs and executors. Facts only; the rules are in job_rules.py and dispatcher.py."""
+"""The jobs and executors of a worker. Only state; the rules are in job_rules.py and dispatcher.py."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from runpod_worker.core.dispatch.values import AttemptRef, FailedLoad, StopCause
 
 
 class Phase(Enum):
-    """What the worker is doing. The phases follow each other in this order."""
+    """The phases of a worker, in their order."""
 
     WORKING = "working"
     DRAINING = "draining"
@@ -18,7 +18,7 @@ class Phase(Enum):
 
 @dataclass(slots=True, eq=False)
 class HeldJob:
-    """One job from take to delivery. `key` names it towards the executor."""
+    """A job from take to delivery. `key` identifies it to the executor."""
 
     key: str
     attempt: AttemptRef
@@ -26,13 +26,13 @@ class HeldJob:
     taken_at: float
     timeout_s: float | None = None
     executor: int | None = None
-    """The executor it was sent to; None before that, and once its slot is free."""
+    """The executor that holds the job; None before and after."""
     had_free_slot: bool = False
     started_at: float | None = None
     has_streamed: bool = False
     stop: StopCause | None = None
     timeout_cause: StopCause = StopCause.TIMEOUT
-    """What its deadline means."""
+    """The meaning of its deadline."""
     is_revoking: bool = False
     is_reported: bool = False
     executors_lost: int = 0
@@ -40,7 +40,7 @@ class HeldJob:
 
 @dataclass(slots=True, eq=False)
 class ExecutorState:
-    """One executor and its slots. Jobs start in the order in which they were sent."""
+    """An executor and its slots. Jobs start in the order of sending."""
 
     number: int
     slots: int = 0
@@ -49,7 +49,7 @@ class ExecutorState:
     timeout_s: float | None = None
     refresh: bool = False
     failures: int = 0
-    """How many processes in a row ended before they were ready."""
+    """The number of consecutive processes that ended before they were ready."""
     failed_load: FailedLoad | None = None
     waiting: dict[str, HeldJob] = field(default_factory=dict)
     running: dict[str, HeldJob] = field(default_factory=dict)
@@ -61,7 +61,7 @@ class ExecutorState:
 
     @property
     def free(self) -> int:
-        """How many slots have no running job."""
+        """The number of slots without a running job."""
         return max(0, self.slots - len(self.running))
 
     def elapsed(self, now: float) -> list[float]:

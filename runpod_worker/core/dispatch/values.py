@@ -1,4 +1,4 @@
-"""The small values that the dispatcher, the link and the agent exchange."""
+"""Values that the dispatcher, the link and the agent exchange."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from runpod_worker.core.protocol import EXECUTION_TIMEOUT_ERROR
 
 
 class Assignment(msgspec.Struct, frozen=True, kw_only=True):
-    """What a take returns: one attempt of one job. `body` is the job's JSON, untouched.
+    """An attempt of a job, as a take returns it. `body` is the unchanged JSON of the job.
 
-    `attempt` and `timeout_s` (what is left of executionTimeout) are None where the service does not send them.
+    `attempt` and `timeout_s` (the rest of executionTimeout) are None if the service does not send them.
     `error`: the job cannot run; report it as failed.
     """
 
@@ -25,9 +25,9 @@ class Assignment(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AttemptRef(NamedTuple):
-    """Names the attempt that a report is about. `number` is None where attempts are not counted.
+    """Identifies the attempt of a report. `number` is None if the service does not count attempts.
 
-    `take_id` names the take that returned it: a released job may come again with the same number.
+    `take_id` is the take that returned it, because a released job may be assigned again with the same number.
     """
 
     job_id: str
@@ -36,7 +36,7 @@ class AttemptRef(NamedTuple):
 
 
 class TakeRequest(NamedTuple):
-    """A request for at most `max_jobs` jobs. The service takes back by `id` what a lost reply carried."""
+    """A request for at most `max_jobs` jobs. With `id` the worker releases the jobs of a lost reply."""
 
     max_jobs: int
     id: str
@@ -53,9 +53,9 @@ class Timings(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """How an attempt ended: with an output (JSON), an error, or a confirmed stop.
+    """The end of an attempt: an output (JSON), an error, or a confirmed stop.
 
-    `refresh`: replace this worker after the job. `files`: how many output files to store before the report.
+    `refresh`: replace this worker after the job. `files`: the number of output files to store before the report.
     """
 
     output: bytes | None = None
@@ -68,7 +68,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FailedLoad(msgspec.Struct, frozen=True):
-    """Why an executor cannot run jobs. `check` and `reason` are set when a fitness check failed."""
+    """Why an executor cannot run jobs. `check` and `reason` are set if a fitness check failed."""
 
     error: str
     check: str | None = None
@@ -92,13 +92,13 @@ class ExitReport(msgspec.Struct, frozen=True, kw_only=True):
 class StopCause(StrEnum):
     """Why a held job is stopped; decides the report when its slot is free."""
 
-    SERVICE = "the job service asked for it"
+    SERVICE = "the job service requested it"
     """The job was cancelled or timed out. The service waits for the confirmation that the slot is free."""
 
     TIMEOUT = EXECUTION_TIMEOUT_ERROR
-    """This worker noticed it: report the job as failed, in the platform's words."""
+    """This worker noticed the timeout. It reports the job as failed, with the platform's text."""
 
     HANDLER_TIMEOUT = "the handler's own timeout exceeded"
 
-    LEASE_LOST = "the attempt is not held any more"
-    """Report nothing: another worker has the job, or it has ended."""
+    LEASE_LOST = "this worker no longer holds the attempt"
+    """Report nothing, because another worker has the job, or it has ended."""

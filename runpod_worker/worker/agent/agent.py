@@ -34,16 +34,16 @@ from runpod_worker.worker.ipc.messages import Ready, ToAgent, WindowUpdate
 from runpod_worker.worker.link.port import Link
 
 UNHEALTHY_S = 2.0
-"""How long the report of a failed fitness check may take."""
+"""Limit for the report of a failed fitness check, which is tried once."""
 
 MIN_SHUTDOWN_S = 5.0
-"""The shortest time for the last reports after the grace, and the time for executors to exit."""
+"""The last reports get at least this time after the grace, and executors this time to exit."""
 
 CUT_OFF_S = 0.5
-"""How long an executor may take to exit whose handler did not end within the grace."""
+"""Kill an executor whose handler did not end within the grace after this time."""
 
 TAKING, UNHEALTHY = "taking", "unhealthy"
-"""Names of tasks that the shutdown looks for."""
+"""Names of tasks that the shutdown waits for."""
 
 
 class Agent:
@@ -60,7 +60,7 @@ class Agent:
         now: Callable[[], float] = time.monotonic,
         random: Callable[[], float] = random.random,
     ) -> None:
-        """`started_at`: when the worker's start began, by `now`."""
+        """`started_at`: the beginning of the worker's start, by `now`."""
         self._settings = settings
         self._link = link
         self._spool = spool
@@ -87,12 +87,12 @@ class Agent:
         self._code = 0
 
     async def run(self) -> int:
-        """Work until a signal, a fault or the handler ends it; return the exit code."""
+        """Run until a signal, an internal error or the handler ends the worker; return the exit code."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_signal)
         try:
-            self.handle(events.WorkerStarted())  # before anything else: their imports take longer than ours
+            self.handle(events.WorkerStarted())  # first, because their imports take longer than ours
             self._spawn(self._take_jobs(), TAKING)
             self._spawn(self._heartbeats.run(), "heartbeats")
             self._spawn(self._stop_poller.run(), "stops")
@@ -114,7 +114,7 @@ class Agent:
     # ---------------------------------------------------------------- events in, effects out
 
     def handle(self, event: events.Event) -> list[effects.Effect]:
-        """Let the dispatcher decide, and do what it says."""
+        """Pass the event to the dispatcher, and perform its effects."""
         result = self._dispatcher.handle(event, self._now())
         for effect in result:
             if isinstance(effect, effects.WorkerEffect):
@@ -127,7 +127,7 @@ class Agent:
         return result
 
     def _settle(self) -> None:
-        """After the events of one turn of the loop: take jobs if some are wanted, and set the timer."""
+        """After the events of one turn of the loop, take jobs if some are wanted, and set the timer."""
         self._settling = False
         if self._taker.is_waiting and self._dispatcher.wanted(self._now()) > 0:
             self._taker.wake()
@@ -151,7 +151,7 @@ class Agent:
     # ---------------------------------------------------------------- executors
 
     async def _run_executor(self, effect: effects.StartExecutor) -> None:
-        """Live through one process of the executor."""
+        """Run one process of the executor until it exits."""
         await asyncio.sleep(effect.delay_s)
         if self._draining:
             return
@@ -189,7 +189,7 @@ class Agent:
             await running
         except Exception:
             log.exception("worker.crashed", extra={"task": name})
-            self.handle(events.Drain(1, f"a fault in {name}"))
+            self.handle(events.Drain(1, f"an internal error in {name}"))
 
     async def _take_jobs(self) -> None:
         await self._heartbeats.answered.wait()
@@ -200,7 +200,7 @@ class Agent:
         await self._outbox.replay()
 
     async def _report_unhealthy(self, effect: effects.ReportUnhealthy) -> None:
-        """Try once: the worker exits with or without a reply."""
+        """Report once, because the worker exits with or without a reply."""
         try:
             async with asyncio.timeout(UNHEALTHY_S):
                 await self._link.report_unhealthy(effect.check, effect.reason)
@@ -227,7 +227,7 @@ class Agent:
         self._grace_ends_at = self._now() + self._settings.grace_s
 
     async def _shut_down(self) -> None:
-        """After `Exit`: no job runs any more."""
+        """Shut down after `Exit`, when no job runs."""
         taking = [task for task in self._tasks if task.get_name() == TAKING]
         reporting = [task for task in self._tasks if task.get_name() == UNHEALTHY]
         for task in taking:
@@ -246,7 +246,7 @@ class Agent:
         await asyncio.gather(*shutdowns, *reporting)
 
     async def _until(self, waiting: Coroutine[None, None, object], deadline: float) -> None:
-        """Wait until the deadline at the longest, and not at all once the exit is forced."""
+        """Wait until the deadline at most, and not at all after a forced exit."""
         waits = [asyncio.ensure_future(waiting), asyncio.ensure_future(self._forced.wait())]
         left_s = max(0.0, deadline - self._now())
         await asyncio.wait(waits, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)

@@ -1,8 +1,8 @@
 """Circuit breaker for the job service: after a failure, one probe at a time until one succeeds.
 
 While the circuit is closed, every request passes at once. A failure opens it: requests wait in a line, and one at a
-time passes as a probe, at growing intervals. The first reply closes the circuit for all. So a worker with a hundred
-undelivered results probes a service that is away no more often than a worker with one.
+time passes as a probe, at growing intervals. The first reply closes the circuit for all. So a worker with a
+hundred undelivered results probes an unreachable service no more often than a worker with one.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from runpod_worker.core.errors import LinkBusy, LinkDown, LinkRefused
 from runpod_worker.log import log
 
 MAX_DELIVERY_PROBE_S = 1.0
-"""The longest time between two probes while a report waits for delivery."""
+"""While a report waits for delivery, probes are at most this far apart."""
 
 DELIVERY_PROBE = Backoff(base_s=0.4, cap_s=MAX_DELIVERY_PROBE_S)
 IDLE_PROBE = Backoff(base_s=0.4, cap_s=5.0)
-"""The time between two probes, at least half of it each: fewer than 5 a second from the start."""
+"""The time between two probes. Each is at least half of it, so there are fewer than 5 probes a second."""
 
 RETRY = Backoff(base_s=0.05, cap_s=10.0)
 """Backoff of a single request.
@@ -31,7 +31,7 @@ others.
 """
 
 MIN_BUSY_S = 1.0
-"""The shortest wait after 429."""
+"""Wait at least this long after status 429."""
 
 _Reply = TypeVar("_Reply")
 
@@ -47,7 +47,7 @@ class CircuitBreaker:
         self._line = asyncio.Lock()
         self._changed = asyncio.Event()
         self._calls = 0
-        """How many reports wait for a reply."""
+        """The number of reports that wait for a reply."""
         self._probes = 0
         self._next_probe_at = 0.0
 
@@ -72,7 +72,7 @@ class CircuitBreaker:
                         await self._changed.wait()
 
     async def call(self, send: Callable[[], Awaitable[_Reply]]) -> _Reply:
-        """Repeat `send` until the service answers; return the reply.
+        """Repeat `send` until the service answers, and return the reply.
 
         Raises:
             LinkRefused: the service refused the request.
@@ -101,7 +101,7 @@ class CircuitBreaker:
                 return reply
 
     def record_success(self) -> None:
-        """Close the circuit: the service answered."""
+        """Close the circuit, because the service answered."""
         if not self._closed.is_set():
             log.info("service.recovered", extra={"probes": self._probes})
             self._probes = 0
@@ -109,12 +109,12 @@ class CircuitBreaker:
             self._changed.set()
 
     def record_failure(self, error: LinkDown, tries: int = 0) -> float:
-        """Open the circuit: the service did not answer. Return how long to wait before `acquire`.
+        """Open the circuit, because the service did not answer. Return how long to wait before `acquire`.
 
-        `tries`: how often this request failed before. It counts only while other requests succeed. In an outage the
-        breaker sets the pace, and afterwards no request should wait longer because of it.
+        `tries`: the number of earlier failures of this request. It counts only while other requests succeed: in an
+        outage the breaker sets the pace, and after it no request should wait longer because of it.
         """
-        if isinstance(error, LinkBusy):  # the service lives: this request waits, the others go on
+        if isinstance(error, LinkBusy):  # the service is up, so only this request waits
             return max(RETRY.delay(tries, self._random), error.retry_after_s, MIN_BUSY_S)
         if not self._closed.is_set():
             return RETRY.delay(0, self._random)
@@ -124,7 +124,7 @@ class CircuitBreaker:
         return RETRY.delay(tries, self._random)
 
     def _hasten_probe(self) -> None:
-        """Bring the next probe forward: a report waits for delivery."""
+        """Let the next probe come earlier, because a report waits for delivery."""
         latest = self._now() + MAX_DELIVERY_PROBE_S
         if not self._closed.is_set() and self._next_probe_at > latest:
             self._next_probe_at = latest

@@ -1,6 +1,6 @@
-"""Sends a job's reports: chunks, progress, files and the outcome, one request after the other.
+"""Sends the reports of a job, chunks, progress, files and the outcome, one request after the other.
 
-So chunks arrive in order, at most one progress value is in flight, and nothing follows the outcome. All of it happens
+So chunks arrive in order, at most one progress value is in flight, and nothing follows the outcome. The outcome is sent
 after the job's slot is free, while the next job runs.
 """
 
@@ -23,13 +23,13 @@ from runpod_worker.worker.ipc.messages import File
 from runpod_worker.worker.link.port import Link, ReportReply
 
 MAX_CONCURRENT_OUTCOMES = 32
-"""Outcomes beyond this wait until one of those in flight is acknowledged."""
+"""Further outcomes wait until one of these is acknowledged."""
 
 SPOOL_AFTER_S = 5.0
-"""An outcome that is undelivered for so long is written to the spool, and still sent from memory."""
+"""An outcome that is undelivered for this long is written to the spool. It is still sent from memory."""
 
 MAX_SMALL_BYTES = 64 * 1024
-"""Larger outcomes carry no take, which they would delay, and their round trips measure the line, not the service."""
+"""Larger outcomes carry no take, because they would delay it, and their round trips do not count."""
 
 WINDOW_STEP_BYTES = 16 * 1024
 """Acknowledge in steps of this size; small compared with the window, so the sender never stalls on it."""
@@ -39,7 +39,7 @@ REJECTED_BODY = frozenset({400, 413, 422})
 
 
 class Delivery:
-    """Sends the reports of any number of jobs at once."""
+    """Sends the reports of any number of jobs at the same time."""
 
     def __init__(
         self,
@@ -53,7 +53,7 @@ class Delivery:
         on_sent: Callable[[int, str, int], None],
         now: Callable[[], float],
     ) -> None:
-        """`on_sent` gets the executor and key of a run, and how many of its bytes left the agent."""
+        """`on_sent` gets the executor and key of a run, and the number of its bytes that left the agent."""
         self._link = link
         self._breaker = breaker
         self._spool = spool
@@ -104,7 +104,7 @@ class Delivery:
         number, reports.progress = reports.progress_number, None
 
         async def send() -> ReportReply:
-            if reports.outcome is not None:  # it came while the service was away: nothing may follow it
+            if reports.outcome is not None:  # it arrived during an outage, and nothing may follow it
                 return ReportReply()
             return await self._link.report_progress(reports.attempt, value, number)
 
@@ -138,7 +138,7 @@ class Delivery:
             reports.file_error = reports.file_error or f"the file {file.name!r} could not be stored: {error}"
 
     def _acknowledge(self, reports: JobReports, size: int) -> None:
-        """These bytes left the agent: the job may send more."""
+        """Report that these bytes left the agent, so that the job may send more."""
         reports.unacknowledged += size
         if reports.unacknowledged >= WINDOW_STEP_BYTES:
             self._on_sent(reports.executor, reports.key, reports.unacknowledged)
@@ -165,7 +165,7 @@ class Delivery:
             await asyncio.to_thread(self._unspool, reports)
 
     async def _outcome_reply(self, reports: JobReports, outcome: Outcome) -> ReportReply:
-        """Return the reply to the outcome. Send it again if the job was assigned again in the meantime."""
+        """Send the outcome and return the reply. Send it again if the job was assigned again meanwhile."""
         while True:
             attempt = reports.attempt
             reply = await self._breaker.call(partial(self._finish, reports, outcome))
@@ -189,7 +189,7 @@ class Delivery:
         return reply
 
     async def _report_refusal(self, reports: JobReports, error: LinkRefused, outcome: Outcome) -> None:
-        """Fail a job whose outcome the service cannot accept, once: its caller must not wait for ever."""
+        """Fail a job whose outcome the service cannot accept, so that its caller does not wait without end."""
         fields = {"job": reports.attempt.job_id, "status": error.status, "error": str(error)}
         log.error("outcome.refused", extra=fields)
         if error.status not in REJECTED_BODY:
@@ -203,7 +203,7 @@ class Delivery:
     # ---------------------------------------------------------------- the spool
 
     async def spool(self, reports: JobReports) -> None:
-        """Write the outcome to the spool, if there is one and it is not there yet."""
+        """Write the outcome to the spool, if the job has one and it is not in the spool yet."""
         if reports.spooling is not None:
             await reports.spooling
         if reports.outcome is not None and reports.body and not reports.spooled:

@@ -1,4 +1,4 @@
-"""The agent's side of one executor: its process and its channel."""
+"""The handle of an executor: its process and its channel."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from runpod_worker.worker.ipc.channel import AgentChannel
 from runpod_worker.worker.ipc.messages import Done, LoadFailed, Ready, SlotsChanged, Started, ToAgent, ToExecutor
 
 LAST_MESSAGES_S = 0.3
-"""How long to wait for the last messages of a dead process: a process that it started may hold the channel open."""
+"""Do not wait longer for the last messages of a dead process, whose own children may keep the channel open."""
 
 EXIT_S = 5.0
-"""How long a process may take to end after its channel has."""
+"""Kill a process that has not exited this long after its channel closed."""
 
 
 class ExecutorHandle:
-    """Starts the process again and again; `wait_exit` ends each of its lives."""
+    """Starts the executor's process, and starts it again after `wait_exit`."""
 
     def __init__(self, number: int, process: Process, on_message: Callable[[int, ToAgent], None]) -> None:
         self.number = number
@@ -43,24 +43,24 @@ class ExecutorHandle:
         self._channel = AgentChannel(sock, on_message=self._receive, on_closed=self._on_channel_closed)
 
     def send(self, message: ToExecutor) -> None:
-        """Send a message, if the executor is there."""
+        """Send a message, if the executor is running."""
         if self._channel is not None:
             self._channel.send(message)
 
     def kill(self, reason: str) -> None:
-        """End the process now."""
+        """Kill the process."""
         self._killed_for = reason
         log.warning("executor.killed", extra={"reason": reason})
         self._process.kill()
 
     async def wait_exit(self) -> ExitReport:
-        """Wait until the process has ended and its last messages were received; return how it ended."""
+        """Wait until the process has ended and its last messages were received; return the exit report."""
         await self._ended.wait()
         with suppress(TimeoutError):
             async with asyncio.timeout(LAST_MESSAGES_S if self._exited.is_set() else EXIT_S):
                 await (self._channel_closed if self._exited.is_set() else self._exited).wait()
         if self._process.can_restart and not self._exited.is_set():
-            self.kill("it closed its channel and went on")
+            self.kill("it closed its channel and did not exit")
             await self._exited.wait()
         if self._channel is not None:
             self._channel.close()
@@ -79,7 +79,7 @@ class ExecutorHandle:
         if self._channel is None:
             return
         self._channel.close()
-        if not self._process.can_restart:  # it started this agent, and ends after it
+        if not self._process.can_restart:  # it started this agent, and exits after it
             return
         try:
             async with asyncio.timeout(timeout_s):
@@ -107,7 +107,7 @@ class ExecutorHandle:
 
 
 def event_of(executor: int, message: ToAgent) -> events.Event | None:
-    """Return what the message means to the dispatcher; None: nothing."""
+    """Return the dispatcher's event for the message, or None."""
     match message:
         case Done():
             return _end_of(executor, message)

@@ -1,4 +1,4 @@
-"""A file that is touched while the agent's loop runs. A container's health check looks at its age."""
+"""Touches a file while the agent's loop runs. A container's health check reads the file's age."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ TOUCH_INTERVAL_S = 5.0
 
 
 async def touch_health_file(path: Path | None, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
-    """Touch the file for ever; return at once without one. A file that cannot be written ends only the touching."""
+    """Touch the file until cancelled. Return if there is no file, or after an error, which does not end the worker."""
     while path is not None:
         try:
             await asyncio.to_thread(path.touch, 0o644)

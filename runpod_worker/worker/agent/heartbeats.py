@@ -1,4 +1,4 @@
-"""What the agent exchanges with the service all the time: heartbeats, and polls for attempts to stop."""
+"""The agent's periodic requests: heartbeats, and polls for attempts to stop."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ MIN_INTERVAL_S = 0.1
 """A shorter heartbeat interval is raised to this."""
 
 STOP_POLL_S = 90.0
-"""Give up a poll for stops after this time."""
+"""Cancel a poll for stops after this time."""
 
 MIN_HOLD_S = 0.5
-"""A service that answers sooner, with nothing new to stop, does not hold polls: it is polled at growing intervals."""
+"""A service that answers sooner without new stops has no long polls. It is polled at growing intervals."""
 
 EMPTY = Backoff(base_s=0.05, cap_s=2.0)
 
 NO_SUCH_ROUTE = frozenset({404, 405, 501})
 
 NO_ROUTE_PAUSE_S = 60.0
-"""How long not to poll a service that has no route for stops."""
+"""Wait this long before polling a service again that has no route for stops."""
 
 
 class Heartbeats:
-    """Tells the service that this worker lives, and learns which extensions the service offers."""
+    """Sends heartbeats, whose replies name the extensions of the service."""
 
     def __init__(
         self,
@@ -51,10 +51,10 @@ class Heartbeats:
         self._interval_s = max(MIN_INTERVAL_S, interval_s)
         self._extensions: frozenset[str] | None = None
         self.answered = asyncio.Event()
-        """Set by the first reply: from then on the worker may take jobs."""
+        """Set by the first reply. From then on the worker may take jobs."""
 
     async def run(self) -> None:
-        """Send heartbeats for ever."""
+        """Send heartbeats until cancelled."""
         with suppress(LinkRefused):
             await self._breaker.call(partial(self._link.heartbeat, []))
         self._note_extensions()
@@ -77,7 +77,7 @@ class Heartbeats:
 
 
 class StopPoller:
-    """Asks the service which attempts to stop."""
+    """Polls the service for attempts to stop."""
 
     def __init__(
         self,
@@ -95,7 +95,7 @@ class StopPoller:
         self._random = random
 
     async def run(self) -> None:
-        """Poll for ever; the service holds each poll until there is something to stop."""
+        """Poll until cancelled. Each poll is a long poll."""
         tries = 0
         while True:
             await self._breaker.acquire()
@@ -104,7 +104,7 @@ class StopPoller:
             await asyncio.sleep(pause_s)
 
     async def _poll(self, tries: int) -> float:
-        """Poll once; return how long to wait before the next time."""
+        """Poll once, and return the pause before the next poll."""
         started_at = self._now()
         try:
             async with asyncio.timeout(STOP_POLL_S):

@@ -1,4 +1,4 @@
-"""The reports of all jobs, until the service has them."""
+"""The reports of all jobs, until the service has acknowledged them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from runpod_worker.worker.ipc.messages import Chunks, File, FileFailed, Progress
 from runpod_worker.worker.link.port import Link, ReportReply
 
 MAX_BUFFERED_BYTES = 128 * MIB
-"""Take no more jobs while the reports that wait hold this many bytes."""
+"""Stop taking jobs while this many bytes of reports are undelivered."""
 
 REPORTS = (Chunks, Progress, File, FileFailed)
 
@@ -55,13 +55,13 @@ class Outbox:
         self._reports[key] = JobReports(key, attempt, executor, self._on_buffered)
 
     def adopt(self, key: str, attempt: AttemptRef) -> None:
-        """Report what the run does as this attempt from now on."""
+        """Report the run as this attempt from now on."""
         reports = self._reports.get(key)
         if reports is not None:
             reports.attempt = attempt
 
     def add(self, executor: int, message: ToAgent) -> None:
-        """Accept a chunk, progress or a file of a run; it may come after the run's slot is free."""
+        """Accept a chunk, progress or a file of a run, also after the run's slot is free."""
         if not isinstance(message, REPORTS):
             return
         reports = self._reports.get(message.key)
@@ -89,13 +89,13 @@ class Outbox:
         self._start(reports)
 
     def discard(self, key: str) -> None:
-        """Drop what was not sent yet, except an outcome."""
+        """Drop unsent reports, except an outcome."""
         reports = self._reports.get(key)
         if reports is not None:
             reports.discard()
 
     def close(self, key: str) -> None:
-        """Report nothing more about a run that has no outcome."""
+        """Drop the reports of a run without an outcome, and accept no more."""
         self.discard(key)
         self._reports.pop(key, None)
         task = self._tasks.pop(key, None)
@@ -104,7 +104,7 @@ class Outbox:
         self._note_empty()
 
     async def wait_empty(self) -> None:
-        """Wait until everything is delivered."""
+        """Wait until all reports are delivered."""
         await self._empty.wait()
 
     async def spool_all(self) -> None:
@@ -117,7 +117,7 @@ class Outbox:
     # ---------------------------------------------------------------- what earlier processes spooled
 
     async def replay(self) -> None:
-        """Deliver the reports that earlier processes left in the spool."""
+        """Deliver the reports of earlier processes from the spool."""
         for path in await asyncio.to_thread(self._spool.adopt):
             report = await asyncio.to_thread(self._spool.read, path)
             if report is not None:
@@ -151,7 +151,7 @@ class Outbox:
         try:
             await self._delivery.deliver(reports)
         except Exception:
-            # A fault of ours must cost neither the outcome nor the other jobs: the next process sends it.
+            # After an internal error the next process sends the outcome, and other jobs continue.
             log.exception("report.failed", extra={"job": reports.attempt.job_id})
             await self._delivery.spool(reports)
         del self._reports[reports.key], self._tasks[reports.key]

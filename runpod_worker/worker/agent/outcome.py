@@ -1,4 +1,4 @@
-"""The body of a report of an outcome (protocol B.6, docs/extensions.md)."""
+"""Encodes the report of an outcome (protocol B.6, docs/extensions.md)."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ STOPPED = b'{"stopped":true}'
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Startup:
-    """How long the start of this worker took; its first outcome carries it."""
+    """The durations of this worker's start, for its first outcome."""
 
     load_s: float
     startup_s: float
 
 
 def outcome_body(outcome: Outcome, timings: bytes | None = None) -> bytes:
-    """Return the outcome as JSON. `timings` is JSON; what is None is left out."""
+    """Return the outcome as JSON, without fields that are None. `timings` is JSON."""
     if outcome.stopped:
         return STOPPED
-    # Joined once: an output may be large, and each `+` would copy it.
+    # Join once, because an output may be large, and each `+` would copy it.
     parts = [b"{"]
     if outcome.output is not None:
         parts += [b'"output":', outcome.output, b","]
@@ -39,7 +39,7 @@ def outcome_body(outcome: Outcome, timings: bytes | None = None) -> bytes:
 
 
 def timings_json(timings: Timings, taken_at: float, startup: Startup | None) -> bytes:
-    """Return the durations since the worker took the job, in milliseconds, and those of its start, in seconds."""
+    """Return the durations since the take in milliseconds, and those of the worker's start in seconds."""
     fields = {
         "inputReady": _ms(timings.input_ready, taken_at),
         "started": _ms(timings.started, taken_at),

@@ -16,7 +16,7 @@ from runpod_worker.worker.link.port import Link
 
 
 class Performer:
-    """Passes each effect to the part that performs it."""
+    """Passes each effect to the object that performs it."""
 
     def __init__(
         self,
@@ -35,7 +35,7 @@ class Performer:
         self._startup_reported = False
 
     def note_ready(self, ready: Ready, startup_s: float) -> None:
-        """Let the first outcome report how long the start took until the first executor was ready."""
+        """Record the durations of the start, for the first outcome, when the first executor is ready."""
         fields = {"slots": ready.slots, "device": ready.device, "load_s": round(ready.load_s, 3)}
         log.debug("executor.ready", extra=fields)
         if self._startup is None:

@@ -1,4 +1,4 @@
-"""An executor's process as the agent sees it: started, watched, killed.
+"""The process of an executor: starts it, watches it and kills it.
 
 `Spawned` is a child of the agent and can be started again. `Parent` is the user's own process, which started the agent.
 """
@@ -21,7 +21,7 @@ TAIL_BYTES = 8192
 TAIL_LINES = 40
 
 TAIL_WAIT_S = 0.3
-"""How long to wait for the last lines of a dead process: another one may hold its standard error open."""
+"""Do not wait longer for the last lines of a dead process, because another may keep its standard error open."""
 
 
 class Process(Protocol):
@@ -34,18 +34,18 @@ class Process(Protocol):
         """Start the process and return the agent's end of its channel. `on_exit` is called on the loop, once."""
 
     def kill(self) -> None:
-        """End the process now, with everything it started."""
+        """Kill the process and its children."""
 
     async def exit_report(self) -> tuple[str, str]:
-        """Return how it ended ("was killed by SIGSEGV"), and the last lines it wrote to standard error."""
+        """Return how it ended ("was killed by SIGSEGV"), and the last lines of its standard error."""
 
     @property
     def exit_code(self) -> int | None:
-        """Its exit code, negative for a signal; None while it lives, and when this process cannot know it."""
+        """Its exit code, negative for a signal; None while it runs, or if this process cannot know it."""
 
 
 class Spawned:
-    """Runs `python handler.py` as a child in its own process group: a Ctrl-C at the terminal is meant for the agent."""
+    """Runs `python handler.py` as a child in its own process group, so that Ctrl-C reaches only the agent."""
 
     can_restart = True
 
@@ -59,7 +59,7 @@ class Spawned:
         self._tail_ended = asyncio.Event()
 
     def launch(self) -> None:
-        """Start the process before there is a loop; the next `start` uses it."""
+        """Start the process before the event loop runs; the next `start` uses it."""
         self._launched, theirs = channel.pair()
         with theirs:
             self._child = subprocess.Popen(  # noqa: S603 - the user's own program
@@ -86,7 +86,7 @@ class Spawned:
     def kill(self) -> None:
         if self._child is None:
             return
-        with suppress(ProcessLookupError):  # all gone already
+        with suppress(ProcessLookupError):  # all processes of the group have exited
             os.killpg(self._child.pid, signal.SIGKILL)
 
     async def exit_report(self) -> tuple[str, str]:
@@ -108,14 +108,14 @@ class Spawned:
     def _forward_stderr(
         self, child: subprocess.Popen[bytes], loop: asyncio.AbstractEventLoop, ended: asyncio.Event
     ) -> None:
-        """Copy the executor's standard error to ours, and keep the end of it."""
+        """Copy the executor's standard error to ours, and keep its end."""
         assert child.stderr is not None  # noqa: S101 - it is a pipe
         with child.stderr as pipe:
             while data := os.read(pipe.fileno(), 65536):
                 self._tail = (self._tail + data)[-TAIL_BYTES:]
                 try:
                     os.write(2, data)
-                except OSError:  # no process reads ours; the end of theirs still matters
+                except OSError:  # nothing reads ours, but keep the end of the executor's
                     continue
         _call_on_loop(loop, ended.set)
 
@@ -154,7 +154,7 @@ class Parent:
 
 
 def ended_how(code: int | None) -> str:
-    """An exit code in words."""
+    """Describe an exit code."""
     if code is None:
         return "died"
     if code >= 0:

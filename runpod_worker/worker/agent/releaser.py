@@ -1,4 +1,4 @@
-"""Tells the service which takes and jobs it should take back, until it has answered."""
+"""Releases takes and jobs, and repeats each release until the service has answered."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Releaser:
         self._empty.set()
 
     def release_take(self, take_id: str) -> None:
-        """Release whatever the take returned."""
+        """Release all jobs that the take returned."""
         self._take_ids.append(take_id)
         self._start()
 
@@ -36,11 +36,11 @@ class Releaser:
         self._start()
 
     async def wait_empty(self) -> None:
-        """Wait until the service knows of every release."""
+        """Wait until the service has answered every release."""
         await self._empty.wait()
 
     async def run(self) -> None:
-        """Send releases for ever."""
+        """Send releases until cancelled."""
         while True:
             await self._waiting.wait()
             self._waiting.clear()

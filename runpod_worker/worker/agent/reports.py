@@ -1,4 +1,4 @@
-"""What one job reports and the service does not have yet."""
+"""The reports of a job that the service has not acknowledged."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from runpod_worker.core.protocol import MIB
 from runpod_worker.worker.ipc.messages import File
 
 MAX_CHUNKS_BYTES = MIB // 2
-"""Send no more chunks in one request, unless a single one is larger: well below the limits of servers."""
+"""One request carries chunks up to this, or a single larger chunk. Servers accept much more."""
 
 
 class JobReports:
     """Filled by the outbox, emptied by `delivery.Delivery`."""
 
     def __init__(self, key: str, attempt: AttemptRef, executor: int, on_buffered: Callable[[int], None]) -> None:
-        """`on_buffered` gets how many more bytes wait, or fewer."""
+        """`on_buffered` gets each change of the number of waiting bytes."""
         self.key = key
         self.attempt = attempt
-        """The attempt that the reports are about. It changes when the service assigns the held job again."""
+        """The attempt of the reports. It changes when the service assigns the held job again."""
         self.executor = executor
         self.has_streamed = False
         self.is_discarded = False
         self.wake = asyncio.Event()
         self.chunks: deque[bytes] = deque()
         self.index = 0
-        """The index of the first chunk that waits."""
+        """The index of the first waiting chunk."""
         self.progress: bytes | None = None
         self.progress_number = 0
         self.files: list[File] = []
@@ -55,7 +55,7 @@ class JobReports:
         self.wake.set()
 
     def set_progress(self, value: bytes) -> None:
-        """Set the latest progress value. It replaces one that was not sent yet."""
+        """Set the progress value. It replaces an unsent value."""
         self.progress = value
         self.progress_number += 1
         self.wake.set()
@@ -68,7 +68,7 @@ class JobReports:
         self.wake.set()
 
     def fail_file(self, error: str) -> None:
-        """Fail the job: a file that its outcome names does not exist."""
+        """Fail the job, because a file that its outcome names does not exist."""
         self.file_error = self.file_error or error
         self.files_seen += 1
         self.wake.set()
@@ -80,14 +80,14 @@ class JobReports:
         self.wake.set()
 
     def discard(self) -> None:
-        """Drop what was not sent, and whatever the job still reports, except an outcome."""
+        """Drop unsent and later reports, except an outcome."""
         self.is_discarded = True
         self._on_buffered(-sum(map(len, self.chunks)) - sum(len(file.body) for file in self.files))
         self.chunks.clear()
         self.files.clear()
         self.progress = None
         self.wake.set()
-        if self.request is not None:  # do not wait for its reply: the outcome of the stop must not
+        if self.request is not None:  # do not wait for its reply, so that the outcome of the stop is sent now
             self.request.reschedule(asyncio.get_running_loop().time())
 
     def replace_body(self, body: bytes) -> None:
@@ -97,11 +97,11 @@ class JobReports:
 
     @property
     def has_all_files(self) -> bool:
-        """Whether every file that the outcome names has come, or failed."""
+        """Whether every file that the outcome names has arrived or failed."""
         return self.outcome is not None and self.files_seen >= self.outcome.files
 
     def next_chunks(self, *, several: bool) -> list[bytes]:
-        """Return the chunks of the next request: one, or as many as fit."""
+        """Return the chunks of the next request: the first, and all others that fit."""
         if not several:
             return [self.chunks[0]]
         outputs: list[bytes] = []

@@ -1,7 +1,7 @@
 """Reports on disk that the job service has not acknowledged, so that they outlive this process.
 
-A spool is a directory per endpoint. Each process that writes has a folder in it, locked for as long as it lives. The
-next process adopts the folders of processes that have ended. A report is one file that only its owner may read. It is
+A spool is a directory per endpoint. Each process that writes has a folder in it, locked while it runs. The next
+process adopts the folders of processes that have ended. A report is one file that only its owner may read. It is
 either complete or absent: written under another name, synced, renamed.
 """
 
@@ -29,7 +29,7 @@ CORRUPT_SUFFIX = ".corrupt"
 
 
 class FileName(msgspec.Struct, frozen=True):
-    """Under which name the service stores an output file, and as what."""
+    """The name and the type under which the service stores an output file."""
 
     token: str
     name: str
@@ -72,7 +72,7 @@ class Spool:
     """The reports of one endpoint's workers on this machine. All methods block; any thread may call them."""
 
     def __init__(self, directory: Path, *, endpoint: str, max_bytes: int) -> None:
-        """Touch nothing before the first call. `endpoint` tells the reports of different endpoints apart."""
+        """Access no file before the first call. Each `endpoint` has its own reports."""
         self._directory = directory / hashlib.sha256(endpoint.encode()).hexdigest()[:16]
         self._max_bytes = max_bytes
         self._lock = threading.Lock()
@@ -86,7 +86,7 @@ class Spool:
 
         Raises:
             SpoolFull: the spool would hold more than `max_bytes`.
-            OSError: the disk refuses.
+            OSError: the report could not be written.
         """
         head = _Head(
             job_id=report.job_id,
@@ -117,7 +117,7 @@ class Spool:
             return [path for folder in self._orphans() for path in sorted(folder.glob(f"*{SUFFIX}"))]
 
     def read(self, path: Path) -> SpooledReport | None:
-        """Return the report. None, with a line in the log, when it is corrupt: it is then renamed and ignored."""
+        """Return the report. Log and rename a corrupt report, and return None."""
         try:
             line, _, body = path.read_bytes().partition(b"\n")
             head = _decode_head(line)
@@ -143,14 +143,14 @@ class Spool:
         with self._lock:
             for folder in [self._own, *self._adopted]:
                 if folder is not None:
-                    with suppress(OSError):  # not empty: the next process adopts it
+                    with suppress(OSError):  # not empty, so the next process adopts it
                         folder.rmdir()
             for handle in self._locked:
                 os.close(handle)
             self._locked.clear()
 
     def _create_folder(self) -> Path:
-        """Create this process's folder, locked before it gets a name that other processes look for."""
+        """Create this process's folder, and lock it before it gets the name that other processes look for."""
         name = uuid.uuid4().hex
         hidden = self._directory / f".{name}"
         hidden.mkdir(mode=0o700, parents=True)
@@ -192,7 +192,7 @@ class Spool:
 
 
 def _from_v01(head: _Head, target: str, body: bytes) -> SpooledReport:
-    """Take the report out of the URL that version 0.1 kept."""
+    """Parse the report from the URL that version 0.1 stored."""
     url = urlsplit(target)
     if head.content_type is not None:
         token, name = (unquote(part) for part in url.path.split("/")[-2:])

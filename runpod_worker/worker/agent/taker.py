@@ -1,7 +1,6 @@
-"""Asks for jobs: as many as the dispatcher wants, when it wants them.
+"""Takes jobs: as many as the dispatcher wants, when it wants them.
 
-One long poll is open at a time; the service holds it while there is no job. Where the service offers it, reports carry
-takes as well, which saves the request.
+At most one long poll is open. If the service offers it, reports carry takes too, which saves a request.
 """
 
 from __future__ import annotations
@@ -20,17 +19,17 @@ from runpod_worker.worker.agent.breaker import CircuitBreaker
 from runpod_worker.worker.link.port import Link
 
 LONG_POLL_S = 90.0
-"""Give up a long poll after this time: the reference SDK does so too, and services count on it."""
+"""Cancel a long poll after this time, as the reference SDK does; services expect that."""
 
 MIN_HOLD_S = 0.5
-"""A service that answers "no job" sooner does not hold requests: it is polled at growing intervals."""
+"""A service that answers "no job" sooner has no long polls. It is polled at growing intervals."""
 
 EMPTY = Backoff(base_s=0.05, cap_s=2.0)
 REFUSED = Backoff(base_s=1.0, cap_s=30.0)
 
 
 class Taker:
-    """Opens takes, and reports to the dispatcher what becomes of them."""
+    """Opens takes, and passes their replies to the dispatcher."""
 
     def __init__(
         self,
@@ -57,20 +56,20 @@ class Taker:
 
     @property
     def is_waiting(self) -> bool:
-        """Whether it waits for `wake`."""
+        """Whether `run` waits for `wake`."""
         return not self._wanted.is_set()
 
     def wake(self) -> None:
-        """Let `run` look again: the dispatcher wants jobs."""
+        """Wake `run`, because the dispatcher wants jobs."""
         self._wanted.set()
 
     def withdraw(self, take_id: str) -> None:
-        """End this long poll."""
+        """Cancel this long poll."""
         if self._poll is not None and self._poll_id == take_id:
             self._poll.reschedule(asyncio.get_running_loop().time())
 
     async def run(self) -> None:
-        """Ask for jobs for ever."""
+        """Take jobs until cancelled."""
         while True:
             self._wanted.clear()
             if self._dispatcher.wanted(self._now()) <= 0:
@@ -84,11 +83,11 @@ class Taker:
     # ---------------------------------------------------------------- takes that travel with a report
 
     def open(self) -> TakeRequest | None:
-        """Return the take that travels with a report; None: no job is wanted, or the service does not offer it."""
+        """Return the take for a report; None if no job is wanted, or the service does not offer it."""
         return self._open(is_poll=False) if "take" in self._link.extensions else None
 
     def receive(self, request: TakeRequest, jobs: Sequence[Assignment]) -> None:
-        """The service answered the take."""
+        """Pass the reply of a take to the dispatcher."""
         for job in jobs:
             log.debug("job.taken", extra={"job": job.id, "attempt": job.attempt})
             if job.error is not None:
@@ -96,7 +95,7 @@ class Taker:
         self._handle(Assigned(request.id, tuple(jobs)))
 
     def lose(self, request: TakeRequest) -> None:
-        """The take got no reply."""
+        """Report a take without a reply to the dispatcher."""
         self._handle(TakeLost(request.id))
 
     # ---------------------------------------------------------------- long polls

@@ -1,4 +1,4 @@
-"""The agent's only timer: it calls the dispatcher when its next deadline comes."""
+"""The agent's only timer: it calls the dispatcher at its next deadline."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from runpod_worker.core.dispatch.dispatcher import Dispatcher
 
 
 class DeadlineTimer:
-    """Set after every turn of the loop that had events; set again only for an earlier deadline."""
+    """Set after every turn of the loop that had events, and again only for an earlier deadline."""
 
     def __init__(self, dispatcher: Dispatcher, on_due: Callable[[], None], *, now: Callable[[], float]) -> None:
         self._dispatcher = dispatcher
@@ -20,7 +20,7 @@ class DeadlineTimer:
         self._timer_at = math.inf
 
     def update(self) -> None:
-        """Look at the dispatcher's deadline. A timer that comes too early finds nothing due, and is set again."""
+        """Follow the dispatcher's deadline. A timer that fires too early finds nothing due, and is set again."""
         deadline = self._dispatcher.next_deadline()
         if deadline is None or deadline >= self._timer_at:
             return

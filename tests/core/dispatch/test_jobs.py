@@ -248,7 +248,7 @@ def test_a_job_that_has_streamed_is_not_run_again(drive: Any) -> None:
 
     [outcome] = outcomes(worker.send(events.ExecutorExited(0, KILLED)))
 
-    assert "cannot be taken back" in (outcome.error or "")
+    assert "cannot run again because it has sent chunks" in (outcome.error or "")
 
 
 def test_a_job_that_loses_two_executors_before_it_starts_fails(drive: Any) -> None:
