@@ -7,9 +7,10 @@ import os
 import re
 import secrets
 from collections.abc import AsyncIterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
+
+import msgspec
 
 from runpod_worker.core.errors import BadRequest, StoreUnavailable, TooLarge
 from runpod_worker.system import sync_folder
@@ -34,8 +35,7 @@ _TYPE = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FileName:
+class FileName(msgspec.Struct, frozen=True, kw_only=True):
     """Names one file. The token is the capability: every caller that knows it may read the file."""
 
     job_id: str
@@ -48,8 +48,7 @@ class FileName:
         _check("name", _NAME, self.name, "1 to 128 characters of A-Z a-z 0-9 . _ -, not starting with a dot")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoredFile:
+class StoredFile(msgspec.Struct, frozen=True, kw_only=True):
     """A stored file on this machine."""
 
     path: Path

@@ -58,9 +58,7 @@ class ServiceSettings:
     )
 
     lease_s: float = setting(
-        lifecycle.LEASE_S,
-        "RUNPOD_SERVICE_LEASE",
-        text="How long a job stays with a worker that sends no heartbeat",
+        lifecycle.LEASE_S, "RUNPOD_SERVICE_LEASE", text="How long a job stays with a worker that sends no heartbeat"
     )
     take_poll_timeout_s: float = setting(
         50.0,
@@ -98,9 +96,7 @@ class ServiceSettings:
     )
 
     execution_timeout_ms: int = setting(
-        job.EXECUTION_TIMEOUT_MS,
-        "RUNPOD_SERVICE_EXECUTION_TIMEOUT",
-        text="executionTimeout of jobs that name none",
+        job.EXECUTION_TIMEOUT_MS, "RUNPOD_SERVICE_EXECUTION_TIMEOUT", text="executionTimeout of jobs that name none"
     )
     execution_timeout_bounds_ms: tuple[int, int] = setting((5_000, 7 * DAY_MS), text="Least and most a job may name")
     ttl_ms: int = setting(job.TTL_MS, "RUNPOD_SERVICE_TTL", text="ttl of jobs that name none")
@@ -148,9 +144,7 @@ class ServiceSettings:
         86_400.0, "RUNPOD_SERVICE_FILE_RETENTION", text="How long output files can be fetched"
     )
     worker_retention_s: float = setting(
-        120.0,
-        text="How long /health counts a worker after its last request",
-        old=Old(name="worker_silence_s"),
+        120.0, text="How long /health counts a worker after its last request", old=Old(name="worker_silence_s")
     )
 
     webhooks: WebhookSettings = field(

@@ -31,15 +31,15 @@ class ClientRoutes:
     def table(self) -> dict[str, Route]:
         """The routes by verb. Some answer GET and POST, because clients use both."""
         return {
-            "run": Route(self.run, "POST"),
-            "runsync": Route(self.runsync, "POST"),
-            "status": Route(self.status, "GET", "POST", segments=1),
-            "status-sync": Route(self.status_sync, "GET", "POST", segments=1),
-            "stream": Route(self.stream, "GET", "POST", segments=1),
-            "cancel": Route(self.cancel, "POST", segments=1),
-            "retry": Route(self.retry, "POST", segments=1),
-            "purge-queue": Route(self.purge_queue, "POST"),
-            "health": Route(self.health, "GET", "POST"),
+            "run": Route(self.run),
+            "runsync": Route(self.runsync),
+            "status": Route(self.status, ("GET", "POST"), segments=1),
+            "status-sync": Route(self.status_sync, ("GET", "POST"), segments=1),
+            "stream": Route(self.stream, ("GET", "POST"), segments=1),
+            "cancel": Route(self.cancel, segments=1),
+            "retry": Route(self.retry, segments=1),
+            "purge-queue": Route(self.purge_queue),
+            "health": Route(self.health, ("GET", "POST")),
         }
 
     async def run(self, call: Call) -> Answer:
@@ -148,7 +148,7 @@ class FileRoutes:
 
     def table(self) -> dict[str, Route]:
         """The routes by verb. Reading needs no key: the URL holds the token."""
-        return {"files": Route(self.file, "GET", "HEAD", "PUT", segments=3, public=("GET", "HEAD"))}
+        return {"files": Route(self.file, ("GET", "HEAD", "PUT"), segments=3, public=("GET", "HEAD"))}
 
     async def file(self, call: Call) -> Answer:
         """Store a file, or send it."""

@@ -26,7 +26,7 @@ class OpenAIRoutes:
 
     def table(self) -> dict[str, Route]:
         """The only verb. The handler interprets the path behind it."""
-        return {"openai": Route(self.answer, "GET", "POST", segments=None, refusal=openai.refused)}
+        return {"openai": Route(self.answer, ("GET", "POST"), segments=None, refusal=openai.refused)}
 
     async def answer(self, call: Call) -> Answer:
         """Reply with the handler's answer: one body, or a stream of events as they come."""

@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from http import HTTPStatus
 from pathlib import Path
 
+import msgspec
+
 from runpod_worker.core.errors import ServiceRefusal
 from runpod_worker.service.http import wire
 
@@ -20,39 +22,28 @@ Step = Callable[[float | None], Awaitable[bytes | None]]
 """Waits up to this many seconds for the content of a reply; None asks for the content without more waiting."""
 
 
-class Reply:
+class Reply(msgspec.Struct):
     """A whole reply. `head` holds the headers as bytes, since most of them never change."""
 
-    __slots__ = ("content", "head", "on_lost", "status")
-
-    def __init__(self, status: int, head: bytes, content: bytes, *, on_lost: OnLost | None = None) -> None:
-        self.status = status
-        self.head = head
-        self.content = content
-        self.on_lost = on_lost
+    status: int
+    head: bytes
+    content: bytes
+    on_lost: OnLost | None = None
 
 
-class StreamReply:
+class StreamReply(msgspec.Struct):
     """A reply of status 200 that is sent piece by piece. Hanging up cancels `pieces` at once."""
 
-    __slots__ = ("headers", "on_lost", "pieces")
-
-    def __init__(
-        self, headers: Mapping[str, str], pieces: AsyncIterator[bytes], *, on_lost: OnLost | None = None
-    ) -> None:
-        self.headers = headers
-        self.pieces = pieces
-        self.on_lost = on_lost
+    headers: Mapping[str, str]
+    pieces: AsyncIterator[bytes]
+    on_lost: OnLost | None = None
 
 
-class FileReply:
+class FileReply(msgspec.Struct):
     """A reply of status 200 with a file of this machine; a caller may ask for a range of it."""
 
-    __slots__ = ("headers", "path")
-
-    def __init__(self, headers: Mapping[str, str], path: Path) -> None:
-        self.headers = headers
-        self.path = path
+    headers: Mapping[str, str]
+    path: Path
 
 
 Answer = Reply | StreamReply | FileReply

@@ -138,7 +138,7 @@ class Call(msgspec.Struct, frozen=True):
 Handler = Callable[[Call], Awaitable[Answer]]
 
 
-class Route:
+class Route(msgspec.Struct, frozen=True):
     """One route.
 
     Args:
@@ -149,21 +149,11 @@ class Route:
         refusal: renders a refusal, by default in the platform's envelope.
     """
 
-    __slots__ = ("handle", "methods", "public", "refusal", "segments")
-
-    def __init__(
-        self,
-        handle: Handler,
-        *methods: str,
-        segments: int | None = 0,
-        public: tuple[str, ...] = (),
-        refusal: Callable[[ServiceRefusal], Reply] | None = None,
-    ) -> None:
-        self.handle = handle
-        self.methods = frozenset(methods)
-        self.segments = segments
-        self.public = frozenset(public)
-        self.refusal = refusal or render_refusal
+    handle: Handler
+    methods: tuple[str, ...] = ("POST",)
+    segments: int | None = 0
+    public: tuple[str, ...] = ()
+    refusal: Callable[[ServiceRefusal], Reply] = render_refusal
 
     def fits(self, segments: tuple[str, ...]) -> bool:
         """Whether these segments may follow the verb."""

@@ -37,13 +37,13 @@ class WorkerRoutes:
 
     def table(self) -> dict[str, Route]:
         return {
-            "job-take": Route(self.take, "GET", segments=1),
-            "job-take-batch": Route(self.take, "GET", segments=1),
-            "job-stop": Route(self.stop, "GET", segments=1),
-            "job-done": Route(self.done, "POST", segments=2),
-            "job-stream": Route(self.stream, "POST", segments=2),
-            "job-return": Route(self.release, "POST", segments=1),
-            "ping": Route(self.ping, "GET", segments=1),
+            "job-take": Route(self.take, ("GET",), segments=1),
+            "job-take-batch": Route(self.take, ("GET",), segments=1),
+            "job-stop": Route(self.stop, ("GET",), segments=1),
+            "job-done": Route(self.done, segments=2),
+            "job-stream": Route(self.stream, segments=2),
+            "job-return": Route(self.release, segments=1),
+            "ping": Route(self.ping, ("GET",), segments=1),
         }
 
     async def take(self, call: Call) -> Answer:
