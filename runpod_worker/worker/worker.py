@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, overload
 
 from runpod_worker.config import channel_fd, worker_settings
 from runpod_worker.core.errors import DeclarationError
-from runpod_worker.worker.handler.declaration import Declaration, Hook
-from runpod_worker.worker.handler.kinds import Handler, make_handler
+from runpod_worker.worker.handler.declaration import Declaration, Handler, Hook, make_handler
 
 if TYPE_CHECKING:
     from runpod_worker.worker.launch.once import OnceResult, Session

@@ -12,7 +12,7 @@ import pytest
 
 import runpod_worker
 from runpod_worker import DeclarationError, Job, Worker, openai
-from runpod_worker.worker.handler.kinds import Kind, make_handler
+from runpod_worker.worker.handler.declaration import Kind, make_handler
 
 HELLO = {"model": "tiny", "messages": [{"role": "user", "content": "hi"}]}
 CHUNK = {"id": "chatcmpl-j", "object": "chat.completion.chunk", "created": 7, "model": "tiny"}

@@ -173,15 +173,17 @@ class Attempt:
         """The Done message for the outcome of the handler. It is the last message of the job."""
         self.ended = True
         timings = Timings(self.input_ready_at, self.started_at, finished_at, now(), self.first_chunk_at)
-        if self.stop_reason is not None and not self.timed_out:
-            return Done(self.key, stopped=True, is_stream=is_stream, files=self.saved_files, timings=timings)
-        if self.timed_out:
+        stopped = self.stop_reason is not None and not self.timed_out
+        if stopped:
+            outcome = Outcome()
+        elif self.timed_out:
             outcome = Outcome(outcome.output if is_stream else None, self.stop_reason)
         return Done(
             self.key,
             outcome.output,
             outcome.error,
             outcome.refresh,
+            stopped=stopped,
             is_stream=is_stream,
             files=self.saved_files,
             timings=timings,

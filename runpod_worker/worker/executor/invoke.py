@@ -11,14 +11,15 @@ import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
+from runpod_worker.config import WorkerSettings
 from runpod_worker.core.errors import JobStopped
 from runpod_worker.log import log
 from runpod_worker.worker.executor import results
 from runpod_worker.worker.executor.attempt import Attempt, now
 from runpod_worker.worker.executor.interrupt import Deadlines, SlotThread, Task
-from runpod_worker.worker.executor.results import Outcome, WorkerIdentity
+from runpod_worker.worker.executor.results import Outcome
 from runpod_worker.worker.executor.sender import Chunk, MessageSender
-from runpod_worker.worker.handler.kinds import Handler
+from runpod_worker.worker.handler.declaration import Handler
 from runpod_worker.worker.ipc.messages import Done, Started
 
 YIELD_EVERY = 32
@@ -36,7 +37,7 @@ class Invoker:
         model: Any,
         sender: MessageSender,
         deadlines: Deadlines,
-        identity: WorkerIdentity,
+        settings: WorkerSettings,
         aio: asyncio.Runner,
     ) -> None:
         """`aio`: the main thread's event loop."""
@@ -44,7 +45,7 @@ class Invoker:
         self._model = (model,) if handler.takes_model else ()
         self._sender = sender
         self._deadlines = deadlines
-        self._identity = identity
+        self._settings = settings
         self._aio = aio
 
     def start(self, attempt: Attempt) -> Started:
@@ -70,7 +71,7 @@ class Invoker:
                 return self._await(attempt, value)
             return self._done(attempt, results.outcome_of_return(value), finished_at)
         except BaseException as error:
-            return self._done(attempt, results.outcome_of_exception(error, self._identity), now())
+            return self._done(attempt, results.outcome_of_exception(error, self._settings), now())
 
     def _await(self, attempt: Attempt, value: Any) -> Done:
         """Await what a plain function returned.
@@ -93,7 +94,7 @@ class Invoker:
                 if not is_open:
                     attempt.window.wait()
         except BaseException as error:
-            stream.error = results.outcome_of_exception(error, self._identity).error
+            stream.error = results.outcome_of_exception(error, self._settings).error
         _close(values, attempt)
         return stream.outcome()
 
@@ -113,7 +114,7 @@ class Invoker:
             return self._done(attempt, results.outcome_of_return(value), finished_at)
         except BaseException as error:
             _uncancel(error)
-            return self._done(attempt, results.outcome_of_exception(error, self._identity), now())
+            return self._done(attempt, results.outcome_of_exception(error, self._settings), now())
 
     async def _iterate_on_loop(
         self, attempt: Attempt, guard: Task, values: Iterator[Any] | AsyncIterator[Any]
@@ -125,7 +126,7 @@ class Invoker:
                 await self._push_on_loop(stream.chunk(value))
         except BaseException as error:
             _uncancel(error)
-            stream.error = results.outcome_of_exception(error, self._identity).error
+            stream.error = results.outcome_of_exception(error, self._settings).error
         await _close_on_loop(values, attempt)
         return stream.outcome()
 

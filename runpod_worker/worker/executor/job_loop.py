@@ -26,7 +26,6 @@ from runpod_worker.worker.executor.files.outputs import SavedFiles
 from runpod_worker.worker.executor.files.scratch import sweep
 from runpod_worker.worker.executor.interrupt import Deadlines, guard_here
 from runpod_worker.worker.executor.invoke import Invoker
-from runpod_worker.worker.executor.results import WorkerIdentity
 from runpod_worker.worker.executor.runners import Concurrency, Runner, concurrency_of, runner_for
 from runpod_worker.worker.executor.sender import MessageSender
 from runpod_worker.worker.executor.window import FlowWindow, window_size
@@ -59,7 +58,6 @@ class JobLoop:
     ) -> None:
         self._declared = declaration
         self._settings = settings
-        self._identity = WorkerIdentity(settings.hostname, settings.worker_id)
         self._local = keep is not None
         self._sender = MessageSender(send, direct=self._local)
         self._files = SavedFiles(self._sender.send, keep)
@@ -154,7 +152,7 @@ class JobLoop:
         try:
             attempt = self._prepare(run, self._sender, self._files, self._window(run.key))
         except Exception as error:  # includes what a __post_init__ of the user's input type raises
-            self._sender.send(Done(run.key, error=results.outcome_of_exception(error, self._identity).error))
+            self._sender.send(Done(run.key, error=results.outcome_of_exception(error, self._settings).error))
             return
         self._attempts[run.key] = attempts_by_job_id[attempt.id] = attempt
         if attempt.job_files is None:
@@ -170,7 +168,7 @@ class JobLoop:
                 attempt.input_ready_at = now()
                 self._loaded_runner().submit(attempt)
             elif attempt.claim():
-                self._answer(Done(attempt.key, error=results.outcome_of_exception(error, self._identity).error))
+                self._answer(Done(attempt.key, error=results.outcome_of_exception(error, self._settings).error))
         except ChannelClosed:  # the thread that reads the channel ends the executor
             log.debug("executor.agent_gone")
         finally:
@@ -273,7 +271,7 @@ class JobLoop:
             raise HandlerError(f"the warm-up failed: {done.error}")
 
     def _invoker(self, sender: MessageSender) -> Invoker:
-        return Invoker(self._declared.handler, self.model, sender, self._deadlines, self._identity, self._aio)
+        return Invoker(self._declared.handler, self.model, sender, self._deadlines, self._settings, self._aio)
 
 
 def _input_error(attempt: Attempt) -> Exception | None:

@@ -21,6 +21,7 @@ from typing import Any
 import msgspec
 
 import runpod_worker.worker
+from runpod_worker.config import WorkerSettings
 from runpod_worker.core.errors import InputError, OutputError
 from runpod_worker.core.protocol import MAX_RESULT_BYTES, MIB, SDK_VERSION
 
@@ -37,14 +38,6 @@ class Outcome:
     output: bytes | None = None
     error: str | None = None
     refresh: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerIdentity:
-    """The worker that ran a job, for the error of an exception."""
-
-    hostname: str
-    worker_id: str
 
 
 def outcome_of_return(value: Any) -> Outcome:
@@ -90,7 +83,7 @@ def outcome_of_stream(chunks: list[bytes] | None, error: str | None = None) -> O
         return Outcome(error=error or str(too_large))
 
 
-def outcome_of_exception(error: BaseException, identity: WorkerIdentity) -> Outcome:
+def outcome_of_exception(error: BaseException, settings: WorkerSettings) -> Outcome:
     """The outcome of a handler that raised: the fields that the platform's SDK sends, as a string of JSON.
 
     InputError (the caller's fault) and OutputError (a value that cannot be sent) become their plain text instead.
@@ -101,8 +94,8 @@ def outcome_of_exception(error: BaseException, identity: WorkerIdentity) -> Outc
         "error_type": str(type(error)),
         "error_message": _text_of(error),
         "error_traceback": traceback_of(error),
-        "hostname": identity.hostname,
-        "worker_id": identity.worker_id,
+        "hostname": settings.hostname,
+        "worker_id": settings.worker_id,
         "runpod_version": SDK_VERSION,
         "runpod_worker_version": runpod_worker.__version__,
     }

@@ -21,7 +21,7 @@ from runpod_worker.worker.executor.attempt import Attempt
 from runpod_worker.worker.executor.interrupt import guard_here
 from runpod_worker.worker.executor.invoke import Invoker
 from runpod_worker.worker.executor.sender import MessageSender
-from runpod_worker.worker.handler.kinds import Handler
+from runpod_worker.worker.handler.declaration import Handler
 from runpod_worker.worker.ipc.messages import SlotsChanged, ToAgent
 
 RESIZE_INTERVAL_S = 1.0
@@ -69,30 +69,23 @@ def concurrency_of(handler: Handler, settings: WorkerSettings) -> Concurrency:
     """
     if settings.concurrency is not None:
         return Concurrency(settings.concurrency)
-    if handler.modifier is None:
+    if handler.modifier is not None and not handler.kind.on_loop:
+        instead = "make the handler async, or set RUNPOD_WORKER_CONCURRENCY"
+        log.warning("concurrency.ignored", extra={"kind": str(handler.kind), "instead": instead})
         return Concurrency(handler.concurrency)
-    if handler.kind.on_loop:
-        concurrency = Concurrency(handler.concurrency, handler.modifier)
-        concurrency.adjust()
-        return concurrency
-    log.warning(
-        "concurrency.ignored",
-        extra={"kind": str(handler.kind), "instead": "make the handler async, or set RUNPOD_WORKER_CONCURRENCY"},
-    )
-    return Concurrency(handler.concurrency)
+    concurrency = Concurrency(handler.concurrency, handler.modifier)
+    concurrency.adjust()
+    return concurrency
 
 
 class ThreadRunner:
-    """Slots that are threads. `in_main_thread`: the only slot is the thread that calls `serve`."""
+    """Slots that are threads. A single slot is the thread that calls `serve`."""
 
-    def __init__(
-        self, invoker: Invoker, sender: MessageSender, on_ended: OnEnded, slots: int, *, in_main_thread: bool
-    ) -> None:
+    def __init__(self, invoker: Invoker, sender: MessageSender, on_ended: OnEnded, slots: int) -> None:
         self._invoker = invoker
         self._sender = sender
         self._on_ended = on_ended
         self._slots = slots
-        self._in_main_thread = in_main_thread
         self._inbox: queue.SimpleQueue[Attempt | None] = queue.SimpleQueue()
 
     def submit(self, attempt: Attempt) -> None:
@@ -100,8 +93,8 @@ class ThreadRunner:
         self._inbox.put(attempt)
 
     def serve(self) -> None:
-        """Run submitted attempts until `close`. Called in the main thread."""
-        if self._in_main_thread:
+        """Run submitted attempts until `close`."""
+        if self._slots == 1:
             self._serve_slot()
             return
         threads = [
@@ -260,5 +253,4 @@ def runner_for(
     """The runner that suits the handler's kind and the number of slots."""
     if invoker.handler.kind.on_loop:
         return LoopRunner(invoker, sender, on_ended, concurrency, aio)
-    in_main_thread = concurrency.slots == 1 and threading.current_thread() is threading.main_thread()
-    return ThreadRunner(invoker, sender, on_ended, concurrency.slots, in_main_thread=in_main_thread)
+    return ThreadRunner(invoker, sender, on_ended, concurrency.slots)

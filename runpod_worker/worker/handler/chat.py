@@ -26,8 +26,8 @@ from typing import Any, TypeVar
 import msgspec
 
 from runpod_worker.core.errors import DeclarationError, HandlerError
+from runpod_worker.worker.handler.declaration import Kind, kind_of
 from runpod_worker.worker.handler.job import Job
-from runpod_worker.worker.handler.kinds import Kind, kind_of
 
 F = TypeVar("F", bound=Callable[..., Any])
 Clock = Callable[[], float]

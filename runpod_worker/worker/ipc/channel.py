@@ -75,20 +75,15 @@ class ExecutorChannel:
         Raises:
             ChannelGarbled: the received bytes are no message.
         """
-        while self._fill():
-            yield from self._buffer.messages()
+        with suppress(OSError):  # reset by the other end, or closed by this one
+            while self._buffer.fill(self._sock):
+                yield from self._buffer.messages()
 
     def close(self) -> None:
         """Close the socket, which ends the iteration in the reading thread."""
         with suppress(OSError):  # the other end closed first
             self._sock.shutdown(socket.SHUT_RDWR)
         self._sock.close()
-
-    def _fill(self) -> bool:
-        try:
-            return self._buffer.fill(self._sock)
-        except OSError:  # reset by the other end, or closed by this one
-            return False
 
 
 class AgentChannel:
@@ -165,11 +160,11 @@ class AgentChannel:
             while self._unsent:
                 self._remove_sent(self._sock.send(self._unsent[0]))
         except BlockingIOError:
-            self._start_writing()
+            self._set_writing(True)
         except OSError:  # the reader sees the end of the stream, after the last messages the executor sent
             self._discard()
         else:
-            self._stop_writing()
+            self._set_writing(False)
 
     def _remove_sent(self, count: int) -> None:
         if count == len(self._unsent[0]):
@@ -177,18 +172,15 @@ class AgentChannel:
         else:
             self._unsent[0] = self._unsent[0][count:]
 
-    def _start_writing(self) -> None:
-        if not self._writing:
-            self._writing = True
+    def _set_writing(self, writing: bool) -> None:
+        if writing and not self._writing:
             self._loop.add_writer(self._sock, self._flush)
-
-    def _stop_writing(self) -> None:
-        if self._writing:
-            self._writing = False
+        elif self._writing and not writing:
             self._loop.remove_writer(self._sock)
+        self._writing = writing
 
     def _discard(self) -> None:
-        self._stop_writing()
+        self._set_writing(False)
         self._unsent.clear()
 
 

@@ -26,8 +26,7 @@ from runpod_worker.log import fields, log
 from runpod_worker.net.loop import new_event_loop
 from runpod_worker.worker.executor.attempt import now
 from runpod_worker.worker.executor.job_loop import JobLoop
-from runpod_worker.worker.handler.declaration import Declaration, Hook
-from runpod_worker.worker.handler.kinds import make_handler
+from runpod_worker.worker.handler.declaration import Declaration, Hook, make_handler
 from runpod_worker.worker.ipc.messages import Chunks, Done, Progress, Run, Stop, ToAgent
 
 JOB_ID = "local_test"

@@ -8,12 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import runpod_worker
+from runpod_worker.config import WorkerSettings
 from runpod_worker.core.errors import InputError, OutputError
 from runpod_worker.core.protocol import MAX_RESULT_BYTES
 from runpod_worker.worker.executor import results
-from runpod_worker.worker.executor.results import Outcome, WorkerIdentity
+from runpod_worker.worker.executor.results import Outcome
 
-IDENTITY = WorkerIdentity("host", "worker-1")
+SETTINGS = WorkerSettings(hostname="host", worker_id="worker-1")
 
 
 @pytest.mark.parametrize("value", [None, "", [], True, 0, "text", [1, {"a": None}], {"output": 1}, {"a": {}}])
@@ -109,7 +110,7 @@ def test_an_exception_becomes_json_with_the_fields_of_the_sdk():
     try:
         int("bøøm")
     except ValueError as error:
-        fields = json.loads(results.outcome_of_exception(error, IDENTITY).error)
+        fields = json.loads(results.outcome_of_exception(error, SETTINGS).error)
 
     assert fields["error_type"] == "<class 'ValueError'>"
     assert fields["error_message"].endswith("bøøm'")
@@ -120,7 +121,7 @@ def test_an_exception_becomes_json_with_the_fields_of_the_sdk():
 
 
 def test_what_the_caller_did_wrong_is_said_in_plain_words():
-    assert results.outcome_of_exception(InputError("input.n: expected int"), IDENTITY).error == "input.n: expected int"
+    assert results.outcome_of_exception(InputError("input.n: expected int"), SETTINGS).error == "input.n: expected int"
 
 
 def test_an_exception_that_cannot_be_shown_still_makes_an_error():
@@ -128,10 +129,10 @@ def test_an_exception_that_cannot_be_shown_still_makes_an_error():
         def __str__(self):
             raise RuntimeError
 
-    fields = json.loads(results.outcome_of_exception(Broken(), IDENTITY).error)
+    fields = json.loads(results.outcome_of_exception(Broken(), SETTINGS).error)
 
     assert "__str__ raised RuntimeError" in fields["error_message"]
-    assert json.loads(results.outcome_of_exception(ValueError("\ud800"), IDENTITY).error)["error_message"] == "?"
+    assert json.loads(results.outcome_of_exception(ValueError("\ud800"), SETTINGS).error)["error_message"] == "?"
 
 
 def test_a_stream_comes_to_its_chunks_or_an_empty_list():

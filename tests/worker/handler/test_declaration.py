@@ -5,7 +5,7 @@ import pytest
 
 from runpod_worker import Job
 from runpod_worker.core.errors import DeclarationError
-from runpod_worker.worker.handler.kinds import Kind, kind_of, make_handler
+from runpod_worker.worker.handler.declaration import Kind, kind_of, make_handler
 
 
 def function(job):
