@@ -20,11 +20,13 @@ class ServiceRefusal(RunpodWorkerError):
 
     status = 500
 
+    def __init_subclass__(cls, status: int | None = None) -> None:
+        if status is not None:
+            cls.status = status
 
-class BadRequest(ServiceRefusal):
+
+class BadRequest(ServiceRefusal, status=400):
     """The request is not understood."""
-
-    status = 400
 
 
 class TooLarge(BadRequest):
@@ -36,46 +38,32 @@ class TooLarge(BadRequest):
         return cls(f"bad request: body: exceeded max body size of {limit // 2**20}MiB")
 
 
-class Unauthorized(ServiceRefusal):
+class Unauthorized(ServiceRefusal, status=401):
     """no token provided"""
 
-    status = 401
 
-
-class JobNotFound(ServiceRefusal):
+class JobNotFound(ServiceRefusal, status=404):
     """job not found"""
 
-    status = 404
 
-
-class EndpointNotFound(ServiceRefusal):
+class EndpointNotFound(ServiceRefusal, status=404):
     """endpoint not found"""
 
-    status = 404
 
-
-class IllegalTransition(ServiceRefusal):
+class IllegalTransition(ServiceRefusal, status=409):
     """The job's status does not allow this."""
 
-    status = 409
 
-
-class StaleAttempt(ServiceRefusal):
+class StaleAttempt(ServiceRefusal, status=409):
     """This worker does not hold this attempt any more."""
 
-    status = 409
 
-
-class BacklogFull(ServiceRefusal):
+class BacklogFull(ServiceRefusal, status=429):
     """The endpoint's backlog is full; try again later."""
 
-    status = 429
 
-
-class StoreUnavailable(ServiceRefusal):
+class StoreUnavailable(ServiceRefusal, status=503):
     """The job store cannot be reached; nothing was written."""
-
-    status = 503
 
 
 class HandlerError(RunpodWorkerError):

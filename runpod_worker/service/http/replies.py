@@ -9,7 +9,6 @@ from pathlib import Path
 import msgspec
 
 from runpod_worker.core.errors import ServiceRefusal
-from runpod_worker.service.http import wire
 
 JSON = "application/json"
 _JSON_HEAD = b"Content-Type: application/json\r\n"
@@ -71,8 +70,9 @@ def render_refusal(exc: ServiceRefusal) -> Reply:
 
 
 def error_reply(status: int, detail: str) -> Reply:
-    """An error in the platform's envelope."""
-    return Reply(status, _JSON_HEAD, wire.render_error(status, HTTPStatus(status).phrase, detail))
+    """An error in the platform's envelope (protocol A.1)."""
+    content = msgspec.json.encode({"status": status, "title": HTTPStatus(status).phrase, "detail": detail})
+    return Reply(status, _JSON_HEAD, content)
 
 
 async def long_poll(wait_s: float, keepalive_s: float, step: Step, *, on_lost: OnLost | None = None) -> Answer:

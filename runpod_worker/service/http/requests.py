@@ -105,16 +105,12 @@ async def cancel_on_disconnect(request: Request, work: Coroutine[Any, Any, T]) -
         await asyncio.gather(working, gone, return_exceptions=True)
 
 
-class MethodNotAllowed(ServiceRefusal):
+class MethodNotAllowed(ServiceRefusal, status=405):
     """This route does not take this method."""
 
-    status = 405
 
-
-class RouteNotFound(ServiceRefusal):
+class RouteNotFound(ServiceRefusal, status=404):
     """There is nothing here."""
-
-    status = 404
 
 
 class Call(msgspec.Struct, frozen=True):
@@ -135,9 +131,6 @@ class Call(msgspec.Struct, frozen=True):
         return self.request.headers.get(name)
 
 
-Handler = Callable[[Call], Awaitable[Answer]]
-
-
 class Route(msgspec.Struct, frozen=True):
     """One route.
 
@@ -149,7 +142,7 @@ class Route(msgspec.Struct, frozen=True):
         refusal: renders a refusal, by default in the platform's envelope.
     """
 
-    handle: Handler
+    handle: Callable[[Call], Awaitable[Answer]]
     methods: tuple[str, ...] = ("POST",)
     segments: int | None = 0
     public: tuple[str, ...] = ()

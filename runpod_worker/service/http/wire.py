@@ -309,8 +309,3 @@ def render_assignment(assigned: Assigned, *, now: float, counted: bool) -> bytes
             ("webhook", _text(job.webhook)),
         )
     )
-
-
-def render_error(status: int, title: str, detail: str) -> bytes:
-    """The platform's error envelope (protocol A.1)."""
-    return _encode({"status": status, "title": title, "detail": detail})
