@@ -42,7 +42,7 @@ async def test_each_of_many_jobs_ends_once(agreed: Any, start_worker: Any) -> No
     assert agreed.counted()["job-done"] == 300
 
 
-async def test_a_job_without_input_fails_at_once_and_the_worker_goes_on(service: Any, start_worker: Any) -> None:
+async def test_a_job_without_input_fails_at_once_and_the_worker_continues(service: Any, start_worker: Any) -> None:
     await start_worker(ECHO)
     service.script("job-take", b'{"id":"bad"}')
     await service.add({"id": "good", "input": {}})
@@ -69,7 +69,7 @@ async def test_nothing_is_sent_to_a_plain_service_that_it_does_not_expect(servic
     await service.result("a")
 
     assert set(service.counted()) <= {"ping", "job-take", "job-take-batch", "job-stop", "job-done"}
-    assert not [name for one in service.requests for name in one.headers if name.startswith("x-")]
+    assert not [name for request in service.requests for name in request.headers if name.startswith("x-")]
     assert service.to("job-done")[0].json == {"output": 1}
 
 
@@ -132,8 +132,8 @@ async def test_a_new_attempt_of_a_job_that_is_held_is_not_run_twice(
 
     await agreed.result("a")
 
-    outcomes = [one for one in agreed.to("job-done") if "status" not in one.json]
-    assert [one.headers["x-attempt"] for one in outcomes] == ["2"]
+    outcomes = [done for done in agreed.to("job-done") if "status" not in done.json]
+    assert [done.headers["x-attempt"] for done in outcomes] == ["2"]
 
 
 # ---------------------------------------------------------------- chunks and progress
@@ -153,7 +153,7 @@ async def test_chunks_are_posted_one_by_one_in_order_before_the_result(service: 
     assert await service.result("a") == {"output": []}
 
     chunks = service.to("job-stream")
-    assert [one.json["output"] for one in chunks] == list(range(50))
+    assert [chunk.json["output"] for chunk in chunks] == list(range(50))
     [done] = service.to("job-done")
     assert done.query["isStream"] == "true"
     assert service.requests.index(done) > service.requests.index(chunks[-1])
@@ -166,7 +166,7 @@ async def test_chunks_travel_together_where_that_is_agreed(agreed: Any, start_wo
 
     await agreed.result("a")
 
-    posts = [one.json for one in agreed.to("job-stream")]
+    posts = [sent.json for sent in agreed.to("job-stream")]
     assert [chunk for post in posts for chunk in post["outputs"]] == list(range(2000))
     assert len(posts) < 20
     index = 0
@@ -182,7 +182,7 @@ async def test_a_chunk_that_was_not_acknowledged_is_sent_again_before_the_next(s
 
     await service.result("a")
 
-    assert [one.json["output"] for one in service.to("job-stream")] == [0, 0, 1, 1, 2, 3]
+    assert [chunk.json["output"] for chunk in service.to("job-stream")] == [0, 0, 1, 1, 2, 3]
 
 
 async def test_a_generator_waits_when_its_chunks_cannot_leave(service: Any, start_worker: Any) -> None:
@@ -223,10 +223,10 @@ async def test_progress_is_ordered_and_never_follows_the_result(service: Any, st
     await service.result("a")
     await asyncio.sleep(0.3)  # nothing may follow, and nothing has no event
 
-    *progress, result = [one.json for one in service.to("job-done")]
-    values = [one["output"] for one in progress]
+    *progress, result = [done.json for done in service.to("job-done")]
+    values = [update["output"] for update in progress]
     assert values == sorted(set(values))
-    assert all(one["status"] == "IN_PROGRESS" for one in progress)
+    assert all(update["status"] == "IN_PROGRESS" for update in progress)
     assert result == {"output": "end"}
 
 
@@ -234,22 +234,22 @@ async def test_progress_is_ordered_and_never_follows_the_result(service: Any, st
 
 
 @pytest.mark.parametrize(
-    ("death", "said"),
+    ("death", "message"),
     [
         ("os._exit(3)", "exited with code 3"),
         ("os.kill(os.getpid(), signal.SIGKILL)", "was killed by SIGKILL"),
         ("import ctypes; ctypes.string_at(0)", "was killed by SIGSEGV"),
     ],
 )
-async def test_a_job_whose_process_dies_fails_at_once_and_the_worker_goes_on(
-    service: Any, start_worker: Any, death: str, said: str
+async def test_a_job_whose_process_dies_fails_at_once_and_the_worker_continues(
+    service: Any, start_worker: Any, death: str, message: str
 ) -> None:
     await start_worker(
         f"""
         @worker.handler
         def handler(job):
             if job["input"] == "die":
-                print("last words", file=sys.stderr, flush=True)
+                print("the last line", file=sys.stderr, flush=True)
                 {death}
             return os.getpid()
         """
@@ -258,8 +258,8 @@ async def test_a_job_whose_process_dies_fails_at_once_and_the_worker_goes_on(
     await service.add({"id": "b", "input": "live"})
 
     error = (await service.result("a"))["error"]
-    assert said in error
-    assert ("handler0.py" if "SEGV" in said else "last words") in error  # a segfault prints a long traceback
+    assert message in error
+    assert ("handler0.py" if "SEGV" in message else "the last line") in error  # a segfault prints a long traceback
     assert (await service.result("b"))["output"]
 
 
@@ -355,19 +355,19 @@ async def test_a_model_that_cannot_be_loaded_says_why_and_exits_with_an_error(se
 
 
 @pytest.mark.parametrize(
-    ("source", "said"),
+    ("source", "message"),
     [
         ("sys.exit(0)", "without worker.start()"),
         ("os._exit(7)", "exited with code 7 3 times before it was ready"),
     ],
 )
 async def test_a_program_that_never_gets_ready_ends_the_worker(
-    service: Any, start_worker: Any, source: str, said: str
+    service: Any, start_worker: Any, source: str, message: str
 ) -> None:
     worker = await start_worker(source)
 
     assert await worker.exit() == 1
-    assert said in worker.log
+    assert message in worker.log
 
 
 async def _ended(pid: int) -> bool:

@@ -1,4 +1,4 @@
-"""A finished result reaches its service, whatever happens in between; so does a job that was taken and not run."""
+"""No finished result is lost, and no job that was taken but not run."""
 
 import asyncio
 import signal
@@ -24,11 +24,11 @@ def handler(job):
 
 
 def outcomes(service: Any) -> dict[str, list[Any]]:
-    found: dict[str, list[Any]] = {}
-    for one in service.to("job-done"):
-        if one.json.get("status") != "IN_PROGRESS":
-            found.setdefault(one.job_id, []).append(one.json)
-    return found
+    by_job: dict[str, list[Any]] = {}
+    for done in service.to("job-done"):
+        if done.json.get("status") != "IN_PROGRESS":
+            by_job.setdefault(done.job_id, []).append(done.json)
+    return by_job
 
 
 # ---------------------------------------------------------------- retries
@@ -88,7 +88,7 @@ async def test_an_outage_costs_no_result_and_few_requests(service: Any, start_wo
     service.fail("job-done", "job-take", "job-take-batch", "job-stop", "ping", status=503)
     began, before = time.monotonic(), len(service.requests)
     await asyncio.sleep(4)
-    asked, lasted = len(service.requests) - before, time.monotonic() - began
+    sent, lasted = len(service.requests) - before, time.monotonic() - began
     service.recover()
 
     await service.until(lambda: len(outcomes(service)) == 200)
@@ -96,7 +96,7 @@ async def test_an_outage_costs_no_result_and_few_requests(service: Any, start_wo
     assert {job: results[-1]["output"] for job, results in outcomes(service).items()} == {
         f"j{i}": i for i in range(200)
     }
-    assert asked < 5 * lasted + 30  # what was under way when it began, then under 5 a second
+    assert sent < 5 * lasted + 30  # requests in flight at its beginning, then under 5 a second
     assert await worker.terminate() == 0
 
 
@@ -166,7 +166,7 @@ async def test_a_result_that_is_undelivered_for_long_survives_a_kill(
     assert await service.result("a") == {"output": "end"}
 
 
-# ---------------------------------------------------------------- handed over, and not run
+# ---------------------------------------------------------------- assigned, and not run
 
 
 async def test_an_idle_worker_leaves_at_once_and_gives_its_take_back(agreed: Any, start_worker: Any) -> None:
@@ -197,7 +197,7 @@ async def test_a_signal_lets_running_jobs_finish(
     assert service.results() == {"a": {"output": "end"}}
 
 
-async def test_a_take_whose_connection_was_cut_is_given_back(agreed: Any, start_worker: Any) -> None:
+async def test_a_take_whose_connection_was_cut_is_released(agreed: Any, start_worker: Any) -> None:
     agreed.script("job-take", "cut", "cut")
     await start_worker(ECHO)
 
@@ -208,7 +208,7 @@ async def test_a_take_whose_connection_was_cut_is_given_back(agreed: Any, start_
     assert (await agreed.result("a"))["output"] == 1
 
 
-async def test_jobs_that_wait_are_handed_back_when_the_worker_leaves(agreed: Any, start_worker: Any) -> None:
+async def test_jobs_that_wait_are_released_when_the_worker_drains(agreed: Any, start_worker: Any) -> None:
     worker = await start_worker(SLOW)
     agreed.delay("job-done", 0.05)
     await agreed.add(*({"id": f"warm{i}", "input": 0, "attempt": 1} for i in range(60)))
@@ -219,21 +219,21 @@ async def test_jobs_that_wait_are_handed_back_when_the_worker_leaves(agreed: Any
     assert await worker.terminate() == 0
 
     taken = set(agreed.taken_at)
-    returned = {job["id"] for one in agreed.to("job-return") for job in one.json["jobs"]}
+    returned = {job["id"] for sent in agreed.to("job-return") for job in sent.json["jobs"]}
     unseen = taken - set(agreed.results()) - returned
-    tokens = [token for one in agreed.to("job-return") for token in one.json["takes"]]
-    assert not unseen or tokens  # handed to a request that was cut: its token is given back instead
+    tokens = [token for sent in agreed.to("job-return") for token in sent.json["takes"]]
+    assert not unseen or tokens  # assigned to a cut request, whose take is released instead
     assert not set(agreed.results()) & returned
 
 
-async def test_what_still_runs_after_the_grace_is_handed_back(agreed: Any, start_worker: Any) -> None:
+async def test_jobs_that_run_after_the_grace_are_released(agreed: Any, start_worker: Any) -> None:
     worker = await start_worker(SLOW, RUNPOD_WORKER_GRACE="0.3")
     await agreed.add({"id": "a", "input": 60, "attempt": 4})
     await agreed.requests_to("job-done")
 
     assert await worker.terminate() == 0
 
-    returned = [job for one in agreed.to("job-return") for job in one.json["jobs"]]
+    returned = [job for sent in agreed.to("job-return") for job in sent.json["jobs"]]
     assert [(job["id"], job["attempt"]) for job in returned] == [("a", 4)]
     assert agreed.results() == {}
 

@@ -1,4 +1,4 @@
-"""A stop really stops: the ladder from a flag to SIGKILL, and what is reported."""
+"""Stops: from a flag to SIGKILL, and the reports."""
 
 import asyncio
 import signal
@@ -58,11 +58,12 @@ async def handler(job):
 
 
 def outcomes(service: Any, job: str) -> list[Any]:
-    return [one.json for one in service.to("job-done") if one.job_id == job and one.json.get("status") != "IN_PROGRESS"]
+    final = [done for done in service.to("job-done") if done.json.get("status") != "IN_PROGRESS"]
+    return [done.json for done in final if done.job_id == job]
 
 
 async def running(service: Any, job: str) -> None:
-    await service.until(lambda: [one for one in service.to("job-done") if one.job_id == job])
+    await service.until(lambda: [done for done in service.to("job-done") if done.job_id == job])
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -98,10 +99,10 @@ async def test_a_handler_that_does_not_stop_is_killed_and_replaced(agreed: Any, 
     await agreed.add({"id": "a", "input": "stubborn", "attempt": 1})
     await running(agreed, "a")
 
-    asked = time.monotonic()
+    stopped_at = time.monotonic()
     await agreed.stop("a")
     await agreed.until(lambda: outcomes(agreed, "a"))
-    took = agreed.to("job-done")[-1].at - asked
+    took = agreed.to("job-done")[-1].at - stopped_at
     await agreed.add({"id": "b", "input": "pid", "attempt": 1})
 
     assert (await agreed.result("b"))["output"] != before
@@ -109,7 +110,7 @@ async def test_a_handler_that_does_not_stop_is_killed_and_replaced(agreed: Any, 
     assert took >= 0.5  # not before the grace was over: the status is final only when the slot is free
 
 
-async def test_the_other_jobs_of_a_killed_process_are_handed_back(agreed: Any, start_worker: Any) -> None:
+async def test_the_other_jobs_of_a_killed_process_are_released(agreed: Any, start_worker: Any) -> None:
     await start_worker(STUBBORN)
     await agreed.add({"id": "a", "input": "stubborn", "attempt": 1}, {"id": "other", "input": "slow", "attempt": 7})
     await running(agreed, "a")
@@ -118,12 +119,12 @@ async def test_the_other_jobs_of_a_killed_process_are_handed_back(agreed: Any, s
     await agreed.stop("a")
     await agreed.requests_to("job-return")
 
-    returned = [job for one in agreed.to("job-return") for job in one.json["jobs"]]
+    returned = [job for sent in agreed.to("job-return") for job in sent.json["jobs"]]
     assert ("other", 7) in [(job["id"], job["attempt"]) for job in returned]
     assert outcomes(agreed, "other") == []
 
 
-async def test_the_other_jobs_of_a_killed_process_are_run_again_where_nothing_can_be_handed_back(
+async def test_the_other_jobs_of_a_killed_process_run_again_where_nothing_can_be_released(
     service: Any, start_worker: Any
 ) -> None:
     await start_worker(STUBBORN)
@@ -157,7 +158,7 @@ async def test_a_job_that_waits_behind_another_is_stopped_before_it_starts(agree
     await agreed.stop("next")
     await agreed.until(lambda: outcomes(agreed, "next") or agreed.to("job-return"))
 
-    returned = [job["id"] for one in agreed.to("job-return") for job in one.json["jobs"]]
+    returned = [job["id"] for sent in agreed.to("job-return") for job in sent.json["jobs"]]
     assert outcomes(agreed, "next") == [{"stopped": True}] or "next" in returned
 
 
@@ -214,7 +215,7 @@ async def test_a_stop_for_a_job_that_was_never_seen_is_confirmed(agreed: Any, st
     assert outcomes(agreed, "unseen") == [{"stopped": True}]
 
 
-async def test_a_service_without_job_stop_is_not_asked_again_and_again(service: Any, start_worker: Any) -> None:
+async def test_a_service_without_job_stop_is_not_polled_repeatedly(service: Any, start_worker: Any) -> None:
     service.script("job-stop", *[404] * 50)
     await start_worker(KINDS["function"])
     await service.requests_to("job-stop")
@@ -242,7 +243,7 @@ async def test_a_job_that_outlives_what_was_expected_lets_the_one_behind_it_go(a
     await agreed.until(lambda: len(outcomes(agreed, "warm39")) == 1)
     await asyncio.sleep(2)  # well past 1.25 times the longest job
 
-    returned = {job["id"] for one in agreed.to("job-return") for job in one.json["jobs"]}
+    returned = {job["id"] for sent in agreed.to("job-return") for job in sent.json["jobs"]}
     held = {job for job in agreed.taken_at if job.startswith("behind")} - returned - set(agreed.results())
     assert held == set()
 

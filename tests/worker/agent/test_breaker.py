@@ -1,4 +1,4 @@
-"""Patience with a service that is away."""
+"""The circuit breaker, with a service that does not answer."""
 
 import asyncio
 import itertools
@@ -17,10 +17,10 @@ class Service:
 
     def __init__(self) -> None:
         self.away = False
-        self.asked: list[float] = []
+        self.request_times: list[float] = []
 
     async def __call__(self) -> str:
-        self.asked.append(asyncio.get_running_loop().time())
+        self.request_times.append(asyncio.get_running_loop().time())
         await asyncio.sleep(0)
         if self.away:
             raise LinkDown
@@ -41,7 +41,7 @@ async def test_requests_pass_at_once_while_the_service_answers(service: Service)
 
     assert await breaker.call(service) == "answer"
     assert breaker.is_closed
-    assert len(service.asked) == 1
+    assert len(service.request_times) == 1
 
 
 async def test_many_waiting_requests_ask_no_more_often_than_one(service: Service) -> None:
@@ -49,10 +49,10 @@ async def test_many_waiting_requests_ask_no_more_often_than_one(service: Service
     service.away = True
     waiting = [asyncio.create_task(breaker.call(service)) for _ in range(50)]
     await asyncio.sleep(0.05)
-    under_way = len(service.asked)
+    under_way = len(service.request_times)
 
     await asyncio.sleep(1.5)
-    probes = len(service.asked) - under_way
+    probes = len(service.request_times) - under_way
     service.away = False
     answers = await asyncio.wait_for(asyncio.gather(*waiting), 30)
 
@@ -77,18 +77,18 @@ async def test_one_failure_costs_a_moment_only(service: Service) -> None:
     assert asyncio.get_running_loop().time() - began < 5
 
 
-async def test_a_busy_service_is_left_alone_by_whom_it_told_only(service: Service) -> None:
+async def test_429_delays_only_its_own_request(service: Service) -> None:
     breaker = make()
 
     async def busy() -> str:
         raise LinkBusy("429", retry_after_s=60)
 
-    told = asyncio.create_task(breaker.call(busy))
+    delayed = asyncio.create_task(breaker.call(busy))
     await asyncio.sleep(0.01)
 
     assert breaker.is_closed
     assert await breaker.call(service) == "answer"
-    told.cancel()
+    delayed.cancel()
 
 
 async def test_a_refusal_is_an_answer(service: Service) -> None:
@@ -110,11 +110,11 @@ async def test_whatever_waits_to_be_delivered_finds_out_within_about_a_second_th
     breaker = CircuitBreaker(now=asyncio.get_running_loop().time, random=lambda: random)
     service.away = True
     waiting = asyncio.create_task(breaker.call(service))
-    await asyncio.sleep(5)  # an outage: the time between two probes has grown to its most
+    await asyncio.sleep(5)  # an outage: the time between two probes has grown to its maximum
 
-    asked = service.asked[1:]
-    assert len(asked) < 5 * 5
-    assert max(later - earlier for earlier, later in itertools.pairwise(asked)) < 1.6
+    times = service.request_times[1:]
+    assert len(times) < 5 * 5
+    assert max(later - earlier for earlier, later in itertools.pairwise(times)) < 1.6
     service.away = False
     await asyncio.wait_for(waiting, 2.5)
 

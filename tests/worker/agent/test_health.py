@@ -14,21 +14,21 @@ class Enough(Exception):
     pass
 
 
-async def test_the_file_is_touched_again_after_each_rest(tmp_path: Path) -> None:
+async def test_the_file_is_touched_again_after_each_pause(tmp_path: Path) -> None:
     path = tmp_path / "alive"
-    rests: list[float] = []
+    pauses: list[float] = []
 
-    async def rest(seconds: float) -> None:
-        rests.append(seconds)
+    async def pause(seconds: float) -> None:
+        pauses.append(seconds)
         assert path.stat().st_mtime > 1
         os.utime(path, (1, 1))
-        if len(rests) == 3:
+        if len(pauses) == 3:
             raise Enough
 
     with pytest.raises(Enough):
-        await touch_health_file(path, rest)
+        await touch_health_file(path, pause)
 
-    assert rests == [TOUCH_INTERVAL_S] * 3
+    assert pauses == [TOUCH_INTERVAL_S] * 3
 
 
 async def test_without_a_file_there_is_nothing_to_do() -> None:

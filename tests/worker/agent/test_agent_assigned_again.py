@@ -1,6 +1,6 @@
-"""The service hands a job out once more while this worker holds it: it ends once, and nothing waits for a lease to end.
+"""The service assigns a job again while this worker holds it. The job ends once, without waiting for a lease.
 
-Each test forces one order of what may cross: the hand-over, the outcome, chunks, and stops of the attempt before.
+Each test forces one order of the assignment, the outcome, chunks, and stops of the earlier attempt.
 """
 
 import asyncio
@@ -41,11 +41,11 @@ STALE = {"X-Stale": "1"}
 
 def outcomes(service: Any, job: str) -> list[tuple[str, Any]]:
     """Attempt and body of each final report."""
-    found = [one for one in service.to("job-done") if one.job_id == job and one.json.get("status") != "IN_PROGRESS"]
-    return [(one.headers.get("x-attempt"), one.json) for one in found]
+    final = [done for done in service.to("job-done") if done.job_id == job and done.json.get("status") != "IN_PROGRESS"]
+    return [(done.headers.get("x-attempt"), done.json) for done in final]
 
 
-async def test_a_job_that_comes_with_the_stale_answer_to_its_own_outcome_is_not_lost(
+async def test_a_job_assigned_with_the_stale_reply_to_its_own_outcome_is_not_lost(
     agreed: Any, start_worker: Any
 ) -> None:
     agreed.reassign_count = 5
@@ -54,14 +54,14 @@ async def test_a_job_that_comes_with_the_stale_answer_to_its_own_outcome_is_not_
     await agreed.add(*({"id": f"j{n}", "input": n, "attempt": 1} for n in range(300)))
     await agreed.until(lambda: len(agreed.results()) == 300 and not agreed.reassign_count)
 
-    twice = {one.job_id for one in agreed.to("job-done") if one.headers["x-attempt"] != "1"}
+    twice = {done.job_id for done in agreed.to("job-done") if done.headers["x-attempt"] != "1"}
     await agreed.until(lambda: sum(len(outcomes(agreed, job)) for job in agreed.results()) == 305)
     for job in twice:
         (first, body), *_, (last, same) = outcomes(agreed, job)
         assert (int(last) > int(first), same["output"]) == (True, body["output"])
 
 
-async def test_a_job_that_is_handed_over_while_its_outcome_is_under_way_is_reported_for_the_new_attempt(
+async def test_a_job_that_is_assigned_again_while_its_outcome_is_sent_is_reported_for_the_new_attempt(
     agreed: Any, start_worker: Any, tmp_path: Path
 ) -> None:
     await start_worker(WAITS)
@@ -97,25 +97,25 @@ async def test_a_stale_answer_to_progress_of_the_attempt_before_does_not_stop_th
     assert [attempt for attempt, _ in outcomes(agreed, "a")] == ["2"]
 
 
-async def test_a_stream_that_is_handed_over_again_starts_anew_from_its_first_chunk(
+async def test_a_stream_that_is_assigned_again_starts_from_its_first_chunk(
     agreed: Any, start_worker: Any, tmp_path: Path
 ) -> None:
     await start_worker(STREAMS)
     await agreed.add({"id": "a", "input": str(tmp_path / "go"), "attempt": 1})
-    await agreed.until(lambda: sum(len(one.json["outputs"]) for one in agreed.to("job-stream")) == 3)
+    await agreed.until(lambda: sum(len(sent.json["outputs"]) for sent in agreed.to("job-stream")) == 3)
 
     await agreed.add({"id": "a", "input": str(tmp_path / "go"), "attempt": 2})
-    await agreed.until(lambda: [one for one in agreed.to("job-stream") if one.headers["x-attempt"] == "2"])
+    await agreed.until(lambda: [sent for sent in agreed.to("job-stream") if sent.headers["x-attempt"] == "2"])
     (tmp_path / "go").touch()
 
     await agreed.result("a")
-    posts = [one.json for one in agreed.to("job-stream") if one.headers["x-attempt"] == "2"]
+    posts = [sent.json for sent in agreed.to("job-stream") if sent.headers["x-attempt"] == "2"]
     assert posts[0]["index"] == 0
-    assert [chunk for one in posts for chunk in one["outputs"]] == ["2.0", "2.1", "2.2", "2.end"]
+    assert [chunk for post in posts for chunk in post["outputs"]] == ["2.0", "2.1", "2.2", "2.end"]
     assert [attempt for attempt, _ in outcomes(agreed, "a")] == ["2"]
 
 
-async def test_a_job_that_is_handed_over_while_it_is_being_stopped_runs_afterwards(
+async def test_a_job_that_is_assigned_again_while_it_is_being_stopped_runs_afterwards(
     agreed: Any, start_worker: Any, tmp_path: Path
 ) -> None:
     await start_worker(
@@ -160,7 +160,7 @@ async def test_a_stop_of_the_attempt_before_does_not_hit_the_one_that_runs(
     assert outcomes(agreed, "gone") == [("3", {"stopped": True})]
 
 
-async def test_what_goes_back_is_named_by_its_hand_over(agreed: Any, start_worker: Any) -> None:
+async def test_a_released_job_names_its_take(agreed: Any, start_worker: Any) -> None:
     worker = await start_worker(
         """
         @worker.handler
@@ -175,5 +175,5 @@ async def test_what_goes_back_is_named_by_its_hand_over(agreed: Any, start_worke
 
     assert await worker.terminate() == 0
 
-    [job] = [job for one in agreed.to("job-return") for job in one.json["jobs"]]
+    [job] = [job for sent in agreed.to("job-return") for job in sent.json["jobs"]]
     assert job == {"id": "a", "attempt": 4, "take": agreed.to("job-take")[0].headers["x-take-id"]}
