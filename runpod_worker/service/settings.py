@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from runpod_worker.config import Old, setting
 from runpod_worker.core import job, lifecycle
@@ -11,6 +12,7 @@ from runpod_worker.core import protocol as wire
 from runpod_worker.core.backoff import Schedule
 
 DAY_MS = 86_400_000
+_PREFIX = "RUNPOD_SERVICE_"
 
 DELAYS_S = (5, 15, 60, 300, 900, 1_800, 3_600, 7_200, 14_400, 28_800)
 """The first two waits are the platform's (protocol A.8), which stops after them; these continue for 16 hours."""
@@ -40,109 +42,87 @@ class WebhookSettings:
     )
 
 
+def _setting(variable: str, default: Any, text: str, *, old: str = "", old_variable: str = "") -> Any:
+    """A setting with the environment variable `RUNPOD_SERVICE_` and `variable`.
+
+    `old` is its name in release 0.1. The old variable is that name without the unit, or `old_variable`.
+    """
+    former = Old(name=old, env=_PREFIX + (old_variable or old.removesuffix("_s").upper())) if old else None
+    return setting(default, _PREFIX + variable, text=text, old=former)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceSettings:
     """Addresses, timeouts, limits and retention of one job service. `_s` is seconds, `_ms` milliseconds."""
 
-    host: str = setting("127.0.0.1", "RUNPOD_SERVICE_HOST", text="Address; other than loopback needs an API key")
-    port: int = setting(8000, "RUNPOD_SERVICE_PORT", text="Port; 0 lets the system choose")
-    public_url: str | None = setting(
+    host: str = _setting("HOST", "127.0.0.1", "Address; other than loopback needs an API key")
+    port: int = _setting("PORT", 8000, "Port; 0 lets the system choose")
+    public_url: str | None = _setting(
+        "PUBLIC_URL",
         None,
-        "RUNPOD_SERVICE_PUBLIC_URL",
-        text="How others reach it (`https://jobs.example.org`); by default the address that each request names",
+        "How others reach it (`https://jobs.example.org`); by default the address that each request names",
     )
-    data: Path | None = setting(
-        None,
-        "RUNPOD_SERVICE_DATA",
-        text="Folder of the job store and the output files; unset in code: jobs in memory, no files",
+    data: Path | None = _setting(
+        "DATA", None, "Folder of the job store and the output files; unset in code: jobs in memory, no files"
     )
 
-    lease_s: float = setting(
-        lifecycle.LEASE_S, "RUNPOD_SERVICE_LEASE", text="How long a job stays with a worker that sends no heartbeat"
-    )
-    take_poll_timeout_s: float = setting(
+    lease_s: float = _setting("LEASE", lifecycle.LEASE_S, "How long a job stays with a worker that sends no heartbeat")
+    take_poll_timeout_s: float = _setting(
+        "TAKE_POLL_TIMEOUT",
         50.0,
-        "RUNPOD_SERVICE_TAKE_POLL_TIMEOUT",
-        text="How long job-take and job-stop stay open: workers give up after 90 s, many proxies after 60 s",
-        old=Old(name="take_hold_s", env="RUNPOD_SERVICE_TAKE_HOLD"),
+        "How long job-take and job-stop stay open: workers give up after 90 s, many proxies after 60 s",
+        old="take_hold_s",
     )
-    runsync_poll_timeout_s: float = setting(
-        90.0,
-        "RUNPOD_SERVICE_RUNSYNC_POLL_TIMEOUT",
-        text="How long /runsync waits for the job's end",
-        old=Old(name="runsync_hold_s", env="RUNPOD_SERVICE_RUNSYNC_HOLD"),
+    runsync_poll_timeout_s: float = _setting(
+        "RUNSYNC_POLL_TIMEOUT", 90.0, "How long /runsync waits for the job's end", old="runsync_hold_s"
     )
-    stream_poll_timeout_s: float = setting(
-        10.0,
-        "RUNPOD_SERVICE_STREAM_POLL_TIMEOUT",
-        text="How long /stream waits for a chunk",
-        old=Old(name="stream_hold_s", env="RUNPOD_SERVICE_STREAM_HOLD"),
+    stream_poll_timeout_s: float = _setting(
+        "STREAM_POLL_TIMEOUT", 10.0, "How long /stream waits for a chunk", old="stream_hold_s"
     )
-    cancel_poll_timeout_s: float = setting(
+    cancel_poll_timeout_s: float = _setting(
+        "CANCEL_POLL_TIMEOUT",
         2.0,
-        "RUNPOD_SERVICE_CANCEL_POLL_TIMEOUT",
-        text="How long /cancel waits for a worker that confirms stops: RunPod's clients give up after 3 s",
-        old=Old(name="cancel_hold_s", env="RUNPOD_SERVICE_CANCEL_HOLD"),
+        "How long /cancel waits for a worker that confirms stops: RunPod's clients give up after 3 s",
+        old="cancel_hold_s",
     )
     wait_bounds_ms: tuple[int, int] = setting((1_000, 300_000), text="Least and most that `?wait=` may ask for")
-    keepalive_s: float = setting(
+    keepalive_s: float = _setting(
+        "KEEPALIVE",
         80.0,
-        "RUNPOD_SERVICE_KEEPALIVE",
-        text="A reply that waits sends a space this often, so that proxies keep the connection; JSON ignores it",
-        old=Old(name="silence_s", env="RUNPOD_SERVICE_SILENCE"),
+        "A reply that waits sends a space this often, so that proxies keep the connection; JSON ignores it",
+        old="silence_s",
     )
-    drain_s: float = setting(
-        10.0, "RUNPOD_SERVICE_DRAIN", text="How long a closing service waits for requests that are not long polls"
-    )
+    drain_s: float = _setting("DRAIN", 10.0, "How long a closing service waits for requests that are not long polls")
 
-    execution_timeout_ms: int = setting(
-        job.EXECUTION_TIMEOUT_MS, "RUNPOD_SERVICE_EXECUTION_TIMEOUT", text="executionTimeout of jobs that name none"
+    execution_timeout_ms: int = _setting(
+        "EXECUTION_TIMEOUT", job.EXECUTION_TIMEOUT_MS, "executionTimeout of jobs that name none"
     )
     execution_timeout_bounds_ms: tuple[int, int] = setting((5_000, 7 * DAY_MS), text="Least and most a job may name")
-    ttl_ms: int = setting(job.TTL_MS, "RUNPOD_SERVICE_TTL", text="ttl of jobs that name none")
+    ttl_ms: int = _setting("TTL", job.TTL_MS, "ttl of jobs that name none")
     ttl_bounds_ms: tuple[int, int] = setting((10_000, 7 * DAY_MS), text="Least and most a job may name")
 
-    max_run_bytes: int = setting(
-        wire.MAX_RUN_BYTES,
-        "RUNPOD_SERVICE_MAX_RUN_BYTES",
-        text="Refuse larger /run requests",
-        old=Old(name="run_limit", env="RUNPOD_SERVICE_RUN_LIMIT"),
+    max_run_bytes: int = _setting("MAX_RUN_BYTES", wire.MAX_RUN_BYTES, "Refuse larger /run requests", old="run_limit")
+    max_runsync_bytes: int = _setting(
+        "MAX_RUNSYNC_BYTES", wire.MAX_RUNSYNC_BYTES, "Refuse larger /runsync requests", old="runsync_limit"
     )
-    max_runsync_bytes: int = setting(
-        wire.MAX_RUNSYNC_BYTES,
-        "RUNPOD_SERVICE_MAX_RUNSYNC_BYTES",
-        text="Refuse larger /runsync requests",
-        old=Old(name="runsync_limit", env="RUNPOD_SERVICE_RUNSYNC_LIMIT"),
+    max_result_bytes: int = _setting(
+        "MAX_RESULT_BYTES", wire.MAX_RESULT_BYTES, "Refuse larger results, and fail the job", old="result_limit"
     )
-    max_result_bytes: int = setting(
-        wire.MAX_RESULT_BYTES,
-        "RUNPOD_SERVICE_MAX_RESULT_BYTES",
-        text="Refuse larger results, and fail the job",
-        old=Old(name="result_limit", env="RUNPOD_SERVICE_RESULT_LIMIT"),
+    max_file_bytes: int = _setting(
+        "MAX_FILE_BYTES", wire.MAX_RESULT_BYTES, "Refuse larger output files", old="file_limit"
     )
-    max_file_bytes: int = setting(
-        wire.MAX_RESULT_BYTES,
-        "RUNPOD_SERVICE_MAX_FILE_BYTES",
-        text="Refuse larger output files",
-        old=Old(name="file_limit", env="RUNPOD_SERVICE_FILE_LIMIT"),
-    )
-    max_backlog_jobs: int = setting(
+    max_backlog_jobs: int = _setting(
+        "MAX_BACKLOG_JOBS",
         200_000,
-        "RUNPOD_SERVICE_MAX_BACKLOG_JOBS",
-        text="Refuse jobs with 429 while this many of their endpoint are IN_QUEUE",
-        old=Old(name="backlog_limit", env="RUNPOD_SERVICE_BACKLOG"),
+        "Refuse jobs with 429 while this many of their endpoint are IN_QUEUE",
+        old="backlog_limit",
+        old_variable="BACKLOG",
     )
 
-    retention_s: float = setting(
-        1800.0, "RUNPOD_SERVICE_RETENTION", text="How long a job of /run can be read after its end"
-    )
-    sync_retention_s: float = setting(
-        60.0, "RUNPOD_SERVICE_SYNC_RETENTION", text="How long a job of /runsync can be read after its end"
-    )
+    retention_s: float = _setting("RETENTION", 1800.0, "How long a job of /run can be read after its end")
+    sync_retention_s: float = _setting("SYNC_RETENTION", 60.0, "How long a job of /runsync can be read after its end")
     forget_every_s: float = setting(15.0, text="Time between two sweeps for jobs that are over their retention")
-    file_retention_s: float = setting(
-        86_400.0, "RUNPOD_SERVICE_FILE_RETENTION", text="How long output files can be fetched"
-    )
+    file_retention_s: float = _setting("FILE_RETENTION", 86_400.0, "How long output files can be fetched")
     worker_retention_s: float = setting(
         120.0, text="How long /health counts a worker after its last request", old=Old(name="worker_silence_s")
     )
