@@ -64,11 +64,8 @@ class BackgroundLoop:
 
 
 def _serve(runner: asyncio.Runner, stop: asyncio.Event) -> None:
-    async def wait() -> None:
-        await stop.wait()
-
     with runner:
-        runner.run(wait())
+        runner.run(stop.wait())
 
 
 async def run_in_daemon_thread(function: Callable[[], T]) -> T:

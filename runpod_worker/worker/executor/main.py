@@ -59,10 +59,11 @@ def serve(
 
 
 def _serve(declare: Callable[[], Declaration], settings: WorkerSettings, channel: ExecutorChannel) -> int:
-    reader: _Reader | None = None
+    served, finished = threading.Event(), threading.Event()
     try:
         job_loop = JobLoop(declare(), settings, channel.send)
-        reader = _Reader(channel, job_loop, settings)
+        arguments = (channel, job_loop, settings, served, finished)
+        threading.Thread(target=_read, args=arguments, name="runpod-worker-channel", daemon=True).start()
         ready = job_loop.load()
         gc.collect()
         gc.freeze()  # loaded objects stay, so the garbage collector can skip them
@@ -73,9 +74,8 @@ def _serve(declare: Callable[[], Declaration], settings: WorkerSettings, channel
             channel.send(LoadFailed(text, error.check, error.reason))
         else:
             channel.send(LoadFailed(text))
-        if reader is not None:  # this process may have to wait for its agent, and must not be killed meanwhile
-            reader.served.set()
-            reader.finished.set()
+        served.set()  # this process may have to wait for its agent, and must not be killed meanwhile
+        finished.set()
         return LOAD_FAILED
     log.info("executor.ready", extra={"device": ready.device, "load_s": round(ready.load_s, 3), "slots": ready.slots})
     channel.send(ready)
@@ -84,31 +84,27 @@ def _serve(declare: Callable[[], Declaration], settings: WorkerSettings, channel
         job_loop.serve()
     except ChannelClosed:
         code = AGENT_GONE
-    reader.served.set()
+    served.set()
     job_loop.shutdown()
-    reader.finished.set()
+    finished.set()
     return code
 
 
-class _Reader:
-    """Reads the channel in a thread, and ends this process if it does not exit soon after the agent's death."""
-
-    def __init__(self, channel: ExecutorChannel, job_loop: JobLoop, settings: WorkerSettings) -> None:
-        self.served = threading.Event()
-        self.finished = threading.Event()
-        self._channel = channel
-        self._job_loop = job_loop
-        self._settings = settings
-        threading.Thread(target=self._read, name="runpod-worker-channel", daemon=True).start()
-
-    def _read(self) -> None:
-        try:
-            for message in self._channel:
-                self._job_loop.handle(message)
-        except ChannelClosed:
-            log.debug("executor.agent_gone")
-        except Exception:  # garbage, or a bug: without this thread no job and no stop would arrive
-            log.exception("executor.channel_failed")
-        self._job_loop.close("the agent is gone")
-        if not self.served.wait(self._settings.stop_grace_s) or not self.finished.wait(self._settings.grace_s):
-            os._exit(AGENT_GONE)
+def _read(
+    channel: ExecutorChannel,
+    job_loop: JobLoop,
+    settings: WorkerSettings,
+    served: threading.Event,
+    finished: threading.Event,
+) -> None:
+    """Read the channel, then end this process if it does not exit soon after the agent's death."""
+    try:
+        for message in channel:
+            job_loop.handle(message)
+    except ChannelClosed:
+        log.debug("executor.agent_gone")
+    except Exception:  # garbage, or a bug: without this thread no job and no stop would arrive
+        log.exception("executor.channel_failed")
+    job_loop.close("the agent is gone")
+    if not served.wait(settings.stop_grace_s) or not finished.wait(settings.grace_s):
+        os._exit(AGENT_GONE)

@@ -119,28 +119,24 @@ def _in_thread(function: Callable[..., Any], requests: _Requests) -> Callable[..
     @functools.wraps(function)
     def handler(job: Job[Any], *model: Any) -> Iterator[Any]:
         try:
-            request = requests.read(job)
-            if request is None:
+            answer = requests.read(job)
+            if answer is None:
                 yield requests.models()
                 return
-            answer = _Answer(request, requests.created())
-            output = function(request, *model)
+            output = function(answer.request, *model)
             if not isinstance(output, Iterator):
                 output = iter((output,))
             try:
                 for piece in output:
                     yield from answer.add(piece)
             finally:
-                getattr(output, "close", _do_nothing)()
+                if hasattr(output, "close"):
+                    output.close()
             yield from answer.end()
         except Error as error:
             yield {"error": error.body}
 
     return handler
-
-
-def _do_nothing() -> None:
-    """Replaces the `close` of an iterator that has none."""
 
 
 def _on_loop(function: Callable[..., Any], requests: _Requests) -> Callable[..., Any]:
@@ -149,12 +145,11 @@ def _on_loop(function: Callable[..., Any], requests: _Requests) -> Callable[...,
     @functools.wraps(function)
     async def handler(job: Job[Any], *model: Any) -> AsyncIterator[Any]:
         try:
-            request = requests.read(job)
-            if request is None:
+            answer = requests.read(job)
+            if answer is None:
                 yield requests.models()
                 return
-            answer = _Answer(request, requests.created())
-            output = function(request, *model)
+            output = function(answer.request, *model)
             if is_stream:
                 async with contextlib.aclosing(output) as pieces:
                     async for piece in pieces:
@@ -179,17 +174,14 @@ class _Requests:
         self._now = now
         self._since = int(now())
 
-    def created(self) -> int:
-        return int(self._now())
-
     def models(self) -> dict[str, Any]:
         listed = [
             {"id": name, "object": "model", "created": self._since, "owned_by": "runpod-worker"} for name in self._names
         ]
         return {"object": "list", "data": listed}
 
-    def read(self, job: Job[Any]) -> ChatRequest | None:
-        """The request for a chat completion; None for a request for the models.
+    def read(self, job: Job[Any]) -> _Answer | None:
+        """The empty answer to a request for a chat completion; None for a request for the models.
 
         Raises:
             Error: the route is unknown, or the body is invalid.
@@ -202,9 +194,6 @@ class _Requests:
             return None
         if route != CHAT:
             raise Error(f"this endpoint answers {CHAT} and {MODELS}, not {route}", status=404, kind="not_found_error")
-        return self._validate(body, job)
-
-    def _validate(self, body: Any, job: Job[Any]) -> ChatRequest:
         if not isinstance(body, dict):
             raise Error(f"body: expected a JSON object with messages, got {type(body).__name__}")
         messages = body.get("messages")
@@ -217,14 +206,14 @@ class _Requests:
             known = ", ".join(self._names)
             text = f"the model {model!r} does not exist here; expected one of {known}"
             raise Error(text, status=404, kind="not_found_error", code="model_not_found", param="model")
-        return ChatRequest(body, job, model)
+        return _Answer(ChatRequest(body, job, model), int(self._now()))
 
 
 class _Answer:
     """Turns the output of the function into chunks: events for a stream, or a body at the end."""
 
     def __init__(self, request: ChatRequest, created: int) -> None:
-        self._request = request
+        self.request = request
         self._head = {"id": f"chatcmpl-{request.job.get('id', '')}", "created": created, "model": request.model}
         self._message: dict[str, Any] = {"role": "assistant", "content": None}
         self._begun = False
@@ -234,7 +223,7 @@ class _Answer:
         if inspect.isawaitable(piece) or not isinstance(piece, str | dict):
             raise TypeError(f"a chat answer: expected str, or dict for a delta, got {type(piece).__name__}")
         delta = {"content": piece} if isinstance(piece, str) else piece
-        if not self._request.stream:
+        if not self.request.stream:
             self._merge(delta)
             return
         if not self._begun:
@@ -245,7 +234,7 @@ class _Answer:
 
     def end(self) -> Iterator[Any]:
         """Yield the last chunks of a stream, or the body of a whole answer."""
-        request = self._request
+        request = self.request
         if not request.stream:
             choice = {"index": 0, "message": self._message, "logprobs": None, "finish_reason": request.finish_reason}
             usage = {"usage": request.usage} if request.usage else {}
@@ -256,7 +245,7 @@ class _Answer:
         yield self._event({}, request.finish_reason)
         options = request.get("stream_options", {})
         if request.usage and isinstance(options, dict) and options.get("include_usage"):
-            yield self._line([], {"usage": request.usage})
+            yield self._line([], usage=request.usage)
         yield DONE
 
     def _merge(self, delta: dict[str, Any]) -> None:
@@ -266,8 +255,8 @@ class _Answer:
             self._message[name] = before + value if joined else value
 
     def _event(self, delta: dict[str, Any], finish_reason: str | None = None) -> str:
-        return self._line([{"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}], {})
+        return self._line([{"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}])
 
-    def _line(self, choices: list[Any], more: dict[str, Any]) -> str:
+    def _line(self, choices: list[Any], **more: Any) -> str:
         chunk = {**self._head, "object": "chat.completion.chunk", "choices": choices, **more}
         return f"data: {msgspec.json.encode(chunk).decode()}\n\n"
