@@ -86,13 +86,14 @@ class Takes:
         return [Assigned(job) for job in held or self._assign_next(transaction, request)]
 
     async def load(self, assigned: list[Assigned]) -> list[Assigned]:
-        """Return the jobs with their requests, without jobs that the worker has released meanwhile."""
-        requests = [each.request or await self._jobs.request(each.job.id) for each in assigned]
-        return [
-            Assigned(each.job, request)
-            for each, request in zip(assigned, requests, strict=True)
-            if request is not None and self._is_held(each.job)
-        ]
+        """Return the jobs as they are committed, with their requests, without those that the worker released since."""
+        loaded: list[Assigned] = []
+        for each in assigned:
+            job = await self._jobs.get_committed(each.job.id)
+            request = each.request or await self._jobs.request(each.job.id)
+            if job is not None and request is not None and _same_assignment(job, each.job):
+                loaded.append(Assigned(job, request))
+        return [each for each in loaded if self._is_held(each.job)]
 
     async def release_undelivered(self, request: TakeRequest, assigned: list[Assigned]) -> None:
         """Queue jobs again that did not reach their worker.
@@ -177,9 +178,7 @@ class Takes:
 
     def _is_held(self, assigned: Job) -> bool:
         job = self._jobs.get(assigned.id)
-        if job is None or job.lease is None or assigned.lease is None or job.attempt != assigned.attempt:
-            return False
-        return (job.lease.worker, job.lease.take) == (assigned.lease.worker, assigned.lease.take)
+        return job is not None and _same_assignment(job, assigned)
 
     def _is_refused(self, request: TakeRequest) -> bool:
         """Whether the take gets no jobs, because the service drains or the worker has released it."""
@@ -190,3 +189,9 @@ class Takes:
             self._released[endpoint, worker, take_id] = None
         while len(self._released) > MAX_RELEASED_TAKES:
             self._released.popitem(last=False)
+
+
+def _same_assignment(job: Job, other: Job) -> bool:
+    if job.lease is None or other.lease is None or job.attempt != other.attempt:
+        return False
+    return (job.lease.worker, job.lease.take) == (other.lease.worker, other.lease.take)
