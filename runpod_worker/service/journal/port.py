@@ -7,7 +7,7 @@ rule about a job's status, and treats bodies as opaque bytes.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Literal, NamedTuple, Protocol
 
 import msgspec
@@ -103,8 +103,8 @@ class StoredJob(NamedTuple):
 class Snapshot(NamedTuple):
     """The contents of memory for a new process. `last_seq` is the highest number of all jobs, ended jobs included."""
 
-    jobs: list[StoredJob]
-    """The jobs that have not ended, by `seq`."""
+    jobs: Iterable[StoredJob]
+    """The jobs that have not ended, by `seq`; to be read once."""
     deliveries: list[Delivery]
     counters: dict[str, CounterDelta]
     last_seq: int

@@ -55,7 +55,7 @@ class SqliteJournal:
     def load(self, on_lost: Callable[[Collection[str]], None]) -> Snapshot:
         self._on_lost = on_lost
         read = self._loop_reader.execute
-        jobs = [_stored(row) for row in read(_JOB + "WHERE sync IN (0, 1) AND ended_at IS NULL ORDER BY seq")]
+        jobs = map(_stored, read(_JOB + "WHERE sync IN (0, 1) AND ended_at IS NULL ORDER BY seq"))
         deliveries = [_stored(row) for row in read(_DELIVERIES)]
         counters = {
             endpoint: CounterDelta(*counts)

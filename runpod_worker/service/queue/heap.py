@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 K = TypeVar("K", bound=Any)
@@ -12,35 +13,30 @@ class LazyHeap(Generic[K]):
     """Ids in the order of their keys. Every operation costs O(log n).
 
     The heap is cleaned lazily. Each id has an entry whose key is at most its true key. An entry with a wrong key is
-    replaced or dropped when it reaches the top. So a larger key, which each heartbeat sets, costs nothing at first.
+    replaced or dropped when it reaches the top. So only a new or a lower key has to be pushed: a larger one, which each
+    heartbeat sets, costs nothing at first.
+
+    Args:
+        key_of: returns the true key of an id, None if the id was removed.
     """
 
-    def __init__(self) -> None:
-        self._keys: dict[str, K] = {}
+    def __init__(self, key_of: Callable[[str], K | None]) -> None:
+        self._key_of = key_of
         self._heap: list[tuple[K, str]] = []
 
-    def __len__(self) -> int:
-        return len(self._keys)
-
-    def put(self, id_: str, key: K) -> None:
-        """Add the id, or move it."""
-        old = self._keys.get(id_)
-        self._keys[id_] = key
-        if old is None or key < old:
-            heapq.heappush(self._heap, (key, id_))
-            if len(self._heap) > 2 * len(self._keys) + 64:  # wrong entries far from the top would never be dropped
-                self._heap = [(key, id_) for id_, key in self._keys.items()]
-                heapq.heapify(self._heap)
-
-    def drop(self, id_: str) -> None:
-        """Remove the id, if the heap has it."""
-        self._keys.pop(id_, None)
+    def push(self, id_: str, key: K, count: int) -> None:
+        """Add the id, or lower its key. `count` is the number of ids that have a key."""
+        heapq.heappush(self._heap, (key, id_))
+        if len(self._heap) > 2 * count + 64:  # wrong entries far from the top would never be dropped
+            keys = {id_: self._key_of(id_) for _, id_ in self._heap}
+            self._heap = [(key, id_) for id_, key in keys.items() if key is not None]
+            heapq.heapify(self._heap)
 
     def first(self) -> tuple[K, str] | None:
         """Return the lowest key and its id."""
         while self._heap:
             key, id_ = self._heap[0]
-            true_key = self._keys.get(id_)
+            true_key = self._key_of(id_)
             if true_key == key:
                 return self._heap[0]
             if true_key is None or true_key < key:
