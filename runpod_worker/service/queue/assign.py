@@ -178,11 +178,16 @@ class Takes:
 
     def _is_held(self, assigned: Job) -> bool:
         job = self._jobs.get(assigned.id)
-        return job is not None and _same_assignment(job, assigned)
+        if job is None or job.lease is None or not _same_assignment(job, assigned):
+            return False
+        return not self._is_released(job.endpoint, job.lease.worker, job.lease.take)
 
     def _is_refused(self, request: TakeRequest) -> bool:
         """Whether the take gets no jobs, because the service drains or the worker has released it."""
-        return self._closed or (request.endpoint, request.worker, request.id) in self._released
+        return self._closed or self._is_released(request.endpoint, request.worker, request.id)
+
+    def _is_released(self, endpoint: str, worker: str, take_id: str) -> bool:
+        return (endpoint, worker, take_id) in self._released
 
     def _remember_released(self, endpoint: str, worker: str, take_ids: Collection[str]) -> None:
         for take_id in take_ids:

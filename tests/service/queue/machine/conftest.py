@@ -400,8 +400,8 @@ class QueueMachine(RuleBasedStateMachine):
         self.runner.run(self.turn())
 
     def teardown(self) -> None:
-        self.end()
-        self.runner.close()
+        with self.runner:
+            self.end()
 
 
 async def picture(queue: JobQueue, disk: Any) -> dict[str, Any]:

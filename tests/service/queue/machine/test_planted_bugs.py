@@ -14,6 +14,7 @@ from runpod_worker.service.journal.writer import GroupWriter
 from runpod_worker.service.queue import transaction as transactions
 from runpod_worker.service.queue.assign import Takes
 from runpod_worker.service.queue.jobs import Jobs
+from runpod_worker.service.queue.polls import Assigned
 from runpod_worker.service.queue.reports import Reporter, Reports
 from runpod_worker.service.queue.streams import ChunkLogs
 from runpod_worker.service.queue.transaction import Transaction
@@ -79,11 +80,14 @@ def acknowledge_a_repeated_report_at_once(patch: pytest.MonkeyPatch) -> None:
 
 
 def forget_which_takes_were_released(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Takes, "_is_refused", lambda self, request: False)
+    patch.setattr(Takes, "_is_released", lambda self, endpoint, worker, take_id: False)
 
 
 def answer_a_take_without_its_commit(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Takes, "_is_held", lambda self, job: True)
+    async def load_at_once(self: Takes, assigned: list[Assigned]) -> list[Assigned]:
+        return assigned
+
+    patch.setattr(Takes, "load", load_at_once)
 
 
 def count_chunks_from_the_start_again(patch: pytest.MonkeyPatch) -> None:
@@ -101,7 +105,7 @@ PLANTED = {
     show_jobs_before_they_are_written: 100,
     acknowledge_a_repeated_report_at_once: 100,
     forget_which_takes_were_released: 500,
-    answer_a_take_without_its_commit: 500,
+    answer_a_take_without_its_commit: 200,
     count_chunks_from_the_start_again: 500,
 }
 """Rules that are taken away, and within how many examples the machine must notice."""
