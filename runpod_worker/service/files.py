@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import re
 import secrets
@@ -178,7 +179,5 @@ def _remove_if_old(path: Path, written_before: float) -> bool:
 
 
 def _remove_if_empty(folder: Path) -> None:
-    try:
+    with contextlib.suppress(OSError):  # not empty, or a worker has begun to write into it
         folder.rmdir()
-    except OSError:  # not empty, or a worker has begun to write into it
-        return

@@ -65,7 +65,6 @@ class _Database:
             raise StoreUnavailable(f"{path} cannot be opened as a job store: {exc}") from exc
 
     def close(self) -> None:
-        """Close the file."""
         self._connection.close()
 
     def _run(self, statement: str, *values: str | bytes) -> sqlite3.Cursor:

@@ -75,7 +75,6 @@ class Server:
         open_to_all: without keys, answer every caller that reaches the host, from any machine.
         root_endpoint: its routes are answered without `/v2/{endpoint}` too, such as `/run`.
         now: the clock, in seconds since the epoch.
-        random: spreads the retries of webhooks.
         on_failed: called when one of the service's loops has ended with an error; then close the server.
 
     Raises:
@@ -90,7 +89,6 @@ class Server:
         open_to_all: bool = False,
         root_endpoint: str | None = None,
         now: Callable[[], float] = time.time,  # noqa: TID251 - a server is where the real clock comes in
-        random: Callable[[], float] = random.random,
         on_failed: Callable[[], None] | None = None,
     ) -> None:
         self._settings = settings
@@ -105,7 +103,7 @@ class Server:
         self.failed = False
         self.queue = JobQueue(stores.journal, settings, now=now, on_webhook_due=self._on_webhook_due)
         body = partial(render_webhook, self.queue)
-        self._webhooks = Webhooks(self.queue, body, now=now, random=random, settings=settings.webhooks)
+        self._webhooks = Webhooks(self.queue, body, now=now, random=random.random, settings=settings.webhooks)
         self.app = App(self._routes(), stores.keys, locked=self._locked, root_endpoint=root_endpoint)
         self.url = ""
         """Where the service listens, empty before that."""
@@ -131,15 +129,16 @@ class Server:
     async def _listen(self) -> None:
         limits = self._settings.max_run_bytes, self._settings.max_runsync_bytes, self._settings.max_result_bytes
         server = DisconnectServer(self.app, body_limit=max(limits))
-        self._runner = web.ServerRunner(server, shutdown_timeout=self._settings.drain_s)
-        await self._runner.setup()
-        site = web.TCPSite(self._runner, self._settings.host, self._settings.port, backlog=BACKLOG)
+        runner = self._runner = web.ServerRunner(server, shutdown_timeout=self._settings.drain_s)
+        await runner.setup()
+        site = web.TCPSite(runner, self._settings.host, self._settings.port, backlog=BACKLOG)
         self._binding = asyncio.create_task(site.start())
         try:
             await asyncio.shield(self._binding)  # an interruption would leave a socket open
         except OSError as exc:
             raise SettingsError(f"port: cannot listen on {site.name}: {exc.strerror}") from exc
-        self.url = self._bound()
+        host, port = runner.addresses[0][:2]
+        self.url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
     async def close(self) -> None:
         """Answer every long poll, let the other requests finish, write pending changes. A second call waits too."""
@@ -180,11 +179,6 @@ class Server:
                 "without API keys every caller could use the service; add a key first"
             )
 
-    def _bound(self) -> str:
-        addresses = self._runner.addresses if self._runner else []
-        host, port = addresses[0][:2]
-        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
     async def _sweep_files(self, files: FolderFiles) -> None:
         while True:
             await files.sweep(self._now() - self._settings.file_retention_s)
@@ -216,7 +210,6 @@ async def run_service(
     *,
     ready: Callable[[str], None] | None = None,
     stop: asyncio.Event | None = None,
-    stores: Stores | None = None,
 ) -> None:
     """Run the job service until `stop` is set; without one, until SIGTERM or SIGINT.
 
@@ -224,14 +217,13 @@ async def run_service(
         settings: the settings of the service.
         ready: called with the service's URL once it answers.
         stop: ends the service.
-        stores: where things are kept, by default as the settings say.
 
     Raises:
         SettingsError: it may not, or cannot, listen there.
         StoreUnavailable: the job store cannot be opened.
     """
     stop = stop or _stop_on_signals()
-    server = Server(settings, stores or open_stores(settings), on_failed=stop.set)
+    server = Server(settings, open_stores(settings), on_failed=stop.set)
     try:
         await server.start()
         if ready is not None:

@@ -88,13 +88,13 @@ class Webhooks:
         *,
         now: Callable[[], float],
         random: Callable[[], float],
-        settings: WebhookSettings | None = None,
+        settings: WebhookSettings,
     ) -> None:
         self._queue = queue
         self._body = body
         self._now = now
         self._random = random
-        self._settings = settings or WebhookSettings()
+        self._settings = settings
         self._signer = Signer(self._settings.secret) if self._settings.secret else None
         self._lanes: dict[str, _Lane] = {}
         self._known: dict[str, Delivery] = {}

@@ -26,17 +26,6 @@ TEXT = "text/plain; charset=utf-8"
 MAX_LITERAL_CHARS = 64 * 1024
 """RunPod's SDK sends an error as Python's repr of a dict. Longer ones are not parsed, and become the message."""
 
-_STATUS_OF_TYPE = {
-    "authentication_error": 401,
-    "badrequesterror": 400,
-    "invalid_request_error": 400,
-    "not_found_error": 404,
-    "notfounderror": 404,
-    "overloaded_error": 503,
-    "permission_error": 403,
-    "rate_limit_error": 429,
-    "timeout_error": 504,
-}
 _TYPE_OF_STATUS = {
     400: "invalid_request_error",
     401: "authentication_error",
@@ -46,14 +35,16 @@ _TYPE_OF_STATUS = {
     429: "rate_limit_error",
     503: "overloaded_error",
 }
+_STATUS_OF_TYPE = {kind: status for status, kind in _TYPE_OF_STATUS.items() if status != 405} | {
+    "badrequesterror": 400,
+    "notfounderror": 404,
+    "timeout_error": 504,
+}
 _ENCODE = msgspec.json.Encoder().encode
 
 
 class _Options(msgspec.Struct):
     stream: Any = None
-
-
-_options = msgspec.json.Decoder(_Options)
 
 
 def job_body(route: str, body: bytes) -> tuple[bytes, bool]:
@@ -65,7 +56,7 @@ def job_body(route: str, body: bytes) -> tuple[bytes, bool]:
     if not body.strip():
         return b'{"input":{"openai_route":%s}}' % _ENCODE(route), False
     try:
-        stream = _options.decode(body).stream is True
+        stream = msgspec.json.decode(body, type=_Options).stream is True
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
         raise BadRequest(f"body: expected a JSON object: {exc}") from exc
     return b'{"input":{"openai_route":%s,"openai_input":%s}}' % (_ENCODE(route), body), stream

@@ -59,11 +59,6 @@ def json_reply(content: bytes, more: bytes = b"", *, on_lost: OnLost | None = No
     return Reply(200, _JSON_HEAD + more, content, on_lost=on_lost)
 
 
-def empty_reply(more: bytes = b"") -> Reply:
-    """204 without a body; `more` are headers."""
-    return Reply(204, more, b"")
-
-
 def render_refusal(exc: ServiceRefusal) -> Reply:
     """A refusal in the platform's error envelope."""
     return error_reply(exc.status, str(exc))

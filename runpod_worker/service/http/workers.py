@@ -10,7 +10,7 @@ import msgspec
 from runpod_worker.core.errors import BadRequest, TooLarge
 from runpod_worker.core.protocol import EXTENSIONS, X_ATTEMPT, X_EXTENSIONS, X_FILES_URL, X_STALE, X_TAKE, X_TAKE_ID
 from runpod_worker.service.http import wire
-from runpod_worker.service.http.replies import Answer, Reply, empty_reply, json_reply, render_head
+from runpod_worker.service.http.replies import Answer, Reply, json_reply, render_head
 from runpod_worker.service.http.requests import Call, Route
 from runpod_worker.service.queue.polls import Assigned, TakeRequest
 from runpod_worker.service.queue.queue import JobQueue
@@ -64,7 +64,7 @@ class WorkerRoutes:
             known.polls -= 1
         self._queue.workers.touch(request.endpoint, request.worker)
         if not assigned:
-            return empty_reply(self._reply_headers(call))
+            return Reply(204, self._reply_headers(call), b"")
         return self._assign(request, assigned, self._reply_headers(call), as_list=as_list)
 
     def _assign(self, request: TakeRequest, assigned: list[Assigned], headers: bytes, *, as_list: bool) -> Reply:
@@ -79,7 +79,7 @@ class WorkerRoutes:
         worker = call.segments[0]
         stops = await self._queue.workers.wait_stops(call.endpoint, worker, self._settings.take_poll_timeout_s)
         if not stops:
-            return empty_reply(self._reply_headers(call))
+            return Reply(204, self._reply_headers(call), b"")
         content: dict[str, object] = {"jobsToStop": list(stops)}
         if "stop" in (call.header(X_EXTENSIONS) or "").split():
             content["attempts"] = list(stops.values())
