@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import gc
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -174,7 +175,11 @@ def files_of_tests() -> list[Path]:
 
 @cache
 def tree(path: Path) -> ast.Module:
-    return ast.parse(path.read_text())
+    gc.disable()  # if a finalizer runs Python in here, 3.11 raises "AST constructor recursion depth mismatch"
+    try:
+        return ast.parse(path.read_text())
+    finally:
+        gc.enable()
 
 
 def functions(module: ast.Module) -> Iterable[Function]:
