@@ -10,6 +10,7 @@ import errno
 import functools
 import ipaddress
 import socket
+from typing import TypeGuard
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
@@ -67,7 +68,7 @@ def connector(
     return aiohttp.TCPConnector(limit=limit, resolver=resolver, socket_factory=None if private else _public_socket)
 
 
-def refused(error: BaseException) -> bool:
+def refused(error: BaseException) -> TypeGuard[aiohttp.ClientConnectorError]:
     """Whether a request failed because the check refused every address of its host."""
     return isinstance(error, aiohttp.ClientConnectorError) and error.errno == errno.EACCES
 

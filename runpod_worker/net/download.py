@@ -145,9 +145,8 @@ def _quoted(url: str) -> URL:
 def _explain(error: Exception) -> Exception:
     """Our error for a failed request. Its text holds no URL, which may hold secrets."""
     if refused(error):
-        return DownloadRefused(
-            f"the URL leads to an address that is not public: {_text_of(error)} (RUNPOD_ALLOW_PRIVATE_DOWNLOAD_URLS)"
-        )
+        address = f"{error.strerror} (RUNPOD_ALLOW_PRIVATE_DOWNLOAD_URLS)"
+        return DownloadRefused(f"the URL leads to an address that is not public: {address}")
     if isinstance(error, aiohttp.InvalidURL):
         return DownloadRefused("the server's address is not valid")
     lasting = isinstance(error, aiohttp.ClientConnectorCertificateError | ValueError)
@@ -160,8 +159,6 @@ def _text_of(error: Exception) -> str:
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         error = error.certificate_error
     elif isinstance(error, aiohttp.ClientConnectorError):
-        if refused(error):
-            return str(error.strerror)
         error = error.os_error
     elif not isinstance(error, OSError):
         return type(error).__name__

@@ -63,7 +63,7 @@ def _torch(wanted: bool) -> Any:
 def _name_by_torch(wanted: str, torch: Any) -> str:
     mps = getattr(torch.backends, "mps", None)
     if wanted == "auto":
-        return _cuda(0) if torch.cuda.is_available() else "mps" if mps and mps.is_available() else "cpu"
+        return "cuda:0" if torch.cuda.is_available() else "mps" if mps and mps.is_available() else "cpu"
     if wanted == "mps" and not (mps and mps.is_available()):
         raise SettingsError(f"device: mps was requested, but torch {torch.__version__} finds no Metal device")
     if wanted.startswith("cuda"):
@@ -78,7 +78,7 @@ def _by_driver(wanted: str, driver: Path) -> Device:
     gpus = sorted(driver.glob("*/information")) if driver.is_dir() else []
     name = wanted
     if wanted == "auto":
-        name = _cuda(0) if gpus else "cpu"
+        name = "cuda:0" if gpus else "cpu"
     elif wanted.startswith("cuda"):
         if not gpus:
             raise SettingsError(f"device: {wanted} was requested, but there is no NVIDIA driver ({driver} is empty)")
@@ -95,8 +95,4 @@ def _counted(wanted: str, count: int) -> str:
         raise SettingsError(
             f"device: {wanted} was requested, but there are {count} CUDA devices, cuda:0 to cuda:{count - 1}"
         )
-    return _cuda(index)
-
-
-def _cuda(index: int) -> str:
     return f"cuda:{index}"
