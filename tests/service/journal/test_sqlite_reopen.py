@@ -38,7 +38,8 @@ async def reopen(path, store_of):
         return store_of(JobQueue(journals[0], ServiceSettings(), now=lambda: 2000.0))
 
     yield opened
-    await journals[0].close()
+    for journal in journals:
+        await journal.close()
 
 
 @pytest.fixture
