@@ -11,7 +11,7 @@ from runpod_worker.config import Old, WorkerSettings, client_settings, load, loa
 from runpod_worker.core.errors import SettingsError
 
 
-def test_command_line_beats_environment_beats_file_beats_default() -> None:
+def test_command_line_wins_over_environment_over_file_over_default() -> None:
     env, file = {"RUNPOD_WORKER_GRACE": "2"}, {"timeouts": {"grace": 3}}
 
     assert load(WorkerSettings, {"grace_s": 1}, env=env, file=file).grace_s == 1

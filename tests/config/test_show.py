@@ -34,7 +34,9 @@ def shown(folder: Path, *options: str) -> dict[str, Any]:
     return printed
 
 
-def test_command_line_beats_environment_beats_file_beats_default(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_command_line_wins_over_environment_over_file_over_default(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("RUNPOD_WORKER_DEVICE", "cuda:1")
 
     worker = shown(folder, "--concurrency", "8")["worker"]

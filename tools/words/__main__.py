@@ -1,4 +1,4 @@
-"""`python -m tools.words`: report the prose. Options choose files, list the lines, or renew the list of old names."""
+"""`python -m tools.words`: report banned words and turns of phrase in prose, or banned words in names."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import argparse
 from collections import Counter
 from pathlib import Path
 
-from .allowed import ALLOWED, write
 from .glossary import ROOT, load
 from .names import all_findings
 from .prose import Hit, files, hits, patterns
@@ -17,12 +16,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tools.words", description=__doc__)
     parser.add_argument("paths", nargs="*", help="report files whose path begins with one of these; default: all")
     parser.add_argument("--lines", action="store_true", help="list every line, not only the count of each file")
-    parser.add_argument("--names", action="store_true", help="list the names that contain banned words instead")
-    parser.add_argument("--renew", action="store_true", help=f"write {ALLOWED.name} as the names are now")
+    parser.add_argument("--names", action="store_true", help="list the names that contain banned words, not the prose")
     options = parser.parse_args()
-    if options.renew:
-        write(all_findings(load()))
-    elif options.names:
+    if options.names:
         chosen = [finding for finding in all_findings(load()) if _in(finding.path, options.paths)]
         print(*chosen, sep="\n")
         print(f"{len(chosen)} names")

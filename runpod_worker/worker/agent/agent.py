@@ -234,8 +234,8 @@ class Agent:
             task.cancel()
         min_end = self._now() + MIN_SHUTDOWN_S
         deadline = max(self._grace_ends_at, min_end) if self._breaker.is_closed else min_end
-        patience_s = CUT_OFF_S if self._cut_off else MIN_SHUTDOWN_S
-        shutdowns = [asyncio.create_task(executor.shutdown(patience_s)) for executor in self._executors]
+        exit_timeout_s = CUT_OFF_S if self._cut_off else MIN_SHUTDOWN_S
+        shutdowns = [asyncio.create_task(executor.shutdown(exit_timeout_s)) for executor in self._executors]
         await asyncio.gather(*taking, return_exceptions=True)
         await self._until(self._outbox.wait_empty(), deadline)
         await self._until(self._releaser.wait_empty(), deadline)

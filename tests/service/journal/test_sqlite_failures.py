@@ -139,7 +139,7 @@ async def test_id_that_is_only_on_disk_is_refused_and_the_old_job_stays(tmp_path
     await journal.close()
 
 
-async def test_webhook_is_owed_as_before_when_its_outcome_cannot_be_written(store, make_job):
+async def test_webhook_is_due_as_before_when_its_outcome_cannot_be_written(store, make_job):
     job = await store.add(make_job(webhook=HOOK))
 
     with no_file_above(0), pytest.raises(StoreUnavailable):

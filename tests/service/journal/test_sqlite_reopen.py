@@ -180,7 +180,7 @@ async def test_closed_journal_refuses_writes(store, make_job):
         await store.add(make_job())
 
 
-async def test_cancelled_job_with_a_webhook_is_owed_after_reopening(store, reopen, make_job):
+async def test_webhook_of_a_cancelled_job_is_due_after_reopening(store, reopen, make_job):
     job = await store.add(make_job(webhook=HOOK))
     await store.step(job, CancelRequested(at=2000))
 

@@ -193,7 +193,7 @@ async def test_job_that_is_retried_during_a_sweep_stays(store, make_job):
         assert await store.committed(failed.id) is None
 
 
-async def test_forget_spares_jobs_whose_webhook_is_owed(store, make_job):
+async def test_forget_keeps_jobs_whose_webhook_is_due(store, make_job):
     job = await completed(store, await store.add(make_job(webhook=HOOK)))
     [delivery] = store.due_deliveries(3000, 9)
 

@@ -226,7 +226,7 @@ async def test_lease_still_holds_at_its_end(store, make_job):
     assert 2040.0 < store.index.next_due() < 2040.001
 
 
-async def test_beat_moves_the_lease_on(store, make_job):
+async def test_heartbeat_extends_the_lease(store, make_job):
     running = await store.step(await store.add(make_job()), Taken(at=2000, worker="w", lease_s=40))
 
     renewed = await store.step(running, LeaseRenewed(at=2030, worker="w", lease_s=40))

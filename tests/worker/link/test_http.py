@@ -217,7 +217,7 @@ async def test_an_id_cannot_leave_its_place_in_the_url(service: Any, link: HttpL
 # ---------------------------------------------------------------- ping, job-stop
 
 
-async def test_a_beat_names_the_jobs_that_are_held(service: Any, link: HttpLink) -> None:
+async def test_a_heartbeat_names_the_jobs_that_are_held(service: Any, link: HttpLink) -> None:
     await link.heartbeat([])
     await link.heartbeat(["a1", "a2"])
 

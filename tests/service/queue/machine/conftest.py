@@ -148,8 +148,8 @@ class QueueMachine(RuleBasedStateMachine):
             assert stored.job.version >= job.version, f"job {job_id} was told in a newer version"
             if stored.job.version == job.version and job.final:
                 assert job_id not in self.outputs or self.disk.output(job_id) == self.outputs[job_id]
-                owed = job.webhook is None or job_id in self.disk.deliveries or job_id in self.settled
-                assert owed, f"the webhook of job {job_id} is lost"
+                is_safe = job.webhook is None or job_id in self.disk.deliveries or job_id in self.settled
+                assert is_safe, f"the webhook of job {job_id} is lost"
 
     # Callers
 
