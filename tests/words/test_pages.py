@@ -44,3 +44,17 @@ def test_the_architecture_names_every_room_and_no_other() -> None:
     named = {name for row in re.findall(r"^\| (`.+?) \|", table, re.M) for name in re.findall(r"`([^`]+)`", row)}
 
     assert rooms() ^ named == set()
+
+
+def test_the_way_of_a_job_names_modules_that_exist() -> None:
+    page = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    way = page.partition("## The way of a job")[2].partition("## The rooms")[0]
+    package = ROOT / "runpod_worker"
+    tops = (package, package / "worker", package / "service")
+
+    hops = set(re.findall(r"`([a-z_]+/[a-z_/]+)`", way))
+
+    assert {
+        hop for hop in hops if not any((top / hop).is_dir() or (top / f"{hop}.py").is_file() for top in tops)
+    } == set()
+    assert len(hops) > 30
