@@ -70,7 +70,7 @@ class Dispatcher(JobRules):
             events.Tick: self._on_tick,
         }
 
-    # ---------------------------------------------------------------- what the agent calls
+    # ---------------------------------------------------------------- called by the agent
 
     def handle(self, event: events.Event, now: float) -> list[effects.Effect]:
         """Handle an event, and return the effects to perform, in order."""

@@ -163,7 +163,7 @@ class JobRules:
     # ---------------------------------------------------------------- stopped
 
     def _request_stop(self, attempt: AttemptRef) -> None:
-        """The service wants the attempt to stop. Nothing to do when it is stopping, or its outcome is on the way."""
+        """Stop the attempt for the service. A job that is stopping, or whose outcome is in flight, stays as it is."""
         job = self._jobs_by_id.get(attempt.job_id)
         if job is None or attempt.number not in (None, job.attempt.number):
             self._confirm_stop(attempt)

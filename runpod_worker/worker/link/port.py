@@ -22,7 +22,7 @@ class Link(Protocol):
     """The job service as a worker sees it.
 
     Every call may raise LinkDown (no reply, 5xx: try again later), LinkBusy (429, the same) or LinkRefused (4xx: do
-    not repeat it). A call may be cancelled at any time. Nothing is retried here.
+    not repeat it). A call may be cancelled at any time. The caller retries.
     """
 
     @property

@@ -1,4 +1,4 @@
-"""What a worker decides about its jobs, event by event."""
+"""The decisions about each job, event by event."""
 
 from typing import Any
 

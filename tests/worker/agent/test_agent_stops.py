@@ -1,4 +1,4 @@
-"""Stops: from a flag to SIGKILL, and the reports."""
+"""A stop ends the job, by a flag or by SIGKILL; its report."""
 
 import asyncio
 import signal
@@ -57,13 +57,20 @@ async def handler(job):
 """
 
 
+async def sleep(job: Any) -> str:
+    job.progress("running")
+    await asyncio.sleep(job.input)
+    return "end"
+
+
 def outcomes(service: Any, job: str) -> list[Any]:
-    final = [done for done in service.to("job-done") if done.json.get("status") != "IN_PROGRESS"]
-    return [done.json for done in final if done.job_id == job]
+    return [
+        sent.json for sent in service.to("job-done") if sent.job_id == job and sent.json.get("status") != "IN_PROGRESS"
+    ]
 
 
 async def running(service: Any, job: str) -> None:
-    await service.until(lambda: [done for done in service.to("job-done") if done.job_id == job])
+    await service.until(lambda: [sent for sent in service.to("job-done") if sent.job_id == job])
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -80,8 +87,8 @@ async def test_a_stopped_job_frees_its_slot_and_is_confirmed(agreed: Any, start_
     assert outcomes(agreed, "a") == [{"stopped": True}]
 
 
-async def test_a_plain_service_hears_nothing_more_of_a_stopped_job(service: Any, start_worker: Any) -> None:
-    await start_worker(KINDS["function"])
+async def test_a_plain_service_gets_no_report_of_a_stopped_job(service: Any, start_agent: Any) -> None:
+    await start_agent(sleep)
     await service.add({"id": "a", "input": 30})
     await running(service, "a")
 
@@ -183,19 +190,13 @@ async def test_a_job_over_its_time_that_does_not_stop_is_killed(agreed: Any, sta
     assert (await agreed.result("b"))["output"]
 
 
-async def test_an_attempt_that_is_not_ours_any_more_is_stopped_in_silence(agreed: Any, start_worker: Any) -> None:
-    await start_worker(
-        """
-        @worker.handler
-        def handler(job):
-            if job["input"] == "quick":
-                yield "q"
-                return
-            for i in range(10000):
-                yield i
-                time.sleep(0.01)
-        """
-    )
+async def test_an_attempt_whose_lease_is_lost_is_stopped_in_silence(agreed: Any, start_agent: Any) -> None:
+    async def stream(job: Any) -> Any:
+        for number in range(10000 if job.input == "slow" else 1):
+            yield number
+            await asyncio.sleep(0.01)
+
+    await start_agent(stream)
     await agreed.add({"id": "a", "input": "slow", "attempt": 1})
     await agreed.requests_to("job-stream", 2)
 
@@ -206,8 +207,8 @@ async def test_an_attempt_that_is_not_ours_any_more_is_stopped_in_silence(agreed
     assert outcomes(agreed, "a") == []
 
 
-async def test_a_stop_for_a_job_that_was_never_seen_is_confirmed(agreed: Any, start_worker: Any) -> None:
-    await start_worker(KINDS["function"])
+async def test_a_stop_for_a_job_that_was_never_seen_is_confirmed(agreed: Any, start_agent: Any) -> None:
+    await start_agent(sleep)
 
     await agreed.stop("unseen")
     await agreed.until(lambda: outcomes(agreed, "unseen"))
@@ -215,9 +216,9 @@ async def test_a_stop_for_a_job_that_was_never_seen_is_confirmed(agreed: Any, st
     assert outcomes(agreed, "unseen") == [{"stopped": True}]
 
 
-async def test_a_service_without_job_stop_is_not_polled_repeatedly(service: Any, start_worker: Any) -> None:
+async def test_a_service_without_job_stop_is_not_asked_again_and_again(service: Any, start_agent: Any) -> None:
     service.script("job-stop", *[404] * 50)
-    await start_worker(KINDS["function"])
+    await start_agent(sleep)
     await service.requests_to("job-stop")
     await service.add({"id": "a", "input": 0.5})
 
@@ -226,7 +227,7 @@ async def test_a_service_without_job_stop_is_not_polled_repeatedly(service: Any,
     assert len(service.to("job-stop")) == 1
 
 
-async def test_a_job_that_outlives_what_was_expected_lets_the_one_behind_it_go(agreed: Any, start_worker: Any) -> None:
+async def test_a_job_behind_one_that_runs_longer_than_recent_ones_is_released(agreed: Any, start_worker: Any) -> None:
     await start_worker(
         """
         @worker.handler

@@ -1,4 +1,4 @@
-"""The circuit breaker, with a service that does not answer."""
+"""The circuit breaker, with a service that answers or does not."""
 
 import asyncio
 import itertools
@@ -16,13 +16,13 @@ class Service:
     """Answers, or does not."""
 
     def __init__(self) -> None:
-        self.away = False
-        self.request_times: list[float] = []
+        self.is_down = False
+        self.calls: list[float] = []
 
     async def __call__(self) -> str:
-        self.request_times.append(asyncio.get_running_loop().time())
+        self.calls.append(asyncio.get_running_loop().time())
         await asyncio.sleep(0)
-        if self.away:
+        if self.is_down:
             raise LinkDown
         return "answer"
 
@@ -41,19 +41,19 @@ async def test_requests_pass_at_once_while_the_service_answers(service: Service)
 
     assert await breaker.call(service) == "answer"
     assert breaker.is_closed
-    assert len(service.request_times) == 1
+    assert len(service.calls) == 1
 
 
 async def test_many_waiting_requests_ask_no_more_often_than_one(service: Service) -> None:
     breaker = make()
-    service.away = True
+    service.is_down = True
     waiting = [asyncio.create_task(breaker.call(service)) for _ in range(50)]
     await asyncio.sleep(0.05)
-    under_way = len(service.request_times)
+    under_way = len(service.calls)
 
     await asyncio.sleep(1.5)
-    probes = len(service.request_times) - under_way
-    service.away = False
+    probes = len(service.calls) - under_way
+    service.is_down = False
     answers = await asyncio.wait_for(asyncio.gather(*waiting), 30)
 
     assert under_way == 50
@@ -77,18 +77,18 @@ async def test_one_failure_costs_a_moment_only(service: Service) -> None:
     assert asyncio.get_running_loop().time() - began < 5
 
 
-async def test_429_delays_only_its_own_request(service: Service) -> None:
+async def test_only_the_request_that_a_busy_service_refused_waits(service: Service) -> None:
     breaker = make()
 
     async def busy() -> str:
         raise LinkBusy("429", retry_after_s=60)
 
-    delayed = asyncio.create_task(breaker.call(busy))
+    waiting = asyncio.create_task(breaker.call(busy))
     await asyncio.sleep(0.01)
 
     assert breaker.is_closed
     assert await breaker.call(service) == "answer"
-    delayed.cancel()
+    waiting.cancel()
 
 
 async def test_a_refusal_is_an_answer(service: Service) -> None:
@@ -108,14 +108,14 @@ async def test_whatever_waits_to_be_delivered_finds_out_within_about_a_second_th
     service: Service, random: float
 ) -> None:
     breaker = CircuitBreaker(now=asyncio.get_running_loop().time, random=lambda: random)
-    service.away = True
+    service.is_down = True
     waiting = asyncio.create_task(breaker.call(service))
-    await asyncio.sleep(5)  # an outage: the time between two probes has grown to its maximum
+    await asyncio.sleep(5)  # an outage: the time between two probes has grown to its most
 
-    times = service.request_times[1:]
-    assert len(times) < 5 * 5
-    assert max(later - earlier for earlier, later in itertools.pairwise(times)) < 1.6
-    service.away = False
+    calls = service.calls[1:]
+    assert len(calls) < 5 * 5
+    assert max(later - earlier for earlier, later in itertools.pairwise(calls)) < 1.6
+    service.is_down = False
     await asyncio.wait_for(waiting, 2.5)
 
 

@@ -14,11 +14,11 @@ class Enough(Exception):
     pass
 
 
-async def test_the_file_is_touched_again_after_each_pause(tmp_path: Path) -> None:
+async def test_the_file_is_touched_again_after_each_interval(tmp_path: Path) -> None:
     path = tmp_path / "alive"
     pauses: list[float] = []
 
-    async def pause(seconds: float) -> None:
+    async def sleep(seconds: float) -> None:
         pauses.append(seconds)
         assert path.stat().st_mtime > 1
         os.utime(path, (1, 1))
@@ -26,12 +26,12 @@ async def test_the_file_is_touched_again_after_each_pause(tmp_path: Path) -> Non
             raise Enough
 
     with pytest.raises(Enough):
-        await touch_health_file(path, pause)
+        await touch_health_file(path, sleep)
 
     assert pauses == [TOUCH_INTERVAL_S] * 3
 
 
-async def test_without_a_file_there_is_nothing_to_do() -> None:
+async def test_without_a_file_the_touching_ends() -> None:
     touching = asyncio.create_task(touch_health_file(None))
 
     done, _ = await asyncio.wait([touching], timeout=30)
@@ -39,7 +39,7 @@ async def test_without_a_file_there_is_nothing_to_do() -> None:
     assert done == {touching}
 
 
-async def test_a_file_that_cannot_be_written_is_told_and_does_not_end_the_worker(
+async def test_a_file_that_cannot_be_written_is_logged_and_does_not_end_the_worker(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     logging.getLogger("runpod_worker").propagate = True

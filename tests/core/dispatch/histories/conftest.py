@@ -1,6 +1,6 @@
 """A worker's surroundings, for random histories: the service, the executors, and what must hold after each event.
 
-The machine plays the service and the executors, performs every effect, and checks it against what it did itself.
+The machine plays the service and the executors, performs every effect, and checks each against its own record.
 """
 
 import re
@@ -27,7 +27,7 @@ EXTENSIONS = (frozenset(), frozenset({"return", "stop"}), frozenset({"return"}),
 
 @dataclass(eq=False)
 class Run:
-    """What the service and the executors know about one run."""
+    """One run, as the service and the executors see it."""
 
     key: str
     attempt: AttemptRef

@@ -87,7 +87,7 @@ def revokes_again_and_again(self: Any, executor: ExecutorState, key: str, *, is_
 
 
 BUGS: dict[str, tuple[type[Dispatcher], int]] = {
-    "adopts whatever is held": (planted("_can_adopt", lambda self, held, attempt: True), 100),
+    "adopts every held job": (planted("_can_adopt", lambda self, held, attempt: True), 100),
     "never adopts": (planted("_can_adopt", lambda self, held, attempt: False), 200),
     "starts jobs after Drain": (planted("_may_run", lambda self, job, executors: True), 200),
     "loses jobs that waited in a dead process": (planted("_lose_executor", loses_waiting_jobs), 100),
@@ -96,7 +96,7 @@ BUGS: dict[str, tuple[type[Dispatcher], int]] = {
     "never kills": (planted("_stop", never_kills), 100),
     "reports jobs that were stopped": (planted("_finish", reports_stopped_jobs), 200),
     "never confirms an unseen stop": (planted("_confirm_stop", lambda self, attempt: None), 100),
-    "counts lost takes for ever": (planted("_on_take_lost", forgets_to_close_takes), 100),
+    "never closes lost takes": (planted("_on_take_lost", forgets_to_close_takes), 100),
     "keeps delivered jobs": (planted("_on_delivered", keeps_delivered_jobs), 100),
     "releases stopped jobs at the end of the grace": (planted("_cut_off", releases_stopped_jobs), 200),
     "sends jobs to a killed executor": (planted("_kill", sends_jobs_to_killed_executors), 300),
