@@ -77,7 +77,7 @@ class AsyncioClient:
             headers=self._headers,
             timeout=aiohttp.ClientTimeout(total=request.timeout_s),
             allow_redirects=False,
-            raise_for_status=False,  # `replies` interprets refusals, whatever the session's default
+            raise_for_status=False,  # `replies` interprets refusals; overrides the session's default
             proxy=self._proxy,
         ) as response:
             body = await response.read()

@@ -11,12 +11,12 @@ CheckFunction = Callable[[Subject], Awaitable[None]]
 
 
 class RequirementFailed(Exception):
-    """A promise does not hold; the message says what the check observed instead."""
+    """A promise does not hold; the message describes the observed behaviour."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check(Generic[Subject]):
-    """One promise. `clause` names the part of the protocol that makes it; `group` names what the check needs."""
+    """One promise. `clause` names the part of the protocol that makes it; `group` names the set-up of the check."""
 
     name: str
     clause: str

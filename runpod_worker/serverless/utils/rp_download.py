@@ -54,7 +54,7 @@ def file(file_url: str) -> dict[str, Any]:
     Returns "file_path", "type" (the suffix without its dot), "original_name" and "extracted_path" (None: no archive).
 
     Raises:
-        SSRFError: the URL leads to a private address, or the file or what is in it is too large.
+        SSRFError: the URL leads to a private address, or the file or its extracted contents are too large.
         OSError: the server does not give it.
     """
     folder = Path("job_files").absolute()
@@ -119,7 +119,7 @@ def _one_name(job_id: str) -> str:
 
 
 def _extracted(path: Path, folder: Path) -> str:
-    """Extract an archive, but for one that would fill the disk."""
+    """Extract an archive. Raises SSRFError when its contents exceed the limits."""
     with zipfile.ZipFile(path) as archive:
         infos = archive.infolist()
         size, most = sum(info.file_size for info in infos), max_download_bytes()

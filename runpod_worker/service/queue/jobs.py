@@ -112,7 +112,7 @@ class Jobs:
     async def wait_committed(self, job_id: str) -> None:
         """Wait until no write of the job is running."""
         while (written := self._pending.get(job_id)) is not None:
-            if written.done():  # its transaction is told in this turn of the loop
+            if written.done():  # its transaction resumes in this turn of the loop
                 await asyncio.sleep(0)
             with suppress(StoreUnavailable):
                 await written

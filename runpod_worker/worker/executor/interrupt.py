@@ -3,9 +3,10 @@
 A guard calls a handler's code. It stops only the attempt whose code it is calling, and at most once. `Attempt.stop`
 sets the reason and then reads the guard; a guard registers itself and then reads the reason. So no stop is lost.
 
-What a stop does depends on where the handler runs. In the main thread a signal raises JobStopped even inside blocking
-calls. A task of an event loop is cancelled. A thread among several cannot be interrupted safely: there JobStopped
-comes with the next `job.*` call or yield, and a handler without any is killed with its process after the grace time.
+The effect of a stop depends on where the handler runs. In the main thread a signal raises JobStopped even inside
+blocking calls. A task of an event loop is cancelled. A thread among several cannot be interrupted safely: there
+JobStopped comes with the next `job.*` call or yield, and a handler without any is killed with its process after the
+grace time.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ class SlotThread:
         self._thread = threading.get_ident()
 
     def call(self, attempt: Attempt, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call code of this attempt's handler. Raises what it raises, or JobStopped."""
+        """Call code of this attempt's handler. Raises the handler's exception, or JobStopped."""
         try:
             attempt.guard = self
             self._attempt = attempt
@@ -64,7 +65,7 @@ class SlotThread:
         """Do nothing to the thread."""
 
     def close(self) -> None:
-        """Restore what was there before."""
+        """Restore the previous signal handler."""
 
     def raise_pending_stop(self, attempt: Attempt) -> None:
         if self._attempt is attempt and threading.get_ident() == self._thread:
@@ -148,7 +149,7 @@ class Task:
 
 
 def _is_interruptible(frame: FrameType | None) -> bool:
-    """Whether the main thread executes the handler's code, and none of ours (or of logging) on its behalf.
+    """Whether the main thread executes the handler's own code, not ours (or logging's) on its behalf.
 
     Our code must finish a message on the channel, or release a lock. The next signal comes soon.
     """

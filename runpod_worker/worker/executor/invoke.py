@@ -74,7 +74,7 @@ class Invoker:
             return self._done(attempt, results.outcome_of_exception(error, self._settings), now())
 
     def _await(self, attempt: Attempt, value: Any) -> Done:
-        """Await what a plain function returned.
+        """Await the awaitable that a plain function returned.
 
         In the main thread always on the same loop, because objects that the handler keeps, such as a session, belong to
         that loop.

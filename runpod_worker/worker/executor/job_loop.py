@@ -39,7 +39,7 @@ class JobLoop:
     Call `load`, then `serve` in the main thread, then `shutdown`; and meanwhile `handle` and `close` in another thread.
 
     Args:
-        declaration: what the user declared.
+        declaration: the user's model and handler.
         settings: the device, the concurrency, and the ids in errors.
         send: sends messages to the agent. May wait; any thread calls it.
         keep: keeps a saved file and returns its URL, in a run without an agent. There input files may be local too,
@@ -76,7 +76,7 @@ class JobLoop:
         self._runner: Runner | None = None
 
     def load(self) -> Ready:
-        """Load the model, run checks and warm-ups. Raises what they raise."""
+        """Load the model, run checks and warm-ups. Raises their exceptions."""
         handler, hook = self._declared.handler, self._declared.model
         sweep()
         chosen = device.resolve(self._settings.device, with_torch=hook is not None and hook.arguments > 0)
@@ -151,7 +151,7 @@ class JobLoop:
     def _run(self, run: Run) -> None:
         try:
             attempt = self._prepare(run, self._sender, self._files, self._window(run.key))
-        except Exception as error:  # includes what a __post_init__ of the user's input type raises
+        except Exception as error:  # includes exceptions from __post_init__ of the user's input type
             self._sender.send(Done(run.key, error=results.outcome_of_exception(error, self._settings).error))
             return
         self._attempts[run.key] = attempts_by_job_id[attempt.id] = attempt

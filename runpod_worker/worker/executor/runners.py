@@ -194,7 +194,7 @@ class LoopRunner:
         self._flush()
 
     def _start_jobs(self) -> None:
-        """Start what is submitted in the free slots."""
+        """Start submitted attempts in the free slots."""
         self._wake_scheduled = False  # before the inbox is read, so that an attempt that comes later schedules again
         self._resize()
         while self._free > 0 and self._inbox:

@@ -36,7 +36,7 @@ class Chunk(msgspec.Struct, gc=False):
 
 
 Item = Attempt | Chunk
-"""What waits to be sent; an attempt stands for its latest progress."""
+"""An entry of the queue; an attempt in it means the attempt's latest progress."""
 
 
 class MessageSender:
@@ -81,7 +81,7 @@ class MessageSender:
         """Send everything that is queued, then these messages.
 
         Raises:
-            ChannelClosed: the agent is gone.
+            ChannelClosed: the agent has closed its end.
         """
         with self._send_lock:
             queued = self._take_queued() if self._queue else ()

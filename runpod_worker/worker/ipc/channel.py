@@ -60,7 +60,7 @@ class ExecutorChannel:
         """Send the messages in order, without others in between; wait while the agent does not read.
 
         Raises:
-            ChannelClosed: the agent is gone.
+            ChannelClosed: the agent has closed its end.
         """
         data = _encode(messages)
         with self._send_lock:
@@ -70,7 +70,7 @@ class ExecutorChannel:
                 raise ChannelClosed from error
 
     def __iter__(self) -> Iterator[ToExecutor]:
-        """Yield what the agent sends, until the agent is gone.
+        """Yield the agent's messages until its end of the channel is closed.
 
         Raises:
             ChannelGarbled: the received bytes are no message.
@@ -91,8 +91,8 @@ class AgentChannel:
 
     `on_message` is called for each message. This end always reads: each job's flow-control window limits what the
     executor sends (worker/executor/window.py), so a slow stream delays no stop and no outcome.
-    `on_closed` is called once: with None when the executor is gone, or with the error that made the channel unusable,
-    which includes an error raised by `on_message`. After `close` neither is called.
+    `on_closed` is called once: with None when the executor closes its end, or with the error that made the channel
+    unusable, which includes an error raised by `on_message`. After `close` neither is called.
     """
 
     def __init__(
@@ -114,9 +114,9 @@ class AgentChannel:
         self._loop.add_reader(sock, self._on_readable)
 
     def send(self, *messages: ToExecutor) -> None:
-        """Send the messages in order, without waiting; what the socket does not accept at once is kept in memory.
+        """Send the messages in order, without waiting; bytes that the socket does not accept yet stay in memory.
 
-        Dropped when the executor is gone. The jobs assigned to an executor bound the memory.
+        They are dropped when the channel is closed. The jobs assigned to an executor bound the memory.
         """
         if not self._open:
             return
@@ -125,7 +125,7 @@ class AgentChannel:
             self._flush()
 
     def close(self) -> None:
-        """Close the socket and drop unsent messages; the executor sees that the agent is gone."""
+        """Close the socket and drop unsent messages; the executor's iteration ends."""
         if not self._open:
             return
         self._open = False
