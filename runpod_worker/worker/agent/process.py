@@ -13,7 +13,7 @@ import subprocess
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Protocol
+from typing import IO, Protocol
 
 from runpod_worker.worker.ipc import channel
 
@@ -54,33 +54,21 @@ class Spawned:
         self._command = list(command)
         self._env = dict(env)
         self._child: subprocess.Popen[bytes] | None = None
-        self._launched: socket.socket | None = None
+        self._launched: tuple[socket.socket, subprocess.Popen[bytes]] | None = None
         self._tail = b""
         self._tail_ended = asyncio.Event()
 
     def launch(self) -> None:
         """Start the process before the event loop runs; the next `start` uses it."""
-        self._launched, theirs = channel.pair()
-        with theirs:
-            self._child = subprocess.Popen(  # noqa: S603 - the user's own program
-                self._command,
-                env={**self._env, "RUNPOD_WORKER_CHANNEL_FD": str(theirs.fileno())},
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                process_group=0,
-            )
+        self._launched = self._new_process()
 
     def start(self, on_exit: Callable[[], None]) -> socket.socket:
-        if self._launched is None:
-            self.launch()
-        assert self._launched is not None  # noqa: S101 - launch has set both
-        assert self._child is not None  # noqa: S101
-        ours, self._launched = self._launched, None
+        ours, child = self._launched or self._new_process()
+        self._launched = None
         loop = asyncio.get_running_loop()
         self._tail, self._tail_ended = b"", asyncio.Event()
-        _thread(self._wait, self._child, loop, on_exit)
-        _thread(self._forward_stderr, self._child, loop, self._tail_ended)
+        _thread(self._wait, child, loop, on_exit)
+        _thread(self._forward_stderr, child.stderr, loop, self._tail_ended)
         return ours
 
     def kill(self) -> None:
@@ -100,17 +88,27 @@ class Spawned:
     def exit_code(self) -> int | None:
         return None if self._child is None else self._child.returncode
 
+    def _new_process(self) -> tuple[socket.socket, subprocess.Popen[bytes]]:
+        ours, theirs = channel.pair()
+        with theirs:
+            self._child = subprocess.Popen(  # noqa: S603 - the user's own program
+                self._command,
+                env={**self._env, "RUNPOD_WORKER_CHANNEL_FD": str(theirs.fileno())},
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                process_group=0,
+            )
+        return ours, self._child
+
     @staticmethod
     def _wait(child: subprocess.Popen[bytes], loop: asyncio.AbstractEventLoop, on_exit: Callable[[], None]) -> None:
         child.wait()
         _call_on_loop(loop, on_exit)
 
-    def _forward_stderr(
-        self, child: subprocess.Popen[bytes], loop: asyncio.AbstractEventLoop, ended: asyncio.Event
-    ) -> None:
+    def _forward_stderr(self, stderr: IO[bytes], loop: asyncio.AbstractEventLoop, ended: asyncio.Event) -> None:
         """Copy the executor's standard error to ours, and keep its end."""
-        assert child.stderr is not None  # noqa: S101 - it is a pipe
-        with child.stderr as pipe:
+        with stderr as pipe:
             while data := os.read(pipe.fileno(), 65536):
                 self._tail = (self._tail + data)[-TAIL_BYTES:]
                 try:
