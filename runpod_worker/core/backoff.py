@@ -24,7 +24,7 @@ class Backoff:
             raise ValueError(f"base_s: expected a value above 0 and at most cap_s ({self.cap_s}), got {self.base_s}")
 
     def ceiling(self, tries: int) -> float:
-        """The longest wait after `tries` failures in a row before this one."""
+        """The longest possible wait after this failure, which follows `tries` earlier failures in a row."""
         return min(self.cap_s, self.base_s * 2.0 ** min(max(tries, 0), MAX_DOUBLINGS))
 
     def delay(self, tries: int, random: Callable[[], float]) -> float:

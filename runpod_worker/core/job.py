@@ -49,7 +49,7 @@ class FailureKind(StrEnum):
 
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True):
-    """The caller's limits in milliseconds, and whether jobs of normal priority go first."""
+    """The caller's limits in milliseconds, and whether the job waits behind jobs of normal priority."""
 
     execution_timeout_ms: int = EXECUTION_TIMEOUT_MS
     ttl_ms: int = TTL_MS
@@ -103,7 +103,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def delay_ms(self) -> int | None:
-        """Time in the queue before the latest attempt, None for a job that no worker took."""
+        """Time in the queue before the latest attempt; None while no worker has taken the job since it was queued."""
         return None if self.taken_at is None else max(0, round((self.taken_at - self.queued_at) * 1000))
 
     @property

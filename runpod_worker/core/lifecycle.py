@@ -143,8 +143,8 @@ def due(job: Job, now: float) -> Event | None:
 
 
 def infer_failure(error: str | None, *, attempt: int = 0) -> FailureKind:
-    """The kind of a failure that is known by its text only: from a worker's report, or from a job that release 0.1
-    stored after this `attempt`."""
+    """The kind of a failure when only its text is known. The text comes from a worker's report, or from a job that
+    release 0.1 stored after this `attempt`."""
     if error == _lost_error(attempt):
         return FailureKind.WORKER_LOST
     return _KINDS_BY_ERROR.get(error or "", FailureKind.HANDLER_ERROR)

@@ -4,8 +4,9 @@
 2. Prefetch a job for a busy slot only if that slot is expected to be free within the *lead*: one round trip to the
    service plus the time a job takes to prepare. Then the job waits here no longer than its transport would take anyway.
 3. The expectation is the *mean residual life*: the mean of `d - e` over the recent durations `d` longer than the time
-   `e` the running job has had. So 50 ms jobs among 10 s ones are never prefetched (at 0 ms the mean is seconds, and a
-   job that lived past 50 ms will live for seconds); 50 ms jobs alone are prefetched one round trip before the end.
+   `e` the running job has had. In a mix of 50 ms and 10 s jobs nothing is prefetched behind a short job: at its
+   start the mean is seconds, and a job that has run for over 50 ms is a long one. If all jobs take 50 ms, the next is
+   prefetched one round trip before the end.
 4. When several jobs fit into the lead, request several, so that very short jobs arrive in batches.
 5. Prefetch nothing before the first jobs have ended, nor behind a job that runs longer than all recent jobs.
 """
@@ -159,7 +160,7 @@ class PrefetchEstimator:
         return jobs + sum(self._prefetched(elapsed, lead) for elapsed in running)
 
     def due_in(self, running: Iterable[float]) -> float | None:
-        """Return the time until a busy slot without a prefetched job wants one; None: only after another event."""
+        """Return the time until a busy slot without a prefetched job needs one; None if that takes another event."""
         lead = self.lead_s
         if lead <= 0:
             return None

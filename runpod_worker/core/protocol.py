@@ -6,7 +6,7 @@ Limits are the platform's (protocol A.10); header names of our own are explained
 from __future__ import annotations
 
 SDK_VERSION = "1.12.0"
-"""The version of RunPod's SDK whose protocol this is. A heartbeat names it, and handlers written for the SDK see it."""
+"""The version of RunPod's SDK that this package follows. Heartbeats send it; handlers written for the SDK see it."""
 
 MIB = 2**20
 MAX_RUN_BYTES = 10 * MIB

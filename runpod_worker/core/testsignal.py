@@ -15,7 +15,7 @@ T = TypeVar("T")
 class TestSignal(Generic[T]):
     """A moment that code reports with a value. One test listens at a time."""
 
-    __test__ = False  # to pytest, a class of this name would be a test
+    __test__ = False  # otherwise pytest collects a class of this name as a test
     __slots__ = ("_listener",)
 
     def __init__(self) -> None:

@@ -62,14 +62,14 @@ class Worker:
                 concurrency: concurrent jobs: threads for a function, tasks of one event loop for a coroutine. For
                     coroutines it may be a function that makes the next number from the current one; it is called
                     whenever a job comes or goes, and every second while jobs run. In several threads, a stop reaches a
-                    function at its next yield or call of a method of `job`; one that makes none ends with its process,
-                    after the grace period.
+                    function at its next yield or its next call of a method of `job`. A function that does neither is
+                    killed with its process after the grace period.
                 timeout: seconds a job may run.
                 aggregate: the output is the list of everything a generator yields.
                 refresh: replace the worker after each job.
 
         Raises:
-            DeclarationError: the worker has a handler already, or this cannot be one.
+            DeclarationError: the worker has a handler already, or `function` cannot be a handler.
         """
         if function is None:
             return lambda function: self._declare(function, options)

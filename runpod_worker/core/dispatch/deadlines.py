@@ -16,7 +16,7 @@ class Deadlines:
 
     @property
     def earliest(self) -> float:
-        """No deadline is earlier than this. It may be that of a cleared deadline; then `pop_due` returns nothing."""
+        """A lower bound of all deadlines. After a clear it may be too early; `pop_due` then returns nothing."""
         return self._earliest if self._times else math.inf
 
     def set(self, key: Key, at: float) -> None:

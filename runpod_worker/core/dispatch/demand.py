@@ -90,7 +90,7 @@ class Demand:
         return self._prefetch.jobs_wanted(executor.free, executor.elapsed(now)) - len(executor.waiting)
 
     def due_at(self, now: float) -> float:
-        """Return when `wanted` may rise without an event. Infinite while a take is open, whose reply comes first."""
+        """Return when `wanted` may rise without an event. Infinite while a take is open: its reply is an event."""
         if self._takes:
             return math.inf
         times = [self._prefetch.due_in(executor.elapsed(now)) for executor in self._executors if executor.can_run]

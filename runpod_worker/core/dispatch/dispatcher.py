@@ -24,10 +24,10 @@ MAX_START_FAILURES = 3
 RESTART_DELAY = Backoff(base_s=0.5, cap_s=5.0)
 
 MAX_UNDELIVERED = 64
-"""Stop taking jobs while this many outcomes are undelivered (with many slots, two for each)."""
+"""Stop taking jobs while this many outcomes, or two per slot if that is more, are undelivered."""
 
 GRACE = "grace"
-"""The key of the drain's deadline. The key of a job's deadline is the job's, of an executor's the executor's number."""
+"""The key of the drain's deadline. Jobs' deadlines use the job's key, and executors' use the executor's number."""
 
 
 class Dispatcher(JobRules):

@@ -25,7 +25,7 @@ class Agreed(Event, frozen=True):
 
 
 class TakeSent(Event, frozen=True):
-    """A take is sent. `is_poll`: as a long poll; otherwise with a report, whose reply does not wait."""
+    """A take is sent. `is_poll`: it is a long poll; otherwise it travels with a report and is answered at once."""
 
     request: TakeRequest
     is_poll: bool
@@ -72,7 +72,7 @@ class Started(Event, frozen=True):
 
 
 class Streamed(Event, frozen=True):
-    """The job produced its first chunk: it cannot run again unnoticed."""
+    """The job produced its first chunk. Callers may see it, so the job cannot simply run again."""
 
     executor: int
     key: str

@@ -76,9 +76,10 @@ class JobRules:
             self._place(job)
 
     def _can_adopt(self, held: HeldJob, attempt: AttemptRef) -> bool:
-        """Whether what `held` does may count as the new attempt.
+        """Whether the run of `held` may count as the new attempt.
 
-        Not while it is being stopped, nor after it has streamed: the service dropped the chunks of the old attempt.
+        It may not while it is being stopped. After it has streamed it may only if the service does not count attempts:
+        else the service has dropped the chunks of the old attempt.
         """
         return held.stop is None and (not held.has_streamed or attempt.number is None)
 
@@ -95,7 +96,8 @@ class JobRules:
             self._run(job, max(executors, key=self._room))
 
     def _may_run(self, job: HeldJob, executors: Sequence[ExecutorState]) -> bool:
-        """Whether the job may run in this worker. During a drain only if it cannot be released, and can start."""
+        """Whether the job may run in this worker. During a drain: only if it cannot be released, and an
+        executor is ready."""
         if self._phase is Phase.WORKING:
             return True
         return self._phase is Phase.DRAINING and not self._can_release and bool(executors)

@@ -32,7 +32,7 @@ class HeldJob:
     has_streamed: bool = False
     stop: StopCause | None = None
     timeout_cause: StopCause = StopCause.TIMEOUT
-    """The meaning of its deadline."""
+    """Why to stop the job when its deadline passes."""
     is_revoking: bool = False
     is_reported: bool = False
     executors_lost: int = 0

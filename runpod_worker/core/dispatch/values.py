@@ -36,7 +36,7 @@ class AttemptRef(NamedTuple):
 
 
 class TakeRequest(NamedTuple):
-    """A request for at most `max_jobs` jobs. With `id` the worker releases the jobs of a lost reply."""
+    """A request for at most `max_jobs` jobs. If the reply is lost, the worker releases its jobs by this `id`."""
 
     max_jobs: int
     id: str

@@ -37,10 +37,10 @@ UNHEALTHY_S = 2.0
 """Limit for the report of a failed fitness check, which is tried once."""
 
 MIN_SHUTDOWN_S = 5.0
-"""The last reports get at least this time after the grace, and executors this time to exit."""
+"""After the last job has ended, the last reports get at least this time, and executors get this time to exit."""
 
 CUT_OFF_S = 0.5
-"""Kill an executor whose handler did not end within the grace after this time."""
+"""If jobs still ran when the grace ended, executors get only this time to exit."""
 
 TAKING, UNHEALTHY = "taking", "unhealthy"
 """Names of tasks that the shutdown waits for."""
@@ -92,7 +92,7 @@ class Agent:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_signal)
         try:
-            self.handle(events.WorkerStarted())  # first, because their imports take longer than ours
+            self.handle(events.WorkerStarted())  # first, because an executor's imports take longer than the agent's
             self._spawn(self._take_jobs(), TAKING)
             self._spawn(self._heartbeats.run(), "heartbeats")
             self._spawn(self._stop_poller.run(), "stops")

@@ -21,7 +21,7 @@ MAX_DELIVERY_PROBE_S = 1.0
 
 DELIVERY_PROBE = Backoff(base_s=0.4, cap_s=MAX_DELIVERY_PROBE_S)
 IDLE_PROBE = Backoff(base_s=0.4, cap_s=5.0)
-"""The time between two probes. Each is at least half of it, so there are fewer than 5 probes a second."""
+"""The time between two probes. Jitter shortens it by at most half, so there are at most 5 probes a second."""
 
 RETRY = Backoff(base_s=0.05, cap_s=10.0)
 """Backoff of a single request.
@@ -111,8 +111,8 @@ class CircuitBreaker:
     def record_failure(self, error: LinkDown, tries: int = 0) -> float:
         """Open the circuit, because the service did not answer. Return how long to wait before `acquire`.
 
-        `tries`: the number of earlier failures of this request. It counts only while other requests succeed: in an
-        outage the breaker sets the pace, and after it no request should wait longer because of it.
+        `tries`: the number of earlier failures of this request. It counts only while the circuit is closed. During an
+        outage the breaker sets the pace, and no request should wait longer after the outage because it failed in it.
         """
         if isinstance(error, LinkBusy):  # the service is up, so only this request waits
             return max(RETRY.delay(tries, self._random), error.retry_after_s, MIN_BUSY_S)

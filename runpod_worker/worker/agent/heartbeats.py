@@ -30,7 +30,7 @@ EMPTY = Backoff(base_s=0.05, cap_s=2.0)
 NO_SUCH_ROUTE = frozenset({404, 405, 501})
 
 NO_ROUTE_PAUSE_S = 60.0
-"""Wait this long before polling a service again that has no route for stops."""
+"""If the service has no route for stops, wait this long before the next poll."""
 
 
 class Heartbeats:

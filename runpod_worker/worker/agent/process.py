@@ -21,7 +21,7 @@ TAIL_BYTES = 8192
 TAIL_LINES = 40
 
 TAIL_WAIT_S = 0.3
-"""Do not wait longer for the last lines of a dead process, because another may keep its standard error open."""
+"""Do not wait longer for the last lines of a dead process, because another process may keep its standard error open."""
 
 
 class Process(Protocol):
@@ -113,7 +113,7 @@ class Spawned:
                 self._tail = (self._tail + data)[-TAIL_BYTES:]
                 try:
                     os.write(2, data)
-                except OSError:  # nothing reads ours, but keep the end of the executor's
+                except OSError:  # nothing reads the agent's standard error; keep the executor's last lines anyway
                     continue
         _call_on_loop(loop, ended.set)
 
@@ -132,7 +132,7 @@ class Parent:
         loop = asyncio.get_running_loop()
         if os.getppid() != self._pid:
             loop.call_soon(on_exit)
-        elif hasattr(os, "pidfd_open"):  # Linux; elsewhere the channel ends with it
+        elif hasattr(os, "pidfd_open"):  # Linux; elsewhere the channel closes when the parent exits
             handle = os.pidfd_open(self._pid)
 
             def on_readable() -> None:

@@ -10,7 +10,7 @@ from runpod_worker.core.dispatch.dispatcher import Dispatcher
 
 
 class DeadlineTimer:
-    """Set after every turn of the loop that had events, and again only for an earlier deadline."""
+    """Updated after every turn of the loop that had events. A set timer moves only to an earlier deadline."""
 
     def __init__(self, dispatcher: Dispatcher, on_due: Callable[[], None], *, now: Callable[[], float]) -> None:
         self._dispatcher = dispatcher

@@ -57,7 +57,7 @@ class SlotThread:
             self._attempt = attempt
             attempt.check()
             return function(*args, **kwargs)
-        finally:  # a signal that is handled before this line raises out of here, and has reset `_attempt` itself
+        finally:  # JobStopped from a signal may leave this block before its first line; `_raise` has reset `_attempt`
             self._attempt = None
             attempt.guard = None
 
@@ -151,7 +151,8 @@ class Task:
 def _is_interruptible(frame: FrameType | None) -> bool:
     """Whether the main thread executes the handler's own code, not ours (or logging's) on its behalf.
 
-    Our code must finish a message on the channel, or release a lock. The next signal comes soon.
+    Do not interrupt our code: it may be in the middle of a message on the channel, or hold a lock. The next signal
+    comes soon.
     """
     while frame is not None and frame.f_code is not SlotThread.call.__code__:
         file = frame.f_code.co_filename
@@ -199,7 +200,7 @@ class Deadlines:
     def _work(self) -> None:
         with self._changed:
             while self._open:
-                self._wake_at = math.inf  # from here on `add` notifies, and waits until this thread waits
+                self._wake_at = math.inf  # from here on `add` takes the lock, so it notifies once this thread waits
                 for attempt in list(self._attempts.values()):
                     self._check(attempt)
                 self._changed.wait(None if self._wake_at == math.inf else max(0.0, self._wake_at - now()))

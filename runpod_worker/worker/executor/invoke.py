@@ -76,7 +76,7 @@ class Invoker:
     def _await(self, attempt: Attempt, value: Any) -> Done:
         """Await the awaitable that a plain function returned.
 
-        In the main thread always on the same loop, because objects that the handler keeps, such as a session, belong to
+        The main thread always uses the same loop, because objects that the handler keeps, such as a session, belong to
         that loop.
         """
         work = self._run_on_loop(attempt, lambda: value)

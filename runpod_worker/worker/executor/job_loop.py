@@ -42,8 +42,8 @@ class JobLoop:
         declaration: the user's model and handler.
         settings: the device, the concurrency, and the ids in errors.
         send: sends messages to the agent. May wait; any thread calls it.
-        keep: keeps a saved file and returns its URL, in a run without an agent. There input files may be local too,
-            and no job waits until the other side acknowledges its chunks and files.
+        keep: for a run without an agent: keeps a saved file and returns its URL. With it, input files may be local,
+            and no job waits for acknowledgements of its chunks and files.
         aio: runs coroutines, and is not closed with this object; a new one by default.
     """
 

@@ -36,7 +36,7 @@ def serve(
     """Load the model, run the agent's jobs until it closes the channel, and return the exit code.
 
     Args:
-        declare: returns what the user declared; an error that it raises is reported like one of the model.
+        declare: returns what the user declared. If it raises, the error is reported like a failure to load the model.
         fd: the executor's end of the channel.
         settings: taken from the environment by default.
         terminate: called in the main thread on SIGTERM and SIGINT. By default these signals do nothing,
@@ -74,7 +74,7 @@ def _serve(declare: Callable[[], Declaration], settings: WorkerSettings, channel
             channel.send(LoadFailed(text, error.check, error.reason))
         else:
             channel.send(LoadFailed(text))
-        served.set()  # this process may have to wait for its agent, and must not be killed meanwhile
+        served.set()  # so `_read` does not kill this process while it waits for its agent
         finished.set()
         return LOAD_FAILED
     log.info("executor.ready", extra={"device": ready.device, "load_s": round(ready.load_s, 3), "slots": ready.slots})

@@ -65,7 +65,7 @@ def concurrency_of(handler: Handler, settings: WorkerSettings) -> Concurrency:
     """The number of slots of a worker with this handler.
 
     A function that blocks its thread has one slot, even with a modifier, because its code may not be safe in several
-    threads. A number in the settings is explicit, and opens threads.
+    threads. A number in the settings is an explicit choice, so it may open several threads.
     """
     if settings.concurrency is not None:
         return Concurrency(settings.concurrency)
@@ -128,7 +128,7 @@ class ThreadRunner:
                 self._on_ended(attempt)
 
     def _next(self, unsent: list[ToAgent]) -> Attempt | None:
-        """The next attempt that this slot can claim. Sends the last Done first, unless an attempt is there already."""
+        """The next attempt that this slot can claim. If none is waiting, send the last Done before waiting for one."""
         while True:
             try:
                 attempt = self._inbox.get_nowait()

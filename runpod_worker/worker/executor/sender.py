@@ -1,7 +1,7 @@
-"""Sends the executor's messages in order: chunks put together, of progress only the latest value.
+"""Sends the executor's messages in order. Joins consecutive chunks, and sends only the latest progress value.
 
 Handlers' threads only append to a queue and wake the sending thread, so that `job.progress` costs microseconds. The
-framework's own threads send by themselves, which saves the change of threads.
+framework's own threads send directly, which saves a thread switch.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ BATCH_S = 0.0005
 """Chunks that follow each other faster than this travel together."""
 
 MAX_QUEUED = 256
-"""Items that wait to be sent. A generator that finds more waits until all are sent."""
+"""Items that may wait to be sent. At the limit, a generator waits until all are sent."""
 
 LARGE_CHUNK = 16 * 1024
 """Bytes. A larger chunk is sent at once, and its generator waits for that."""

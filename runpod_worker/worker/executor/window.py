@@ -28,7 +28,7 @@ def window_size(slots: int) -> int:
 
 
 class FlowWindow:
-    """The window of a job. Without a size nothing waits, for runs without an agent that acknowledges."""
+    """The window of a job. Without a size it is always open, for runs in which no agent acknowledges bytes."""
 
     __slots__ = ("__weakref__", "_in_flight", "_lock", "_size", "_waiting")
 

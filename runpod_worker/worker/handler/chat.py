@@ -219,7 +219,7 @@ class _Answer:
         self._begun = False
 
     def add(self, piece: Any) -> Iterator[str]:
-        """Add a piece of the answer, and yield its events; a whole answer has none."""
+        """Add a piece of the answer. Yield its events if the request is streamed, else nothing."""
         if inspect.isawaitable(piece) or not isinstance(piece, str | dict):
             raise TypeError(f"a chat answer: expected str, or dict for a delta, got {type(piece).__name__}")
         delta = {"content": piece} if isinstance(piece, str) else piece

@@ -1,8 +1,8 @@
 """What a user declared about a worker, validated. Launch and executor get only these.
 
 The kind of a handler is detected through partials, callable objects and decorators. It decides where the handler runs:
-main thread, threads or event loop. The result of a call decides how that result is treated, since a function may return
-a generator.
+main thread, threads or event loop. Each call's result decides whether it is awaited, streamed or sent as the output,
+because even a plain function may return a generator.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Handler:
     """A handler as declared.
 
     `input_type` None: the input is not validated. `takes_model`: the arguments are the job and the model. `modifier`
-    returns the next number of slots for the current number; the first is `concurrency`.
+    gets the current number of slots and returns the next; `concurrency` is the first.
     """
 
     function: Function
@@ -178,7 +178,7 @@ def _binds(signature: inspect.Signature, count: int) -> bool:
 
 
 def _declared_positional(signature: inspect.Signature) -> int:
-    """The number of named positional arguments without a default. A decorator's `*args` counts as the job only."""
+    """The number of named positional arguments without a default. A decorator's `*args` adds none."""
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     return sum(
         argument.kind in kinds and argument.default is argument.empty for argument in signature.parameters.values()

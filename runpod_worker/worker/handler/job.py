@@ -20,8 +20,8 @@ else:
 class File(_Path):
     """A file that the caller names, as a field of the input type: `audio: File`. The handler gets its path.
 
-    Callers send a URL, a data URL or base64. The worker downloads the file while the device runs the jobs before, and
-    removes it after the job.
+    Callers send a URL, a data URL or base64. The worker downloads the file while earlier jobs still run, and removes it
+    after the job.
     """
 
     __slots__ = ()

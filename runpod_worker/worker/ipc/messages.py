@@ -27,7 +27,7 @@ class Run(Message, frozen=True):
     taken_at: float
     timeout_s: float | None = None
     files_url: str | None = None
-    """The URL that saved files appear under, without their token; None: the service has no file store."""
+    """The base of the URLs of saved files; None if the service has no file store."""
 
 
 class Stop(Message, frozen=True):
@@ -44,7 +44,7 @@ class Revoke(Message, frozen=True):
 
 
 class WindowUpdate(Message, frozen=True):
-    """`size` bytes of the job's chunks and files are out of flight: delivered to the service, or dropped."""
+    """`size` bytes of the job's chunks and files are no longer in flight: delivered to the service, or dropped."""
 
     key: str
     size: int

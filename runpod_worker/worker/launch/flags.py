@@ -33,7 +33,7 @@ def take(argv: list[str]) -> Flags:
     parser.add_argument("--rp_api_host", default="localhost", help="address of that API")
     parser.add_argument("--rp_api_port", type=int, default=8000, help="port of that API")
     parser.add_argument("--rp_api_concurrency", type=int, default=1, help="concurrent jobs of that API")
-    parser.add_argument("--rp_log_level", choices=LEVELS, help="least severe lines to log")
+    parser.add_argument("--rp_log_level", choices=LEVELS, help="lowest level to log")
     parser.add_argument("--rp_debugger", action="store_true", help="add the handler's timings to its output")
     ours, argv[1:] = parser.parse_known_args(argv[1:])
     return Flags(**vars(ours))

@@ -18,7 +18,7 @@ def continue_in_child() -> None:
 
 
 def supervise_child() -> None:
-    """Fork. Return in the child; in the parent, exit with the child's exit code, 128 more than a signal's number."""
+    """Fork. Return in the child; in the parent, exit with the child's code, or 128 plus the signal that ended it."""
     if sys.platform == "linux":
         crashes = {signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSEGV, signal.SIGTRAP}
         handled = signal.valid_signals() - crashes

@@ -1,7 +1,7 @@
 """Two ways to start: an agent that starts executors, and a user's process that is the executor and starts its agent.
 
-`runpod-worker run handler.py` calls `run_handler`, `python handler.py` calls `run_with_agent`. Nothing forks after an
-import. The agent imports its HTTP client while the executor imports the handler.
+`runpod-worker run handler.py` calls `run_handler`, `python handler.py` calls `run_with_agent`. No process forks
+after an import. The agent imports its HTTP client while the executor imports the handler.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def run_with_agent(declare: Callable[[], Declaration], settings: WorkerSettings)
 
 
 class AgentConfig(msgspec.Struct, kw_only=True):
-    """The configuration that an executor gives its agent, by standard input because there is a key in it."""
+    """The configuration that an executor gives its agent. It goes through standard input, because it contains a key."""
 
     settings: WorkerSettings
     fd: int

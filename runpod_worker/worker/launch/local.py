@@ -41,7 +41,7 @@ def run(
         settings: the device, and the names in errors.
         test_input: the job as JSON or `@FILE`; by default test_input.json in the current folder.
         test_output: the expected output as JSON or `@FILE`; by default the output is not compared.
-        full: print long values in full. The comparison always is.
+        full: print long values in full. The comparison always uses full values.
     """
     printer = _Printer(sys.stdout, full=full)
     try:
@@ -112,7 +112,7 @@ class _Printer:
         self._line(f"error      {text}")
 
     def exit_code(self, expected: list[Any] | None) -> int:
-        """Print the result and whether it is the expected one, a list of one value."""
+        """Print the result, and compare it with the one value in `expected` unless that is None."""
         done = self._done
         self._line(f"output     {self._pretty(done.output)}")
         if self._truncated:
@@ -155,7 +155,7 @@ class _Printer:
 
 
 def _readable(error: str) -> str:
-    """Return an error's text; of an exception, its traceback."""
+    """Return the traceback if the error is an exception, else its text."""
     try:
         traceback: str = msgspec.json.decode(error)["error_traceback"]
     except (msgspec.DecodeError, KeyError, TypeError):

@@ -10,7 +10,7 @@ import ctypes
 import sys
 
 MAX_MMAP_THRESHOLD_BYTES = 32 * 2**20
-"""Map only larger blocks on their own. glibc allows no more."""
+"""Give only larger blocks a mapping of their own. glibc allows no higher threshold."""
 
 TRIM_THRESHOLD_BYTES = 128 * 2**20
 """Return free memory to the system when there is more of it than this."""

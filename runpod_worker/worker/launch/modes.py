@@ -14,7 +14,7 @@ from runpod_worker.worker.launch import flags, local
 
 def start(declare: Callable[[], Declaration], given: Mapping[str, object]) -> int:
     """Run the declared worker with the command line, the environment and `given`; return the exit code."""
-    setup()  # formats a warning about a setting; `run` sets up the format that the settings demand
+    setup()  # for warnings while settings are read; `run` then sets the format that they choose
     parsed = flags.take(sys.argv)
     return run(declare, parsed, worker_settings({"log_level": parsed.rp_log_level, **given}))
 

@@ -77,7 +77,7 @@ def run_once(
     timeout_s: float | None = None,
     cancel_after_s: float | None = None,
 ) -> OnceResult:
-    """Run one job in this process and return its result, in milliseconds. It needs no service and no other process.
+    """Run one job in this process and return its result. Takes milliseconds, and needs no service or other process.
 
     The first call loads a worker's model and runs its checks and warm-ups; the next calls use the same model. Shutdown
     hooks do not run. `File` inputs may be local paths. If an event loop is running, the job runs in another
@@ -126,7 +126,7 @@ class Session:
             cancel_after_s=cancel_after_s,
         )
         with self._lock, _capture_logs(result.logs), ThreadPoolExecutor() as pool:
-            self._aio.get_loop().set_default_executor(pool)  # its threads, for `asyncio.to_thread`, end with the call
+            self._aio.get_loop().set_default_executor(pool)  # so the threads of `asyncio.to_thread` end with this call
             model = pool.submit(contextvars.copy_context().run, run).result() if _in_event_loop() else run()
         loaded = None if self._declaration.model is None else Hook(lambda: model, 0)
         self._declaration = replace(self._declaration, model=loaded, checks=[], warmups=[])

@@ -32,7 +32,7 @@ REPORT_TIMEOUT_S = 120.0
 
 HEARTBEAT_TIMEOUT_S = 10.0
 
-# Their names in replies.
+# The header names in lower case, as replies have them.
 _EXTENSIONS, _FILES_URL, _STALE_NAME = X_EXTENSIONS.lower(), X_FILES_URL.lower(), X_STALE.lower()
 
 
@@ -166,7 +166,7 @@ class HttpLink:
         else:
             plain = {"Content-Type": "application/x-www-form-urlencoded", "charset": "utf-8"}
             self._headers = {**common, **plain}
-        # A heartbeat always names them: a newer service that replaced this one then offers its own in the reply.
+        # A heartbeat names the extensions in use, if any. Its reply offers the service's own, so an upgrade is noticed.
         self._offer = common if not names else {**common, X_EXTENSIONS: " ".join(sorted(names))}
         self._numbered = {}
 

@@ -24,8 +24,8 @@ MAX_IDLE_S = 15.0
 CONNECT_TIMEOUT_S = 10.0
 
 MAX_UNSTREAMED_BYTES = 1024 * 1024
-"""Send a larger body in pieces, each after the one before. That keeps the copies in memory small (TLS makes one of each
-piece), and a reply that comes before the end, such as 413, ends the upload."""
+"""Send a larger body piece by piece. TLS copies each piece, so this saves memory. An early reply such as 413 ends the
+upload."""
 
 PIECE_BYTES = 256 * 1024
 
@@ -229,7 +229,7 @@ class _ReplyReader:
         return reply
 
     def end(self) -> Reply | None:
-        """Return the reply that the end of the connection completes, because it has no length."""
+        """Return the reply, if it has no length and so ends where the connection ends."""
         chunked = "chunked" in self._headers.get("transfer-encoding", "").lower()
         if not self._in_body or chunked or "content-length" in self._headers:
             return None

@@ -25,7 +25,7 @@ class Urls:
             done, take = "done_url (RUNPOD_WEBHOOK_POST_OUTPUT)", "take_url (RUNPOD_WEBHOOK_GET_JOB)"
             raise SettingsError(f"{done if settings.take_url else take} is required to take jobs")
         worker_id = settings.worker_id
-        # The reference SDK replaces only $ID here; a template with $RUNPOD_POD_ID in it can mean nothing else.
+        # The reference SDK replaces only $ID here. If a template has $RUNPOD_POD_ID, it means the worker's id too.
         take = settings.take_url.replace("$RUNPOD_POD_ID", worker_id).replace("$ID", worker_id)
         self._single = [with_parameter(take, f"job_in_progress={flag}") for flag in (0, 1)]
         self._batch = take.replace("/job-take/", "/job-take-batch/") if "/job-take/" in take else None

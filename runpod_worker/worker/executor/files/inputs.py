@@ -23,7 +23,7 @@ from runpod_worker.worker.executor.files.scratch import Scratch, remove
 from runpod_worker.worker.handler.job import File
 
 MAX_CLOSE_S = 2.0
-"""Seconds. At the end, downloads and removals that need longer are not waited for; then all files are removed."""
+"""Seconds. `close` waits at most this long for downloads and removals, then removes all files."""
 
 JOB_ENDED = "the job has ended"
 
@@ -45,7 +45,7 @@ class Downloads:
         return self._local and not sources.is_url(source) and os.path.isfile(source)  # noqa: PTH113 - never raises
 
     def start(self, download: Download, *, queued: bool) -> Future[None]:
-        """Begin the download: now, or once few enough queued downloads run."""
+        """Begin the download. `queued`: wait for a free place among the concurrent downloads first."""
         return self._background.start(self._run(download, queued=queued))
 
     def remove(self, folder: Path, downloads: Sequence[Download]) -> None:

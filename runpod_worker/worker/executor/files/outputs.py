@@ -27,7 +27,7 @@ from runpod_worker.worker.executor.window import FlowWindow
 from runpod_worker.worker.ipc.messages import File, FileFailed, ToAgent
 
 MAX_PENDING = 8
-"""Files that may wait for encoding and sending. A thread that saves another one encodes and sends it itself."""
+"""Files that may wait to be encoded and sent. At the limit, the thread that saves a file does both itself."""
 
 TOKEN_BYTES = 16
 
@@ -38,7 +38,7 @@ ReadContent = Callable[[], bytes]
 
 
 class SavedFiles:
-    """Saves files through the agent, which uploads them to the service. Without a file store: as `data:` URLs.
+    """Saves files through the agent, which uploads them. If the service has no file store, returns `data:` URLs.
 
     In a run without an agent `keep` keeps them: it takes name and content and returns the URL.
     """
@@ -126,7 +126,7 @@ def _checked_name(name: str) -> tuple[str, str]:
 
 
 def _reader(content: Any, name: str) -> ReadContent:
-    """Return a function that encodes the file later, even if the handler changes `content` until then."""
+    """Return a function that encodes the file later, even if the handler has changed `content` by then."""
     if isinstance(content, bytes | bytearray | memoryview):
         data = bytes(content)
         return lambda: data

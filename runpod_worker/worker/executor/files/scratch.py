@@ -1,4 +1,4 @@
-"""A folder for files that are removed with the process that made them.
+"""A temporary folder for the files of this process.
 
 The process removes its folder when it exits. A killed process cannot: the next process finds a folder whose lock is
 free, and removes it.
