@@ -70,7 +70,7 @@ def groups() -> dict[str, type[Any]]:
 
 
 def _derive(setting: Loaded, used: object) -> Loaded:
-    """With `url`, the four URLs are derived from it."""
+    """Show the value in use. If it differs from the setting's own, it was derived from `url`."""
     return setting if used == setting.value else Loaded(setting.name, used, "url")
 
 

@@ -36,7 +36,7 @@ def conformance(
     """Check a job service by playing callers and workers, or a worker by playing the service. Exits 1 if a check fails.
 
     The endpoint must have no other workers and jobs. CMD must run the conformance handler (docs/conformance.md):
-    {handler} becomes the path of one for this package, {sdk_handler} of one for RunPod's SDK:
+    {handler} becomes the path of that handler for this package, {sdk_handler} its path for RunPod's SDK:
 
     runpod-worker conformance --worker "runpod-worker run {handler}"
     """

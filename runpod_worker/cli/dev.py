@@ -88,7 +88,7 @@ async def _worker_until(stop: asyncio.Event, handler: Path, target: str, log_lev
 async def _wait_for_change(
     stop: asyncio.Event, folder: Path, stamps: dict[str, int], worker: asyncio.subprocess.Process
 ) -> list[str]:
-    """Wait for `stop` or a change, and return the changed files. After the worker's end only a change continues."""
+    """Wait for `stop` or a change, even if the worker exits first, and return the changed files."""
     reported = False
     while not stop.is_set():
         try:

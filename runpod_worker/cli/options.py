@@ -1,4 +1,4 @@
-"""Options that several commands share. `setting(..., cli=...)` makes those of the worker's settings."""
+"""Options that several commands share. A worker setting declared with `setting(..., cli=...)` gets an option too."""
 
 from __future__ import annotations
 

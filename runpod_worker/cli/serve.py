@@ -25,7 +25,7 @@ def serve(
     ] = None,
     memory: Annotated[bool, typer.Option("--memory", help="Keep jobs in memory only; lose them at the end.")] = False,
     public_url: Annotated[
-        str | None, typer.Option(help="The address of this service for others, in the URLs of output files.")
+        str | None, typer.Option(help="The address of this service in the URLs of output files, as callers reach it.")
     ] = None,
     private_webhooks: Annotated[
         bool, typer.Option("--private-webhooks", help="Allow webhooks to private and loopback addresses.")

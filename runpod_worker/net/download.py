@@ -132,7 +132,7 @@ async def _get(session: aiohttp.ClientSession, url: str) -> aiohttp.ClientRespon
 
 
 def _quoted(url: str) -> URL:
-    """The URL as it goes to the server: only signs that no URL may hold are quoted, so signed URLs stay valid."""
+    """The URL as it goes to the server. Quotes only characters that are illegal in a URL, so signed URLs stay valid."""
     try:
         origin = check_url(url).origin()
         parts = urlsplit(url)
