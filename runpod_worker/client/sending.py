@@ -19,7 +19,7 @@ from .exchange import Flow, NoReply, NotSent, Pause, Reply, Request
 from .replies import NOT_DONE, refusal, retry_after
 
 MAX_RETRY_S = 30.0
-"""Raise when requests have failed for this long: longer than a restart, short enough for a wrong URL."""
+"""Raise when requests have failed for this long. A service restarts faster, and a wrong URL is reported soon enough."""
 
 _NOT_REPEATED = "; the service may have acted on it, so it was not sent again"
 

@@ -10,7 +10,7 @@ from runpod_worker.config.loading import Old, load, setting
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientSettings:
-    """Defaults of a client, for a program that gives none."""
+    """Defaults of a client. They apply where the program gives no value."""
 
     api_key: str | None = setting(None, "RUNPOD_API_KEY", secret=True, text="Key sent with every request")
     base_url: str = setting("https://api.runpod.ai/v2", "RUNPOD_ENDPOINT_BASE_URL", text="Where endpoints live")
@@ -44,7 +44,7 @@ def download_settings(*, env: Mapping[str, str] | None = None) -> DownloadSettin
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SdkSettings:
-    """The variables of RunPod's SDK that handlers written for it may set (protocol B.1, C.8, C.9)."""
+    """The variables of RunPod's SDK, for handlers that were written for it (protocol B.1, C.8, C.9)."""
 
     realtime_port: int = setting(
         0, "RUNPOD_REALTIME_PORT", text="Serve the local job API on this port, and nothing else"

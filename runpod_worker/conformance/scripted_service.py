@@ -163,7 +163,7 @@ class ScriptedService:
         return job_id
 
     def enqueue(self, *jobs: Any) -> None:
-        """Queue these values as jobs, even if they are none."""
+        """Queue these values as jobs, even if they are not valid jobs."""
         self.jobs.extend(jobs)
         self.wake()
 

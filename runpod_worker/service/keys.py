@@ -28,7 +28,7 @@ REFRESH_S = 1.0
 """A running service accepts a new key, and refuses a revoked one, at the latest after this time."""
 
 MAX_REMEMBERED = 10_000
-"""Answers that `Keys` remembers. Then it drops the oldest, so that invented keys take no memory."""
+"""Answers that `Keys` remembers. It drops the oldest, so that requests with invented keys cannot fill the memory."""
 
 BUSY_MS = 10_000
 """Raise StoreUnavailable when another process has been writing for this long."""

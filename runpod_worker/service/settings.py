@@ -15,7 +15,7 @@ DAY_MS = 86_400_000
 _PREFIX = "RUNPOD_SERVICE_"
 
 DELAYS_S = (5, 15, 60, 300, 900, 1_800, 3_600, 7_200, 14_400, 28_800)
-"""The first two waits are the platform's (protocol A.8), which stops after them; these continue for 16 hours."""
+"""The platform waits 5 s and 15 s, then gives up (protocol A.8). These waits continue for 16 hours."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

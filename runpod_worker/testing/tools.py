@@ -16,7 +16,7 @@ SETTLE_TURNS = 50
 """`advance` gives tasks this many turns of the event loop, so a chain of up to this many awaits completes."""
 
 MAX_TURNS = 8
-"""`start` is interrupted after each number of turns of the event loop up to this one."""
+"""`check_start_close` interrupts `start` after 0 turns of the event loop, after 1, and so on, below this number."""
 
 TIMEOUT_S = 20.0
 

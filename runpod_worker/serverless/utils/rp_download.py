@@ -55,7 +55,7 @@ def file(file_url: str) -> dict[str, Any]:
 
     Raises:
         SSRFError: the URL leads to a private address, or the file or its extracted contents are too large.
-        OSError: the server does not give it.
+        OSError: the server does not deliver the file.
     """
     folder = Path("job_files").absolute()
     folder.mkdir(exist_ok=True)

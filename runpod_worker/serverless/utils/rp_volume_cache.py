@@ -103,11 +103,11 @@ class VolumeCache:
         return bool(self._namespace) and self._volume.is_dir()
 
     def hydrate(self) -> int:
-        """Copy files that are missing or older here from the volume; return their number."""
+        """Copy files from the volume that are missing or older here; return their number."""
         return self._guarded(self._hydrate, 0) if self.available else 0
 
     def sync(self, *, background: bool = True) -> None:
-        """Copy files that are missing or older on the volume to it. The process waits for background copies at exit."""
+        """Copy files to the volume that are missing or older there. The process waits for background copies at exit."""
         if not self.available:
             return
         if not background:

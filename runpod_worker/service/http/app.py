@@ -32,7 +32,7 @@ class App:
 
     Args:
         routes: the routes below `/v2/{endpoint}/`, by verb.
-        keys: the accounts of keys and endpoints; without them there is no key.
+        keys: the accounts of keys and endpoints; None for a service that has no keys.
         locked: refuse every call while there is no key, instead of answering it.
         root_endpoint: its routes are answered without `/v2/{endpoint}` too.
     """

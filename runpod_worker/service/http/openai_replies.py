@@ -1,8 +1,8 @@
 """Turns OpenAI requests into jobs, and the outputs and errors of these jobs into replies (protocol D.6).
 
 1. The input of the job is `{"openai_route": "/v1/...", "openai_input": <body>}`, without a body only the route.
-2. Strings that the handler yields are concatenated to the bytes of the reply. Another value is JSON: the whole body, or
-   in a stream an event.
+2. Strings that the handler yields are concatenated to the bytes of the reply. Any other value is sent as
+   JSON: as the whole body, or as an event of a stream.
 3. An error is `{"error": {"message", "type", "param", "code"}}` with the right HTTP status. It keeps the
    values of the handler, without any traceback.
 """

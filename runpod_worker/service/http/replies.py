@@ -18,7 +18,7 @@ OnLost = Callable[[], Awaitable[object]]
 
 
 Step = Callable[[float | None], Awaitable[bytes | None]]
-"""Waits up to this many seconds for the content of a reply; None asks for the content without more waiting."""
+"""Waits up to this many seconds for the content of a reply. With None it returns the content without waiting."""
 
 
 class Reply(msgspec.Struct):
@@ -71,9 +71,9 @@ def error_reply(status: int, detail: str) -> Reply:
 
 
 async def long_poll(wait_s: float, keepalive_s: float, step: Step, *, on_lost: OnLost | None = None) -> Answer:
-    """A JSON reply that may take long: the first content of `step(timeout)`, or after `wait_s` that of `step(None)`.
+    """A JSON reply that may take long: the first content that `step` returns; after `wait_s`, that of `step(None)`.
 
-    After each `keepalive_s` without a byte a space goes out, which JSON ignores, so that proxies keep the connection.
+    Sends a space, which JSON ignores, after each `keepalive_s` without a byte, so that proxies keep the connection.
     """
     content = await step(min(wait_s, keepalive_s))
     if content is None and wait_s <= keepalive_s:

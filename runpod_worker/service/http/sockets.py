@@ -38,7 +38,7 @@ _http_log.addFilter(lambda record: not (record.exc_info and isinstance(record.ex
 
 
 _lost: dict[RequestHandler, asyncio.Event] = {}
-"""Set when a connection ends that a request waits on."""
+"""For each connection on which a request waits: the event that is set when the connection ends."""
 
 
 class SocketRequest(web.BaseRequest):
@@ -84,7 +84,7 @@ class SocketRequest(web.BaseRequest):
             yield piece
 
     async def _allow_body(self, limit: int) -> None:
-        """Refuse a body that is too large. Let a client that asks before it sends (as curl does) send the body."""
+        """Refuse a body that is too large. Answer `Expect: 100-continue`, which curl sends before a large body."""
         if (self.content_length or 0) > limit:
             raise TooLarge.over(limit)
         if self.headers.get(hdrs.EXPECT, "").lower() == "100-continue":

@@ -125,7 +125,7 @@ def _within(field: str, value: int | None, bounds: tuple[int, int], default: int
 
 
 def parse_report(body: bytes, *, streamed: bool = False) -> Report:
-    """The report in the body of a job-done. `streamed`: it ends a generator, whose empty list means no output."""
+    """The report in the body of a job-done. `streamed`: it ends a generator, so an empty list means no output."""
     _, fields = _decode(_result, body, nan_to_null=True)
     output = None if fields.output is _ABSENT else bytes(fields.output)
     if streamed and output == b"[]":
@@ -142,7 +142,7 @@ def parse_report(body: bytes, *, streamed: bool = False) -> Report:
 
 
 def _error_text(raw: bytes) -> str | None:
-    """The error as a string, as callers expect it; of any other value its JSON (protocol G.10)."""
+    """The error as a string, as callers expect it. A value of another type becomes its JSON (protocol G.10)."""
     if raw in _FALSY:
         return None
     return msgspec.json.decode(raw, type=str) if raw.startswith(b'"') else raw.decode()
@@ -153,7 +153,7 @@ def _number(raw: bytes) -> int | None:
 
 
 def parse_chunks(body: bytes) -> tuple[list[bytes], int | None]:
-    """The chunks in the body of a job-stream, and the number of the first if the worker counts."""
+    """The chunks in the body of a job-stream, and the number of the first if the worker numbers them."""
     _, fields = _decode(_chunk, body, nan_to_null=True)
     if fields.outputs is not None:
         if fields.index is None or fields.index < 0:

@@ -25,7 +25,7 @@ _CHECKPOINT_PAGES = 4000
 """The write-ahead log grows to 16 MB before a checkpoint, because a checkpoint costs the writer an fsync."""
 
 _ROWS_PER_STATEMENT = (64, 8, 1)
-"""Many rows in one statement release the interpreter's lock once, not once per row; a busy loop returns it late."""
+"""One statement for many rows releases the GIL once, not once per row. A busy event loop is slow to release it."""
 
 _DELIVERY_PUT = "INSERT OR REPLACE INTO deliveries VALUES (?, ?, ?)"
 _DELIVERY_DROP = "DELETE FROM deliveries WHERE seq = ?"
@@ -80,7 +80,7 @@ def connect(path: Path) -> sqlite3.Connection:
 
 
 class Batch:
-    """The rows to write for a group of records: of several versions of a job only the last."""
+    """The rows to write for a group of records. Of several versions of a job it holds only the last."""
 
     def __init__(self, records: Sequence[Record]) -> None:
         self.jobs: dict[int, Job] = {}

@@ -16,7 +16,7 @@ from runpod_worker.core.job import Job
 
 
 class CounterDelta(NamedTuple):
-    """The change of an endpoint's three total counters by one write."""
+    """How much one write adds to the three totals of an endpoint."""
 
     completed: int = 0
     failed: int = 0
@@ -42,15 +42,15 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True):
 class JobRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The newest version of a job, and the changes that belong to it.
 
-    `seq` numbers the jobs in the order of adding. `epoch` is for journals that several services write to: the epoch in
-    which the writer owns the endpoint.
+    `seq` numbers the jobs in the order of adding. `epoch` matters only if several services share a
+    journal: it is the epoch in which the writer owns the endpoint.
     """
 
     seq: int
     job: Job
     epoch: int = 0
     request: bytes | None = None
-    """The caller's request, of a new job."""
+    """The caller's request, set only for a new job."""
     output: bytes | None = None
     drops_output: bool = False
     """Whether to delete an earlier output; `output` implies it."""

@@ -103,7 +103,7 @@ class GroupWriter:
         return any(append.failures_seen < self._lost.get(record.job_id, 0) for record in append.records)
 
     def _lose(self, append: Append) -> set[str]:
-        """Record that the append's jobs must be read again, except jobs with a pending read, and return the jobs."""
+        """Mark the append's jobs to be read again, and return them. Skips jobs whose read is already pending."""
         jobs = {record.job_id for record in append.records}
         lost = {job_id for job_id in jobs if append.failures_seen >= self._lost.get(job_id, 0)}
         for job_id in lost:
@@ -111,7 +111,7 @@ class GroupWriter:
         return lost
 
     def _prune(self, failures_seen: int) -> None:
-        """Drop the failures that the loop has handled, because no later append was decided before them."""
+        """Drop the failures that the loop has handled: every later append was decided after them."""
         if self._lost:
             self._lost = {job_id: number for job_id, number in self._lost.items() if number > failures_seen}
 

@@ -20,7 +20,7 @@ from runpod_worker.service.queue.transaction import Transaction
 from runpod_worker.service.settings import ServiceSettings
 
 MAX_RELEASED_TAKES = 10_000
-"""Ids of released takes to remember, so that a take that arrives after its release gets no jobs. Then the oldest go."""
+"""Ids of released takes to remember, so that a take that arrives after its release gets no jobs. Drops the oldest."""
 
 
 class ReleasedJob(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,7 +69,7 @@ class Takes:
     async def take(self, request: TakeRequest, timeout_s: float) -> list[Assigned]:
         """Return one to `request.max_jobs` jobs, or none after `timeout_s`.
 
-        A take that is repeated with its id gets those of the same jobs that the worker still holds.
+        A take that is repeated with the same id gets the same jobs again, if the worker still holds any of them.
         """
         transaction = Transaction(self._jobs)
         assigned = self.assign(transaction, request)
@@ -86,7 +86,7 @@ class Takes:
         return [Assigned(job) for job in held or self._assign_next(transaction, request)]
 
     async def load(self, assigned: list[Assigned]) -> list[Assigned]:
-        """Return the jobs as they are committed, with their requests, without those that the worker released since."""
+        """Return the committed jobs with their requests, except jobs that the worker has released since."""
         loaded: list[Assigned] = []
         for each in assigned:
             job = await self._jobs.get_committed(each.job.id)
@@ -98,8 +98,8 @@ class Takes:
     async def release_undelivered(self, request: TakeRequest, assigned: list[Assigned]) -> None:
         """Queue jobs again that did not reach their worker.
 
-        Only jobs that are still assigned by this take: the worker may have released them meanwhile, and got them again
-        by another take, with the same attempt number.
+        Skips a job that another take has assigned meanwhile: the worker may have released it and taken it again, with
+        the same attempt number.
         """
         jobs = [ReleasedJob(job_id=each.job.id, attempt=each.job.attempt, take=request.id) for each in assigned]
         await self._release(request.endpoint, request.worker, jobs)

@@ -13,8 +13,8 @@ class LazyHeap(Generic[K]):
     """Ids in the order of their keys. Every operation costs O(log n).
 
     The heap is cleaned lazily. Each id has an entry whose key is at most its true key. An entry with a wrong key is
-    replaced or dropped when it reaches the top. So only a new or a lower key has to be pushed: a larger one, which each
-    heartbeat sets, costs nothing at first.
+    replaced or dropped when it reaches the top. So only a new or a lower key has to be pushed. A larger key, such as
+    each heartbeat sets, costs nothing until the old entry reaches the top.
 
     Args:
         key_of: returns the true key of an id, None if the id was removed.

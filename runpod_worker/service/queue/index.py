@@ -1,4 +1,4 @@
-"""All jobs in memory, in the orders that the rules need. This is the implementation of every read.
+"""All jobs in memory, in the orders that the rules need. Every read of a job in memory uses it.
 
 The index decides no status; it sorts the results of `core.lifecycle.apply`. Each operation costs O(log n).
 """

@@ -33,7 +33,7 @@ from runpod_worker.service.queue.waiters import DeadlineTimer, Waiters
 from runpod_worker.service.queue.workers import Workers
 
 MAX_RECENT_JOBS = 10_000
-"""Ended jobs that stay in memory: this number of /run and of /runsync. Older ones are read from the journal."""
+"""Ended jobs of /run that stay in memory, and as many of /runsync. Older jobs are read from the journal."""
 
 
 class Ended(NamedTuple):
@@ -44,7 +44,7 @@ class Ended(NamedTuple):
 
 
 class Step(NamedTuple):
-    """A record with its origin: the job before and the event, or the log of the chunks."""
+    """A record and its origin: the earlier version of the job and the event, or the log of the chunks."""
 
     record: Record
     old: Job | None = None
@@ -85,7 +85,7 @@ class Jobs:
         self._on_webhook_due = on_webhook_due
         self._max_recent = max(1, max_recent)
         self._recent: dict[bool, OrderedDict[str, None]] = {False: OrderedDict(), True: OrderedDict()}
-        """By `sync`, in the order of their ends."""
+        """The ended jobs in memory, by `sync`, oldest first."""
         self._pending: dict[str, Written] = {}
         """The latest running write of each job."""
 
@@ -233,7 +233,7 @@ class Jobs:
         while self.journal.keeps and len(recent) > self._max_recent:
             oldest, _ = recent.popitem(last=False)
             if self.is_pending(oldest):
-                recent[oldest] = None  # try again later; until then keep one more
+                recent[oldest] = None  # its write is running: keep it until the next call
                 return
             job = self.index.get(oldest)
             if job is not None and job.final:

@@ -30,8 +30,9 @@ class Submission(msgspec.Struct, frozen=True, kw_only=True):
 class TakeRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A worker's request for jobs: an open take, or a part of a report.
 
-    The worker chooses `id`, and repeats or releases the take with it (docs/extensions.md); "" without an id. `counted`
-    and `confirms`: the worker uses the extensions `attempt` and `stop`. `is_alive`: whether its connection is open.
+    The worker chooses `id`, and repeats or releases the take with it (docs/extensions.md); "" without an id. `counted`:
+    the worker uses the extension `attempt`. `confirms`: it uses the extension `stop`. `is_alive`: whether its
+    connection is open.
     """
 
     endpoint: str

@@ -226,7 +226,7 @@ class JobQueue:
         await self._change_delivery(delivery, later)
 
     def drain(self) -> None:
-        """Assign no more jobs, answer every waiting request, and let new requests not wait."""
+        """Assign no more jobs, answer every waiting request, and let later requests return without waiting."""
         self.draining = True
         self.takes.close()
         self.workers.close()

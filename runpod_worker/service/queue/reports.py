@@ -22,7 +22,7 @@ from runpod_worker.service.settings import ServiceSettings
 T = TypeVar("T")
 
 MAX_TIMINGS = 10_000
-"""Timings and progress numbers are kept for this number of jobs, then dropped for the oldest. No rule uses timings."""
+"""Timings and progress numbers are kept for this number of jobs; the oldest are dropped first. No rule uses timings."""
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):

@@ -14,7 +14,7 @@ MAX_REPLY_BYTES = 16 * 2**20
 """A reply ends before it exceeds this; the reader gets the other chunks with its next call."""
 
 MAX_LOGS = 50_000
-"""Positions of readers are kept for this number of jobs, then dropped for the least recently used."""
+"""Positions of readers are kept for this number of jobs; those of the least recently used are dropped first."""
 
 MAX_MEMORY_BYTES = 64 * 2**20
 """Above this, written chunks are dropped from memory until half is free; readers get them from the journal."""
@@ -154,7 +154,7 @@ class ChunkLogs:
         if log.written == log.count:
             self.drop(seq)
         else:
-            self._logs.move_to_end(seq)  # try again later; until then keep one more
+            self._logs.move_to_end(seq)  # its chunks are still being written; the next call tries the log after it
 
 
 def _bytes(chunks: list[bytes]) -> int:

@@ -146,7 +146,7 @@ class Transaction:
                 self._jobs.on_committed(step)
 
     def _restart_chunks(self, old: Job, new: Job, seq: int) -> int | None:
-        """Return the number of the next attempt's first chunk: 0 after an end, else after those of the lost attempt."""
+        """Return the number of the next attempt's first chunk: 0 for a retry, else after the lost attempt's chunks."""
         if old.final:
             self._jobs.logs.reset(seq)
             return 0

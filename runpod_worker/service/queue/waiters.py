@@ -42,7 +42,7 @@ class Waiters(Generic[T]):
             self._remove(key, future)
 
     def close(self) -> None:
-        """Wake all requests with None, and let later ones not wait."""
+        """Wake all requests with None, and let later requests return without waiting."""
         self._closed = True
         for futures in self._waiting.values():
             for future in futures:

@@ -10,8 +10,8 @@ from runpod_worker.service.queue.index import JobIndex
 from runpod_worker.service.queue.waiters import Waiters
 
 RETIRED_SILENCE_S = 5.0
-"""A request after this silence of a retired worker is from a new process, because a worker that continues polls without
-pause."""
+"""A request from a retired worker after this much silence comes from a new process, because a process that continues
+polls without pause."""
 
 
 class ProcessMarker(Enum):
@@ -38,11 +38,11 @@ class Worker:
     polls: int = 0
     """Its open job-take and job-stop requests."""
     stops: dict[str, int] = field(default_factory=dict)
-    """The attempt to stop of each job, until job-stop returns it."""
+    """For each job to stop, its attempt, until job-stop returns it."""
 
 
 class Workers:
-    """The known workers. No rule about jobs depends on them, and a restart collects them again."""
+    """The known workers. No rule about jobs depends on them. After a restart their next requests add them again."""
 
     def __init__(self, index: JobIndex, now: Callable[[], float]) -> None:
         self._index = index
