@@ -171,13 +171,15 @@ class Attempt:
 
     def done(self, outcome: Outcome, finished_at: float, *, is_stream: bool = False) -> Done:
         """The Done message for the outcome of the handler. It is the last message of the job."""
-        self.ended = True
+        with _lock:  # a stop changes both values, or comes too late
+            self.ended = True
+            stop_reason, timed_out = self.stop_reason, self.timed_out
         timings = Timings(self.input_ready_at, self.started_at, finished_at, now(), self.first_chunk_at)
-        stopped = self.stop_reason is not None and not self.timed_out
+        stopped = stop_reason is not None and not timed_out
         if stopped:
             outcome = Outcome()
-        elif self.timed_out:
-            outcome = Outcome(outcome.output if is_stream else None, self.stop_reason)
+        elif timed_out:
+            outcome = Outcome(outcome.output if is_stream else None, stop_reason)
         return Done(
             self.key,
             outcome.output,
