@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import stat
 import threading
 import uuid
 import zlib
@@ -176,14 +177,15 @@ class Spool:
             yield folder
 
     def _folders(self) -> list[Path]:
-        try:
-            folders = [path for path in self._directory.iterdir() if path.is_dir() and not path.name.startswith(".")]
-        except FileNotFoundError:
-            return []
-        return sorted(folders, key=lambda path: path.stat().st_mtime)
+        folders = [
+            (status.st_mtime, path)
+            for path, status in _entries(self._directory)
+            if stat.S_ISDIR(status.st_mode) and not path.name.startswith(".")
+        ]
+        return [path for _, path in sorted(folders)]
 
     def _size(self) -> int:
-        return sum(path.stat().st_size for folder in self._folders() for path in folder.iterdir())
+        return sum(status.st_size for folder in self._folders() for _, status in _entries(folder))
 
     def _reject(self, path: Path, reason: str) -> None:
         log.error("spool.rejected", extra={"path": str(path), "error": reason})
@@ -206,6 +208,14 @@ def _from_v01(head: _Head, target: str, body: bytes) -> SpooledReport:
         is_stream="isStream=true" in url.query,
         worker_id=None if worker is None else unquote(worker[1]),
     )
+
+
+def _entries(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
+    """The entries of the folder, without those that another process removes meanwhile."""
+    with suppress(FileNotFoundError):
+        for path in folder.iterdir():
+            with suppress(FileNotFoundError):
+                yield path, path.stat()
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -1,9 +1,11 @@
 """Reports on disk: complete or absent, private, bounded, and never sent by two processes."""
 
 import os
+import shutil
 import subprocess
 import sys
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -130,6 +132,47 @@ def test_a_spool_that_is_not_needed_touches_nothing(tmp_path: Path) -> None:
     unused.close()
 
     assert list(tmp_path.iterdir()) == []
+
+
+def remove_in_listing(monkeypatch: pytest.MonkeyPatch, removed: Path, *, before_use: bool) -> None:
+    """Remove this path while its folder is listed, as another process may: before or after the caller uses it."""
+    iterdir = Path.iterdir
+
+    def listed(folder: Path) -> Iterator[Path]:
+        for path in list(iterdir(folder)):
+            if path == removed and before_use:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            yield path
+            if path == removed and path.exists():
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    monkeypatch.setattr(Path, "iterdir", listed)
+
+
+@pytest.mark.parametrize("before_use", [False, True])
+def test_a_folder_that_vanishes_is_not_adopted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before_use: bool
+) -> None:
+    first, other = spool(tmp_path), spool(tmp_path)
+    first.write(OUTCOME)
+    removed = other.write(OUTCOME).parent
+    first.close()
+    other.close()
+    remove_in_listing(monkeypatch, removed, before_use=before_use)
+
+    second = spool(tmp_path)
+
+    assert [second.read(path) for path in second.adopt()] == [OUTCOME]
+
+
+@pytest.mark.parametrize("before_use", [False, True])
+def test_a_report_that_vanishes_fails_no_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before_use: bool
+) -> None:
+    first = spool(tmp_path)
+    remove_in_listing(monkeypatch, first.write(OUTCOME), before_use=before_use)
+
+    assert first.read(first.write(FILE)) == FILE
 
 
 def test_a_folder_that_cannot_be_created_is_an_os_error(tmp_path: Path) -> None:
