@@ -32,6 +32,9 @@ REPORT_TIMEOUT_S = 120.0
 
 HEARTBEAT_TIMEOUT_S = 10.0
 
+MAX_RETRY_AFTER_S = 60.0
+"""A longer `Retry-After` counts as this, so that no reply can delay a report for hours."""
+
 # The header names in lower case, as replies have them.
 _EXTENSIONS, _FILES_URL, _STALE_NAME = X_EXTENSIONS.lower(), X_FILES_URL.lower(), X_STALE.lower()
 
@@ -203,4 +206,7 @@ def _checked(reply: Reply) -> Reply:
 
 
 def _seconds(value: str | None) -> float:
-    return float(value) if value and value.isdigit() else 0.0
+    """The seconds of `Retry-After`; 0 without the header, and for anything but digits."""
+    if not value or not (value.isascii() and value.isdigit()):  # `isdigit` alone accepts "²"
+        return 0.0
+    return min(float(value), MAX_RETRY_AFTER_S)

@@ -11,8 +11,8 @@ from runpod_worker.config import worker_settings
 from runpod_worker.core.dispatch.values import AttemptRef, TakeRequest
 from runpod_worker.core.errors import LinkBusy, LinkDown, LinkRefused, SettingsError
 from runpod_worker.core.protocol import EXTENSIONS
-from runpod_worker.worker.link.http import HttpLink
-from runpod_worker.worker.link.transport import HttpTransport
+from runpod_worker.worker.link.http import MAX_RETRY_AFTER_S, HttpLink
+from runpod_worker.worker.link.transport import HttpTransport, Reply
 
 MakeLink = Callable[..., HttpLink]
 
@@ -146,6 +146,39 @@ async def test_the_statuses_of_errors_are_told_apart(service: Any, link: HttpLin
         assert not isinstance(down.value, LinkBusy)
     with pytest.raises(LinkRefused, match=r"404: .*no such endpoint"):
         await link.take(TAKE, busy=False)
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        (None, 0.0),
+        ("", 0.0),
+        ("7", 7.0),
+        ("60", MAX_RETRY_AFTER_S),
+        ("61", MAX_RETRY_AFTER_S),
+        ("99999999999", MAX_RETRY_AFTER_S),
+        pytest.param("9" * 400, MAX_RETRY_AFTER_S, id="400 digits"),
+        ("²", 0.0),
+        ("٣", 0.0),
+        ("-1", 0.0),
+        ("1.5", 0.0),
+        ("1e9", 0.0),
+        ("inf", 0.0),
+        ("Fri, 31 Dec 1999 23:59:59 GMT", 0.0),
+    ],
+)
+async def test_a_busy_service_may_delay_a_request_up_to_a_limit(value: str | None, seconds: float) -> None:
+    class Busy:
+        async def send(self, *_: object) -> Reply:
+            return Reply(429, {} if value is None else {"retry-after": value}, b"")
+
+    urls = {"take_url": "http://x/job-take/w", "done_url": "http://x/job-done/w/$ID"}
+    link = HttpLink(worker_settings(urls, env={}), Busy())  # type: ignore[arg-type]
+
+    with pytest.raises(LinkBusy) as busy:
+        await link.take(TAKE, busy=False)
+
+    assert busy.value.retry_after_s == seconds
 
 
 async def test_a_cut_connection_is_down(service: Any, link: HttpLink) -> None:
