@@ -161,7 +161,7 @@ class Delivery:
             timer.cancel()
         reports.replace_body(b"")
         if reports.spooling is not None:
-            await reports.spooling
+            await asyncio.shield(reports.spooling)  # `spool` may await it too, after this delivery is cancelled
             await asyncio.to_thread(self._unspool, reports)
 
     async def _outcome_reply(self, reports: JobReports, outcome: Outcome) -> ReportReply:
@@ -205,7 +205,7 @@ class Delivery:
     async def spool(self, reports: JobReports) -> None:
         """Write the outcome to the spool, if the job has one and it is not in the spool yet."""
         if reports.spooling is not None:
-            await reports.spooling
+            await asyncio.shield(reports.spooling)
         if reports.outcome is not None and reports.body and not reports.spooled:
             await asyncio.to_thread(self._write_spool, reports, reports.outcome)
 
