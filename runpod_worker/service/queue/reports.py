@@ -60,7 +60,7 @@ class Reports:
         self._takes = takes
         self._settings = settings
         self._timings: OrderedDict[str, bytes] = OrderedDict()
-        self._progress: OrderedDict[str, tuple[int, int]] = OrderedDict()
+        self._progress: OrderedDict[str, tuple[int, int, int]] = OrderedDict()
 
     def timings(self, job_id: str) -> bytes | None:
         """Return the worker's timings of the job, as JSON, or None."""
@@ -87,7 +87,7 @@ class Reports:
         if job is None:
             return ReportResult(True, [])
         if report.seq is not None:
-            mark = (job.attempt, report.seq)
+            mark = (job.retries, job.attempt, report.seq)  # a retry counts attempts from 1 again
             if mark < self._progress.get(job_id, mark):
                 return ReportResult(False, [])
             _remember(self._progress, job_id, mark)
