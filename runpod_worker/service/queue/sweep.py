@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from runpod_worker.core.errors import ServiceRefusal
 from runpod_worker.core.job import Job, Status
 from runpod_worker.core.lifecycle import ExecutionTimedOut, LeaseRenewed, due
@@ -30,6 +32,7 @@ class Sweep:
         self._takes = takes
         self._settings = settings
         self._started_at = 0.0
+        self._forgetting = asyncio.Lock()
         self._forget_at = 0.0
 
     async def start(self) -> None:
@@ -69,16 +72,18 @@ class Sweep:
     async def forget(self, before: float, *, sync: bool) -> int:
         """Delete the jobs that ended before this time, and return their number."""
         forgotten = 0
-        while True:
-            ended = await self._jobs.find_ended(before, sync=sync, limit=MAX_FORGET_JOBS)
-            chosen = [job for job in ended if self._is_forgettable(job)]
-            if not chosen:
-                return forgotten
-            transaction = Transaction(self._jobs)
-            for job in chosen:
-                transaction.forget(job)
-            await transaction.commit()
-            forgotten += len(chosen)
+        async with self._forgetting:  # a list read during another call names jobs which that call deletes
+            while True:
+                ended = await self._jobs.find_ended(before, sync=sync, limit=MAX_FORGET_JOBS)
+                chosen = [job for job in ended if self._is_forgettable(job)]
+                if not chosen:
+                    break
+                transaction = Transaction(self._jobs)
+                for job in chosen:
+                    transaction.forget(job)
+                await transaction.commit()
+                forgotten += len(chosen)
+        return forgotten
 
     def _has_grace(self, job: Job, now: float) -> bool:
         """Whether the attempt began before the service started: its result may still arrive, within one lease."""
