@@ -31,7 +31,7 @@ from runpod_worker.worker.agent.spool import Spool
 from runpod_worker.worker.agent.taker import Taker
 from runpod_worker.worker.agent.timer import DeadlineTimer
 from runpod_worker.worker.ipc.messages import Ready, ToAgent, WindowUpdate
-from runpod_worker.worker.link.port import Link
+from runpod_worker.worker.link.http import HttpLink
 
 UNHEALTHY_S = 2.0
 """Limit for the report of a failed fitness check, which is tried once."""
@@ -52,7 +52,7 @@ class Agent:
     def __init__(
         self,
         settings: WorkerSettings,
-        link: Link,
+        link: HttpLink,
         spool: Spool,
         processes: Sequence[Process],
         *,

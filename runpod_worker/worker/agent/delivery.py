@@ -20,7 +20,7 @@ from runpod_worker.worker.agent.reports import JobReports
 from runpod_worker.worker.agent.spool import FileName, Spool, SpooledReport
 from runpod_worker.worker.agent.taker import Taker
 from runpod_worker.worker.ipc.messages import File
-from runpod_worker.worker.link.port import Link, ReportReply
+from runpod_worker.worker.link.http import HttpLink, ReportReply
 
 MAX_CONCURRENT_OUTCOMES = 32
 """Further outcomes wait until one of these is acknowledged."""
@@ -43,7 +43,7 @@ class Delivery:
 
     def __init__(
         self,
-        link: Link,
+        link: HttpLink,
         breaker: CircuitBreaker,
         spool: Spool,
         taker: Taker,

@@ -14,7 +14,7 @@ from runpod_worker.core.dispatch.events import Agreed, Event, StopRequested
 from runpod_worker.core.errors import LinkDown, LinkRefused
 from runpod_worker.log import log
 from runpod_worker.worker.agent.breaker import CircuitBreaker
-from runpod_worker.worker.link.port import Link
+from runpod_worker.worker.link.http import HttpLink
 
 MIN_INTERVAL_S = 0.1
 """A shorter heartbeat interval is raised to this."""
@@ -38,7 +38,7 @@ class Heartbeats:
 
     def __init__(
         self,
-        link: Link,
+        link: HttpLink,
         breaker: CircuitBreaker,
         dispatcher: Dispatcher,
         handle: Callable[[Event], object],
@@ -81,7 +81,7 @@ class StopPoller:
 
     def __init__(
         self,
-        link: Link,
+        link: HttpLink,
         breaker: CircuitBreaker,
         handle: Callable[[Event], list[Effect]],
         *,

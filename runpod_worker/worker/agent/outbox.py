@@ -17,7 +17,7 @@ from runpod_worker.worker.agent.delivery import Delivery
 from runpod_worker.worker.agent.reports import JobReports
 from runpod_worker.worker.agent.spool import Spool, SpooledReport
 from runpod_worker.worker.ipc.messages import Chunks, File, FileFailed, Progress, ToAgent
-from runpod_worker.worker.link.port import Link, ReportReply
+from runpod_worker.worker.link.http import HttpLink, ReportReply
 
 MAX_BUFFERED_BYTES = 128 * MIB
 """Stop taking jobs while this many bytes of reports are undelivered."""
@@ -30,7 +30,7 @@ class Outbox:
 
     def __init__(
         self,
-        link: Link,
+        link: HttpLink,
         breaker: CircuitBreaker,
         spool: Spool,
         delivery: Delivery,

@@ -12,7 +12,7 @@ from runpod_worker.worker.agent.outcome import Startup, outcome_body, timings_js
 from runpod_worker.worker.agent.releaser import Releaser
 from runpod_worker.worker.agent.taker import Taker
 from runpod_worker.worker.ipc.messages import Ready, Revoke, Run, Stop
-from runpod_worker.worker.link.port import Link
+from runpod_worker.worker.link.http import HttpLink
 
 
 class Performer:
@@ -20,7 +20,7 @@ class Performer:
 
     def __init__(
         self,
-        link: Link,
+        link: HttpLink,
         executors: Sequence[ExecutorHandle],
         taker: Taker,
         releaser: Releaser,

@@ -9,13 +9,13 @@ from runpod_worker.core.dispatch.values import AttemptRef
 from runpod_worker.core.errors import LinkRefused
 from runpod_worker.log import log
 from runpod_worker.worker.agent.breaker import CircuitBreaker
-from runpod_worker.worker.link.port import Link
+from runpod_worker.worker.link.http import HttpLink
 
 
 class Releaser:
     """Collects releases while a request is open; the next request carries all of them."""
 
-    def __init__(self, link: Link, breaker: CircuitBreaker) -> None:
+    def __init__(self, link: HttpLink, breaker: CircuitBreaker) -> None:
         self._link = link
         self._breaker = breaker
         self._take_ids: list[str] = []

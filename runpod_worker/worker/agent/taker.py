@@ -16,7 +16,7 @@ from runpod_worker.core.dispatch.values import Assignment, TakeRequest
 from runpod_worker.core.errors import LinkDown, LinkRefused
 from runpod_worker.log import log
 from runpod_worker.worker.agent.breaker import CircuitBreaker
-from runpod_worker.worker.link.port import Link
+from runpod_worker.worker.link.http import HttpLink
 
 LONG_POLL_S = 90.0
 """Cancel a long poll after this time, as the reference SDK does; services expect that."""
@@ -33,7 +33,7 @@ class Taker:
 
     def __init__(
         self,
-        link: Link,
+        link: HttpLink,
         breaker: CircuitBreaker,
         dispatcher: Dispatcher,
         handle: Callable[[Event], object],

@@ -1,8 +1,9 @@
-"""The link over HTTP: RunPod's worker protocol, with the extensions that the service offers."""
+"""The link from a worker to a job service: RunPod's protocol over HTTP, with the extensions that the service offers."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from typing import NamedTuple
 
 import msgspec
 
@@ -20,7 +21,6 @@ from runpod_worker.core.protocol import (
 )
 from runpod_worker.log import log
 from runpod_worker.worker.link.decode import assignments
-from runpod_worker.worker.link.port import ReportReply
 from runpod_worker.worker.link.transport import Reply, Transport
 from runpod_worker.worker.link.urls import Urls, file_url
 
@@ -39,8 +39,26 @@ MAX_RETRY_AFTER_S = 60.0
 _EXTENSIONS, _FILES_URL, _STALE_NAME = X_EXTENSIONS.lower(), X_FILES_URL.lower(), X_STALE.lower()
 
 
+class ReportReply(NamedTuple):
+    """The reply to a report. `stale`: this worker no longer holds the attempt."""
+
+    stale: bool = False
+    jobs: tuple[Assignment, ...] = ()
+
+
+_ACCEPTED = ReportReply()
+_STALE = ReportReply(stale=True)
+
+
 class HttpLink:
-    """A `Link` over a transport."""
+    """The job service as a worker sees it.
+
+    Every call may raise LinkDown (no reply, 5xx: try again later), LinkBusy (429, the same) or LinkRefused (4xx: do
+    not repeat it). A call may be cancelled at any time. The caller retries.
+
+    `extensions`: the names of docs/extensions.md that the service offered in its reply to the latest heartbeat.
+    `files_url`: the URL for files; None if the service does not offer `files`.
+    """
 
     def __init__(self, settings: WorkerSettings, transport: Transport) -> None:
         self._transport = transport
@@ -59,6 +77,7 @@ class HttpLink:
         return self._urls.endpoint
 
     async def take(self, request: TakeRequest, *, busy: bool) -> Sequence[Assignment]:
+        """Wait for jobs as long as the service holds the request (at most 90 s). Empty: no job yet."""
         headers: Mapping[str, str] = self._headers
         if "return" in self.extensions:
             headers = {**headers, X_TAKE_ID: request.id}
@@ -69,6 +88,11 @@ class HttpLink:
         return self._jobs(_checked(reply))
 
     async def poll_stops(self) -> Sequence[AttemptRef]:
+        """Wait for attempts to stop. Empty: none yet. A number of None means the attempt that is held.
+
+        Raises:
+            LinkRefused: also when the service has no such route.
+        """
         if self._urls.stop is None:
             raise LinkRefused("the job-take URL has no part /job-take/: this worker cannot poll for stops", status=404)
         reply = _checked(await self._transport.send("GET", self._urls.stop, self._headers, None, LONG_POLL_TIMEOUT_S))
@@ -84,6 +108,7 @@ class HttpLink:
         return [AttemptRef(job_id, number) for job_id, number in pairs if isinstance(job_id, str)]
 
     async def heartbeat(self, job_ids: Collection[str]) -> None:
+        """Report that this worker is alive and holds these jobs."""
         if self._urls.ping is None:
             return
         url = self._urls.heartbeat(job_ids)
@@ -94,6 +119,7 @@ class HttpLink:
             self._use_extensions(offered)
 
     async def report_unhealthy(self, check: str, reason: str) -> None:
+        """Report that this worker failed a fitness check and will not take jobs."""
         if self._urls.ping is None:
             return
         url = self._urls.unhealthy(check, reason)
@@ -108,6 +134,11 @@ class HttpLink:
         take: TakeRequest | None = None,
         worker_id: str | None = None,
     ) -> ReportReply:
+        """Report the outcome (a JSON object).
+
+        `take`: the reply may contain the next jobs; only if the service offers `take`. `worker_id`: the worker that ran
+        the attempt, by default this worker.
+        """
         headers = self._headers_of(attempt)
         if take is not None:
             headers = {**headers, X_TAKE: str(take.max_jobs), X_TAKE_ID: take.id}
@@ -118,11 +149,13 @@ class HttpLink:
         return await self._report(url, headers, body)
 
     async def report_progress(self, attempt: AttemptRef, value: bytes, number: int) -> ReportReply:
+        """Report the latest progress value (JSON), the `number`-th of this attempt."""
         sequence = b',"seq":%d' % number if "attempt" in self.extensions and attempt.number is not None else b""
         body = b'{"status":"IN_PROGRESS","output":%b%b}' % (value, sequence)
         return await self._report(self._urls.done(attempt.job_id, False), self._headers_of(attempt), body)
 
     async def report_chunks(self, attempt: AttemptRef, index: int, outputs: Sequence[bytes]) -> ReportReply:
+        """Report consecutive chunks (JSON each), the first with this index. Several only with extension `chunks`."""
         if "chunks" in self.extensions:
             body = b'{"outputs":[%b],"index":%d}' % (b",".join(outputs), index)
         else:
@@ -130,6 +163,7 @@ class HttpLink:
         return await self._report(self._urls.stream(attempt.job_id), self._headers_of(attempt), body)
 
     async def release(self, take_ids: Sequence[str], attempts: Sequence[AttemptRef]) -> None:
+        """Release these attempts, and all jobs of these takes. Only if the service offers `return`."""
         jobs = [
             {"id": ref.job_id, "attempt": ref.number, **({"take": ref.take_id} if ref.take_id else {})}
             for ref in attempts
@@ -138,6 +172,11 @@ class HttpLink:
         _checked(await self._transport.send("POST", self._urls.release, self._headers, body, REPORT_TIMEOUT_S))
 
     async def store_file(self, job_id: str, token: str, name: str, content_type: str, body: bytes) -> None:
+        """Store one output file.
+
+        Raises:
+            LinkRefused: also if the service does not offer `files`.
+        """
         if self.files_url is None:
             raise LinkRefused("the job service stores no files", status=404)
         url = file_url(self.files_url, job_id, token, name)
@@ -145,6 +184,7 @@ class HttpLink:
         _checked(await self._transport.send("PUT", url, headers, body, REPORT_TIMEOUT_S))
 
     async def close(self) -> None:
+        """Close the connections."""
         await self._transport.close()
 
     async def _report(self, url: str, headers: Mapping[str, str], body: bytes) -> ReportReply:
@@ -180,10 +220,6 @@ class HttpLink:
         if headers is None:
             headers = self._numbered[attempt.number] = {**self._headers, X_ATTEMPT: str(attempt.number)}
         return headers
-
-
-_ACCEPTED = ReportReply()
-_STALE = ReportReply(stale=True)
 
 
 class _Stops(msgspec.Struct):

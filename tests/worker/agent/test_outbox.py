@@ -13,7 +13,7 @@ from runpod_worker.worker.agent.breaker import CircuitBreaker
 from runpod_worker.worker.agent.delivery import Delivery
 from runpod_worker.worker.agent.outbox import Outbox
 from runpod_worker.worker.agent.spool import Spool, SpooledReport
-from runpod_worker.worker.link.port import ReportReply
+from runpod_worker.worker.link.http import ReportReply
 
 
 class OneAnswer:
