@@ -9,15 +9,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
-from functools import lru_cache
+from functools import lru_cache, partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, cast
 
 from aiohttp import HttpVersion11, hdrs, web
-from aiohttp.abc import AbstractStreamWriter
 from aiohttp.helpers import rfc822_formatted_time
 from aiohttp.http_exceptions import HttpProcessingError
-from aiohttp.http_parser import RawRequestMessage
 from aiohttp.streams import StreamReader
 from aiohttp.web_protocol import RequestHandler
 
@@ -101,15 +99,15 @@ class DisconnectServer(web.Server):
     """
 
     def __init__(self, app: App, *, body_limit: int) -> None:
+        loop = asyncio.get_running_loop()
         super().__init__(
             cast("Any", self._answer),
-            request_factory=cast("Any", self._make_request),
+            request_factory=cast("Any", partial(SocketRequest, loop=loop, client_max_size=body_limit)),
             access_log=None,
             logger=_http_log,
             auto_decompress=False,  # bodies are not compressed, and a few bytes must not expand to gigabytes
         )
         self._app = app
-        self._body_limit = body_limit
         self._unread: dict[RequestHandler, StreamReader] = {}
 
     def connection_lost(self, handler: RequestHandler, exc: BaseException | None = None) -> None:
@@ -120,17 +118,6 @@ class DisconnectServer(web.Server):
         unread = self._unread.pop(handler, None)
         if unread is not None:  # aiohttp would wait ten seconds for the rest of it, and so would `close`
             unread.feed_eof()
-
-    def _make_request(
-        self,
-        message: RawRequestMessage,
-        payload: StreamReader,
-        protocol: RequestHandler,
-        writer: AbstractStreamWriter,
-        task: asyncio.Task[None],
-    ) -> SocketRequest:
-        loop = asyncio.get_running_loop()
-        return SocketRequest(message, payload, protocol, writer, task, loop, client_max_size=self._body_limit)
 
     async def _answer(self, request: SocketRequest) -> web.StreamResponse | _Sent:
         """Answer one request. aiohttp closes the connection of a request that ends with `_UNSENT`."""
