@@ -6,10 +6,12 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from functools import lru_cache
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import parse_qsl, unquote
 
 import msgspec
+from aiohttp import hdrs, web
+from aiohttp.web_protocol import RequestHandler
 from multidict import CIMultiDict
 
 from runpod_worker.core.errors import BadRequest, ServiceRefusal, TooLarge
@@ -23,33 +25,59 @@ MAX_QUERY_FIELDS = 100
 _NO_QUERY: Mapping[str, str] = {}
 _ENDPOINT = re.compile(r"[A-Za-z0-9._~-]{1,128}", re.ASCII)
 
+disconnects: dict[RequestHandler, asyncio.Event] = {}
+"""For each connection on which a request waits: the event that is set when the connection ends."""
 
-class Request(Protocol):
-    """One request: `sockets.SocketRequest` over HTTP, `PlainRequest` in this process.
 
-    `method` is in capitals. `target` is path and query as sent, percent-encoded. `headers` takes names in any case.
-    `origin` is the scheme, host and port that the caller used. `is_gone`: the caller has hung up.
-    """
+class SocketRequest(web.BaseRequest):
+    """A request over HTTP."""
 
     @property
-    def method(self) -> str: ...
+    def target(self) -> str:
+        target = self.raw_path
+        return target if target.startswith("/") else str(self.rel_url)  # absolute form, as proxies send it
+
     @property
-    def target(self) -> str: ...
+    def origin(self) -> str:
+        return f"{self.scheme}://{self.host}"
+
     @property
-    def headers(self) -> Mapping[str, str]: ...
-    @property
-    def origin(self) -> str: ...
-    @property
-    def is_gone(self) -> bool: ...
+    def is_gone(self) -> bool:
+        transport = self.transport
+        return transport is None or transport.is_closing()
 
     async def wait_gone(self) -> None:
-        """Return when the caller has hung up."""
+        lost = disconnects[self.protocol] = asyncio.Event()
+        try:
+            if not self.is_gone:
+                await lost.wait()
+        finally:
+            del disconnects[self.protocol]
 
     async def read_body(self, limit: int) -> bytes:
-        """Return the whole body. Raises TooLarge if it has more than `limit` bytes."""
+        await self._allow_body(limit)
+        try:
+            body = await self.read()
+        except web.HTTPRequestEntityTooLarge as exc:
+            raise TooLarge.over(limit) from exc
+        except web.RequestPayloadError as exc:
+            raise BadRequest(f"body: cannot be read: {exc}") from exc
+        if len(body) > limit:
+            raise TooLarge.over(limit)
+        return body
 
-    def body_pieces(self, limit: int) -> AsyncIterator[bytes]:
-        """Yield the body as it comes. Raises TooLarge at once if it is known to have more than `limit` bytes."""
+    async def body_pieces(self, limit: int) -> AsyncIterator[bytes]:
+        await self._allow_body(limit)
+        async for piece in self.content.iter_any():
+            yield piece
+
+    async def _allow_body(self, limit: int) -> None:
+        """Refuse a body that is too large. Answer `Expect: 100-continue`, which curl sends before a large body."""
+        if (self.content_length or 0) > limit:
+            raise TooLarge.over(limit)
+        if self.headers.get(hdrs.EXPECT, "").lower() == "100-continue":
+            await self.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self.writer.output_size = 0
 
 
 class PlainRequest:
@@ -85,6 +113,10 @@ class PlainRequest:
 
     async def body_pieces(self, limit: int) -> AsyncIterator[bytes]:
         yield await self.read_body(limit)
+
+
+Request = SocketRequest | PlainRequest
+"""One request. `target` is path and query as sent, percent-encoded; `origin` is what the caller used as our address."""
 
 
 async def cancel_on_disconnect(request: Request, work: Coroutine[Any, Any, T]) -> T:

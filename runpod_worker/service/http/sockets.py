@@ -1,4 +1,4 @@
-"""Requests and replies over sockets: every part of aiohttp's server that the service touches is in this file.
+"""Serves an app over sockets: with `requests`, this file has every part of aiohttp's server that the service touches.
 
 It sits on aiohttp's low-level server and writes whole replies by itself: a reply costs a tenth of a
 `web.Response`. `tests/service/http/test_sockets.py` names every part of aiohttp that this needs.
@@ -13,16 +13,15 @@ from functools import lru_cache, partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, cast
 
-from aiohttp import HttpVersion11, hdrs, web
+from aiohttp import HttpVersion11, web
 from aiohttp.helpers import rfc822_formatted_time
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.streams import StreamReader
 from aiohttp.web_protocol import RequestHandler
 
-from runpod_worker.core.errors import BadRequest, TooLarge
 from runpod_worker.log import log
 from runpod_worker.service.http.replies import Answer, FileReply, Reply, StreamReply
-from runpod_worker.service.http.requests import cancel_on_disconnect
+from runpod_worker.service.http.requests import SocketRequest, cancel_on_disconnect, disconnects
 
 if TYPE_CHECKING:
     from runpod_worker.service.http.app import App
@@ -33,61 +32,6 @@ MAX_JOINED_BYTES = 16 * 1024
 _http_log = log.getChild("http")
 _http_log.addFilter(lambda record: not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError)))
 """aiohttp's own lines, without a traceback for bytes that are not HTTP; their sender is answered 400."""
-
-
-_lost: dict[RequestHandler, asyncio.Event] = {}
-"""For each connection on which a request waits: the event that is set when the connection ends."""
-
-
-class SocketRequest(web.BaseRequest):
-    """A `requests.Request` over HTTP."""
-
-    @property
-    def target(self) -> str:
-        target = self.raw_path
-        return target if target.startswith("/") else str(self.rel_url)  # absolute form, as proxies send it
-
-    @property
-    def origin(self) -> str:
-        return f"{self.scheme}://{self.host}"
-
-    @property
-    def is_gone(self) -> bool:
-        transport = self.transport
-        return transport is None or transport.is_closing()
-
-    async def wait_gone(self) -> None:
-        lost = _lost[self.protocol] = asyncio.Event()
-        try:
-            if not self.is_gone:
-                await lost.wait()
-        finally:
-            del _lost[self.protocol]
-
-    async def read_body(self, limit: int) -> bytes:
-        await self._allow_body(limit)
-        try:
-            body = await self.read()
-        except web.HTTPRequestEntityTooLarge as exc:
-            raise TooLarge.over(limit) from exc
-        except web.RequestPayloadError as exc:
-            raise BadRequest(f"body: cannot be read: {exc}") from exc
-        if len(body) > limit:
-            raise TooLarge.over(limit)
-        return body
-
-    async def body_pieces(self, limit: int) -> AsyncIterator[bytes]:
-        await self._allow_body(limit)
-        async for piece in self.content.iter_any():
-            yield piece
-
-    async def _allow_body(self, limit: int) -> None:
-        """Refuse a body that is too large. Answer `Expect: 100-continue`, which curl sends before a large body."""
-        if (self.content_length or 0) > limit:
-            raise TooLarge.over(limit)
-        if self.headers.get(hdrs.EXPECT, "").lower() == "100-continue":
-            await self.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-            self.writer.output_size = 0
 
 
 class DisconnectServer(web.Server):
@@ -112,7 +56,7 @@ class DisconnectServer(web.Server):
 
     def connection_lost(self, handler: RequestHandler, exc: BaseException | None = None) -> None:
         super().connection_lost(handler, exc)
-        lost = _lost.get(handler)
+        lost = disconnects.get(handler)
         if lost is not None:
             lost.set()
         unread = self._unread.pop(handler, None)

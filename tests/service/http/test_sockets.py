@@ -1,6 +1,6 @@
-"""What service/http/sockets.py relies on in aiohttp, and how replies look on the wire.
+"""What service/http/requests.py and sockets.py rely on in aiohttp, and how replies look on the wire.
 
-If a new aiohttp fails here, sockets.py has to be adapted before it can be used.
+If a new aiohttp fails here, they have to be adapted before it can be used.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ USED = {
 }
 
 
-def test_aiohttp_has_every_name_that_sockets_uses() -> None:
+def test_aiohttp_has_every_name_that_is_used() -> None:
     missing = [
         f"{kind.__name__}.{name}" for kind, names in USED.items() for name in names.split() if name not in dir(kind)
     ]
 
-    assert missing == [], f"aiohttp {aiohttp.__version__} lacks these: adapt runpod_worker/service/http/sockets.py"
+    assert missing == [], f"aiohttp {aiohttp.__version__} lacks these: adapt runpod_worker/service/http"
 
 
 class StubApp:
