@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import NamedTuple
 
 from runpod_worker.core.errors import StoreUnavailable
 from runpod_worker.core.job import Job
@@ -27,26 +26,23 @@ _CHECKPOINT_PAGES = 4000
 _ROWS_PER_STATEMENT = (64, 8, 1)
 """One statement for many rows releases the GIL once, not once per row. A busy event loop is slow to release it."""
 
-_DELIVERY_PUT = "INSERT OR REPLACE INTO deliveries VALUES (?, ?, ?)"
-_DELIVERY_DROP = "DELETE FROM deliveries WHERE seq = ?"
+_FORGET = [
+    f"DELETE FROM {table} WHERE seq = (SELECT seq FROM jobs WHERE seq = ? AND ended_at = ?)"  # noqa: S608 - constants
+    for table in ("requests", "outputs", "chunks", "jobs")
+]
+"""Each deletes a part of a job, unless the job was retried since it was read."""
+
 _COUNT = (
     "INSERT INTO counters VALUES (?, ?, ?, ?) ON CONFLICT (endpoint) DO UPDATE SET completed = completed + "
     "excluded.completed, failed = failed + excluded.failed, retried = retried + excluded.retried"
 )
 
 Value = str | bytes | int | float | None
+Statement = tuple[str, tuple[Value, ...]]
 
 
-class Connections(NamedTuple):
-    """A connection each for the writer's thread, the reader's thread and the event loop."""
-
-    writer: sqlite3.Connection
-    thread_reader: sqlite3.Connection
-    loop_reader: sqlite3.Connection
-
-
-def open_file(path: Path, release: ExitStack) -> Connections:
-    """Open the file for this process; `release` closes the readers and the lock.
+def open_file(path: Path, count: int, release: ExitStack) -> list[sqlite3.Connection]:
+    """Open the file for this process, and return `count` connections; `release` closes them and the lock.
 
     Raises:
         StoreUnavailable: another process uses the file, a newer release wrote it, or it cannot be opened.
@@ -54,16 +50,10 @@ def open_file(path: Path, release: ExitStack) -> Connections:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         release.enter_context(lock(path))
-        connections = Connections(connect(path), connect(path), connect(path))
+        connections = [release.enter_context(closing(connect(path))) for _ in range(count)]
     except (OSError, sqlite3.Error) as exc:
         raise StoreUnavailable(f"{path} cannot be opened as a job store: {exc}") from exc
-    release.callback(connections.thread_reader.close)
-    release.callback(connections.loop_reader.close)
-    try:
-        prepare(connections.writer, path, locked=True)
-    except BaseException:
-        connections.writer.close()
-        raise
+    prepare(connections[0], path, locked=True)
     return connections
 
 
@@ -84,14 +74,14 @@ class Batch:
 
     def __init__(self, records: Sequence[Record]) -> None:
         self.jobs: dict[int, Job] = {}
-        self.chunk_bases: dict[int, int] = {}
         self.requests: dict[int, bytes] = {}
-        self.outputs: dict[int, bytes | None] = {}
+        self.outputs: dict[int, bytes] = {}
         self.chunks: dict[tuple[int, int], bytes] = {}
-        self.dropped_chunks: list[tuple[int]] = []
-        self.forgotten: list[tuple[int, float]] = []
         self.counters: dict[str, CounterDelta] = {}
-        self.statements: list[tuple[str, tuple[Value, ...]]] = []
+        self.deletes: list[Statement] = []
+        """Run before the rows are written."""
+        self.changes: list[Statement] = []
+        """Run after that."""
         for record in records:
             self._add(record)
 
@@ -103,30 +93,30 @@ class Batch:
                 numbers = range(record.start, record.start + len(record.chunks))
                 self.chunks.update(zip([(record.seq, number) for number in numbers], record.chunks, strict=True))
             case ForgetRecord():
-                self.forgotten.append((record.seq, record.ended_at))
+                self.deletes += [(statement, (record.seq, record.ended_at)) for statement in _FORGET]
 
     def _add_job(self, record: JobRecord) -> None:
         seq = record.seq
         self.jobs[seq] = record.job
         if record.request is not None:
             self.requests[seq] = record.request
-        if record.output is not None or record.drops_output:
+        if record.output is not None:
             self.outputs[seq] = record.output
+        elif record.drops_output:
+            self.outputs.pop(seq, None)
+            self.deletes.append(("DELETE FROM outputs WHERE seq = ?", (seq,)))
         if record.drops_chunks:
-            self._drop_chunks(seq)
-        if record.drops_delivery:
-            self.statements.append((_DELIVERY_DROP, (seq,)))
+            self.chunks = {place: body for place, body in self.chunks.items() if place[0] != seq}
+            self.deletes.append(("DELETE FROM chunks WHERE seq = ?", (seq,)))
         if record.chunk_base is not None:
-            self.chunk_bases[seq] = record.chunk_base
+            self.changes.append(("UPDATE jobs SET chunk_base = ? WHERE seq = ?", (record.chunk_base, seq)))
+        if record.drops_delivery:
+            self.changes.append(("DELETE FROM deliveries WHERE seq = ?", (seq,)))
         if record.delivery is not None:
-            self.statements.append((_DELIVERY_PUT, (seq, record.delivery.tries, record.delivery.next_at)))
+            put = "INSERT OR REPLACE INTO deliveries VALUES (?, ?, ?)"
+            self.changes.append((put, (seq, record.delivery.tries, record.delivery.next_at)))
         if record.delta is not NO_DELTA:
             self.counters[record.job.endpoint] = self.counters.get(record.job.endpoint, NO_DELTA).plus(record.delta)
-
-    def _drop_chunks(self, seq: int) -> None:
-        self.dropped_chunks.append((seq,))
-        for place in [place for place in self.chunks if place[0] == seq]:
-            del self.chunks[place]
 
 
 class DatabaseSink:
@@ -139,17 +129,9 @@ class DatabaseSink:
     def write(self, records: Sequence[Record], *, durable: bool) -> None:
         batch = Batch(records)
         self._set_durable(durable)
-        self._connection.execute("BEGIN IMMEDIATE")
-        try:
+        with self._connection:  # commits, or rolls back after an error, unless SQLite has done so itself
+            self._connection.execute("BEGIN IMMEDIATE")
             self._write(batch)
-            self._connection.execute("COMMIT")
-        except BaseException:
-            if self._connection.in_transaction:  # with a full disk SQLite may have rolled back already
-                self._connection.execute("ROLLBACK")
-            raise
-
-    def close(self) -> None:
-        self._connection.close()
 
     def _set_durable(self, durable: bool) -> None:
         if durable != self._durable:  # NORMAL does not wait for the disk: it survives our death, not a power cut
@@ -157,11 +139,8 @@ class DatabaseSink:
             self._durable = durable
 
     def _write(self, batch: Batch) -> None:
-        run = self._connection.executemany
-        if batch.forgotten:
-            self._forget(batch.forgotten)
-        if batch.dropped_chunks:
-            run("DELETE FROM chunks WHERE seq = ?", batch.dropped_chunks)
+        for statement, values in batch.deletes:
+            self._connection.execute(statement, values)
         self._insert(
             "jobs",
             8,
@@ -172,24 +151,14 @@ class DatabaseSink:
                 for seq, job in batch.jobs.items()
             ],
         )
-        if batch.chunk_bases:
-            run(
-                "UPDATE jobs SET chunk_base = ? WHERE seq = ?", [(base, seq) for seq, base in batch.chunk_bases.items()]
-            )
         self._insert("requests", 2, "", list(batch.requests.items()))
-        self._write_outputs(batch.outputs)
+        update_body = "ON CONFLICT (seq) DO UPDATE SET body = excluded.body"
+        self._insert("outputs", 2, update_body, list(batch.outputs.items()))
         self._insert("chunks", 3, "", [(*place, body) for place, body in batch.chunks.items()])
-        for statement, values in batch.statements:
+        for statement, values in batch.changes:
             self._connection.execute(statement, values)
-        if batch.counters:
-            run(_COUNT, [(endpoint, *delta) for endpoint, delta in batch.counters.items()])
-
-    def _write_outputs(self, outputs: dict[int, bytes | None]) -> None:
-        kept = [(seq, body) for seq, body in outputs.items() if body is not None]
-        dropped = [(seq,) for seq, body in outputs.items() if body is None]
-        self._insert("outputs", 2, "ON CONFLICT (seq) DO UPDATE SET body = excluded.body", kept)
-        if dropped:
-            self._connection.executemany("DELETE FROM outputs WHERE seq = ?", dropped)
+        for endpoint, delta in batch.counters.items():
+            self._connection.execute(_COUNT, (endpoint, *delta))
 
     def _insert(self, table: str, width: int, tail: str, rows: Sequence[tuple[Value, ...]]) -> None:
         start = 0
@@ -199,10 +168,3 @@ class DatabaseSink:
             values = [value for row in rows[start : start + size] for value in row]
             self._connection.execute(f"INSERT INTO {table} VALUES {places} {tail}", values)  # noqa: S608 - constants
             start += size
-
-    def _forget(self, forgotten: Sequence[tuple[int, float]]) -> None:
-        """Delete these jobs with their bodies and chunks, unless they were retried since they were read."""
-        for table in ("requests", "outputs", "chunks"):
-            unchanged = f"EXISTS (SELECT 1 FROM jobs WHERE jobs.seq = {table}.seq AND ended_at = ?)"  # noqa: S608
-            self._connection.executemany(f"DELETE FROM {table} WHERE seq = ? AND {unchanged}", forgotten)  # noqa: S608
-        self._connection.executemany("DELETE FROM jobs WHERE seq = ? AND ended_at = ?", forgotten)

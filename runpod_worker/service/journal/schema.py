@@ -63,18 +63,16 @@ INSERT INTO schema_version VALUES (0);
 )
 
 _encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder(Job).decode
+
+decode_job = msgspec.json.Decoder(Job).decode
+"""Returns the job in `jobs.meta`."""
+
 _decode_1 = msgspec.msgpack.Decoder(Job).decode
 
 
 def encode_job(job: Job) -> str:
     """Return the job as `jobs.meta` has it."""
     return _encode(job).decode()
-
-
-def decode_job(meta: str) -> Job:
-    """Return the job in `jobs.meta`."""
-    return _decode(meta)
 
 
 def prepare(connection: sqlite3.Connection, path: Path, *, locked: bool = False) -> None:
@@ -100,25 +98,16 @@ def prepare(connection: sqlite3.Connection, path: Path, *, locked: bool = False)
         with lock(path):
             prepare(connection, path, locked=True)
         return
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        _create(connection) if version == 0 else _migrate_1(connection)
+    with connection:
+        connection.execute("BEGIN IMMEDIATE")
+        _run(connection, _SCHEMA) if version == 0 else _migrate_1(connection)
         connection.execute("UPDATE schema_version SET version = ?", (SCHEMA_VERSION,))
-        connection.execute("COMMIT")
-    except BaseException:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        raise
 
 
 def _version(connection: sqlite3.Connection) -> int:
     if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'schema_version'").fetchone():
         return 0
     return int(connection.execute("SELECT version FROM schema_version").fetchone()[0])
-
-
-def _create(connection: sqlite3.Connection) -> None:
-    _run(connection, _SCHEMA)
 
 
 def _migrate_1(connection: sqlite3.Connection) -> None:

@@ -44,13 +44,11 @@ class SqliteJournal:
 
     def __init__(self, path: Path | str) -> None:
         with ExitStack() as files:
-            connections = open_file(Path(path), files)
+            writer, self._thread_reader, self._loop_reader = open_file(Path(path), 3, files)
             self._files = files.pop_all()
-        self._thread_reader = connections.thread_reader
-        self._loop_reader = connections.loop_reader
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="journal-reader")
         self._on_lost: Callable[[Collection[str]], None] | None = None
-        self._writer = Writer(DatabaseSink(connections.writer), self._lose)
+        self._writer = Writer(DatabaseSink(writer), self._lose)
 
     def load(self, on_lost: Callable[[Collection[str]], None]) -> Snapshot:
         self._on_lost = on_lost

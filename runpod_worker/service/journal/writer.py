@@ -56,9 +56,6 @@ class Sink(Protocol):
     def write(self, records: Sequence[Record], *, durable: bool) -> None:
         """Write the records in one transaction, or raise and write none."""
 
-    def close(self) -> None:
-        """Close files."""
-
 
 class GroupWriter:
     """Writes groups, and finds the appends that fail. Synchronous; runs in the writer's thread."""
@@ -120,12 +117,11 @@ class Writer:
     """Passes appends to the thread, and their outcomes back to the event loop.
 
     Args:
-        sink: writes the records; the thread closes it at its end.
+        sink: writes the records.
         on_lost: called with the jobs that must be read again, before the appends fail.
     """
 
     def __init__(self, sink: Sink, on_lost: Callable[[Collection[str]], None]) -> None:
-        self._sink = sink
         self._on_lost = on_lost
         self._groups = GroupWriter(sink)
         self._queue: queue.SimpleQueue[Append | None] = queue.SimpleQueue()
@@ -147,11 +143,8 @@ class Writer:
 
     async def close(self) -> None:
         """Finish running appends, then end the thread."""
-        if self._closed:
-            return
-        if self._thread is None:
+        if self._closed or self._thread is None:
             self._closed = True
-            self._sink.close()
             return
         last = self.append([], durable=False)
         self._closed = True
@@ -180,7 +173,6 @@ class Writer:
             lost = self._groups.write(group)
             with contextlib.suppress(RuntimeError):  # the loop is closed, so nothing waits
                 loop.call_soon_threadsafe(self._settle, group, lost, self._groups.failures)
-        self._sink.close()
 
     def _next_group(self) -> list[Append]:
         """The appends that have arrived, up to the limits; empty at the end."""

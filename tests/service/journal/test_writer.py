@@ -34,7 +34,6 @@ class Disk:
         self.entered = threading.Semaphore(0)
         self.release = threading.Semaphore(0)
         self.held = False
-        self.closed = False
 
     def write(self, records: Sequence[Record], *, durable: bool) -> None:
         if self.held:
@@ -45,9 +44,6 @@ class Disk:
             raise RuntimeError("the disk is full")
         if names:
             self.commits.append((names, durable))
-
-    def close(self) -> None:
-        self.closed = True
 
     async def caught(self) -> None:
         """Wait until a commit is being held."""
@@ -77,7 +73,6 @@ async def writer(disk: Disk, lost: list[set[str]]) -> AsyncIterator[Writer]:
     yield made
     disk.let_go()
     await made.close()
-    assert disk.closed
 
 
 def append(writer: Writer, *names: str, durable: bool = True) -> "asyncio.Future[None]":
@@ -119,7 +114,7 @@ def test_durable_group_waits_for_the_disk_and_another_does_not(tmp_path):
     for durable in (True, False, True):
         sink.write([], durable=durable)
         modes += connection.execute("PRAGMA synchronous").fetchone()
-    sink.close()
+    connection.close()
 
     assert modes == [2, 1, 2], "FULL, NORMAL, FULL"
 
@@ -196,14 +191,15 @@ async def test_closing_finishes_what_is_under_way_and_refuses_what_comes_later(d
     await writer.close()
 
     assert await outcomes(*writes, append(writer, "d1")) == [None] * 3 + [StoreUnavailable]
-    assert disk.closed
+    assert writer._thread is not None
+    assert not writer._thread.is_alive()
 
 
 async def test_writer_that_never_wrote_closes_too(disk):
     writer = Writer(disk, lambda job_ids: None)
     await writer.close()
 
-    assert disk.closed
+    assert await outcomes(append(writer, "a1")) == [StoreUnavailable]
 
 
 class Groups:
