@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
 from functools import lru_cache
 from typing import TypeVar
 
@@ -233,18 +232,14 @@ def parse_number(field: str, text: str | None, default: int, bounds: tuple[int, 
     return min(max(int(text), bounds[0]), bounds[1])
 
 
-def _render_object(pairs: Iterable[tuple[str, bytes | None]]) -> bytes:
-    """A JSON object of values that are JSON already, without those that are None."""
-    return b"{" + b",".join([b'"%s":%s' % (key.encode(), value) for key, value in pairs if value is not None]) + b"}"
+def _render_object(**values: object) -> bytes:
+    """A JSON object of these values, without those that are None."""
+    return _encode({key: value for key, value in values.items() if value is not None})
 
 
-def _text(value: str | None) -> bytes | None:
-    """A string as JSON."""
-    return None if value is None else _encode(value)
-
-
-def _int(value: int | None) -> bytes | None:
-    return None if value is None else b"%d" % value
+def _json(value: bytes | None) -> msgspec.Raw | None:
+    """A value that is JSON already."""
+    return None if value is None else msgspec.Raw(value)
 
 
 def render_submitted(job_id: str) -> bytes:
@@ -263,28 +258,25 @@ def render_view(
     """A job as its caller sees it (protocol A.5); `source` is the input, `webhook` shows its URL (A.8)."""
     waiting = job.status is Status.IN_QUEUE
     return _render_object(
-        (
-            ("delayTime", None if waiting else _int(job.delay_ms)),
-            ("error", _text(job.error)),
-            ("executionTime", _int(job.execution_ms)),
-            ("gpu", _text(job.gpu)),
-            ("id", b'"%s"' % job.id.encode()),
-            ("input", None if waiting else source),
-            ("output", None if waiting else output),
-            ("retries", _int(job.retries or None)),
-            ("status", b'"%s"' % job.status.encode()),
-            ("timings", timings),
-            ("webhook", _text(job.webhook) if webhook else None),
-            ("workerId", _text(job.worker)),
-        )
+        delayTime=None if waiting else job.delay_ms,
+        error=job.error,
+        executionTime=job.execution_ms,
+        gpu=job.gpu,
+        id=job.id,
+        input=None if waiting else _json(source),
+        output=None if waiting else _json(output),
+        retries=job.retries or None,
+        status=job.status,
+        timings=_json(timings),
+        webhook=job.webhook if webhook else None,
+        workerId=job.worker,
     )
 
 
 def render_stream(job: Job, status: Status, outputs: list[bytes]) -> bytes:
     """The reply to /stream."""
-    stream = b"[" + b",".join([b'{"output":%s}' % output for output in outputs]) + b"]"
-    error = _text(job.error) if status is job.status else None
-    return _render_object((("error", error), ("status", b'"%s"' % status.encode()), ("stream", stream)))
+    stream = [{"output": msgspec.Raw(output)} for output in outputs]
+    return _render_object(error=job.error if status is job.status else None, status=status, stream=stream)
 
 
 def render_assignment(assigned: Assigned, *, now: float, counted: bool) -> bytes:
@@ -298,14 +290,12 @@ def render_assignment(assigned: Assigned, *, now: float, counted: bool) -> bytes
     deadline, lease = job.deadline, job.lease
     extended = counted and lease is not None and deadline is not None
     return _render_object(
-        (
-            # Before the input, so that a worker finds them without parsing a large input.
-            ("attempt", _int(job.attempt) if extended else None),
-            ("leaseMs", _int(round((lease.until - now) * 1000)) if extended and lease else None),
-            ("timeoutMs", _int(round((deadline - now) * 1000)) if extended and deadline else None),
-            ("id", b'"%s"' % job.id.encode()),
-            ("input", source),
-            ("s3Config", s3_config or None),
-            ("webhook", _text(job.webhook)),
-        )
+        # Before the input, so that a worker finds them without parsing a large input.
+        attempt=job.attempt if extended else None,
+        leaseMs=round((lease.until - now) * 1000) if extended and lease else None,
+        timeoutMs=round((deadline - now) * 1000) if extended and deadline else None,
+        id=job.id,
+        input=msgspec.Raw(source),
+        s3Config=_json(s3_config or None),
+        webhook=job.webhook,
     )
