@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from runpod_worker.core.job import Job, Status
 from runpod_worker.service.http import openai_replies as openai
+from runpod_worker.service.http import wire
 from runpod_worker.service.keys import DATABASE, KeyFile
 from runpod_worker.service.server import Server, Stores, open_stores
 from runpod_worker.service.settings import ServiceSettings
@@ -327,7 +328,9 @@ async def test_refusals_have_the_shape_of_openai_too(tmp_path: Path) -> None:
 
 
 def test_half_a_surrogate_pair_does_not_break_a_stream() -> None:
-    assert openai.event(b'"a\\ud83d b"') == "a\ufffd b".encode()
+    chunks, _ = wire.parse_chunks(rb'{"output": "a\ud83d b"}')
+
+    assert [openai.event(chunk) for chunk in chunks] == ["a\ufffd b".encode()]
 
 
 JSON = st.recursive(

@@ -64,13 +64,7 @@ def job_body(route: str, body: bytes) -> tuple[bytes, bool]:
 
 def event(chunk: bytes) -> bytes:
     """A JSON chunk as bytes of an event stream: a string unchanged, another value as an event."""
-    if not chunk.startswith(b'"'):
-        return b"data: " + chunk + b"\n\n"
-    try:
-        return msgspec.json.decode(chunk, type=str).encode()
-    except (msgspec.DecodeError, UnicodeEncodeError):  # half a surrogate pair
-        text: str = json.loads(chunk)
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode()
+    return msgspec.json.decode(chunk, type=str).encode() if chunk.startswith(b'"') else b"data: " + chunk + b"\n\n"
 
 
 def pieces(output: bytes | None) -> list[bytes]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-from functools import lru_cache
 from typing import TypeVar
 
 import msgspec
@@ -88,13 +87,8 @@ def parse_submission(body: bytes, settings: ServiceSettings) -> Submission:
         input=source,
         s3_config=bytes(fields.s3Config),
         webhook=fields.webhook or None,
-        policy=_policy(fields.policy, settings) if fields.policy else _default_policy(settings),
+        policy=_policy(fields.policy or PolicyBody(), settings),
     )
-
-
-@lru_cache(16)
-def _default_policy(settings: ServiceSettings) -> Policy:
-    return _policy(PolicyBody(), settings)
 
 
 def parse_stored(body: bytes) -> SubmitBody:
