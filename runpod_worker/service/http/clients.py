@@ -11,7 +11,7 @@ from runpod_worker.core.job import Job, Status
 from runpod_worker.net import connector as net
 from runpod_worker.service.files import DEFAULT_TYPE, SERVE_HEADERS, FileName, FolderFiles
 from runpod_worker.service.http import wire
-from runpod_worker.service.http.replies import Answer, FileReply, json_reply, long_poll
+from runpod_worker.service.http.replies import Answer, FileReply, Reply, json_reply, long_poll
 from runpod_worker.service.http.requests import Call, Route, RouteNotFound
 from runpod_worker.service.queue.jobs import Jobs
 from runpod_worker.service.queue.polls import Submission
@@ -53,7 +53,7 @@ class ClientRoutes:
         wait_s = self._wait(call, self._settings.runsync_poll_timeout_s)
         job = await self._queue.submit(call.endpoint, submission, sync=True)
 
-        async def view(timeout_s: float | None) -> bytes | None:
+        async def view(timeout_s: float | None) -> Reply | None:
             if timeout_s is None:
                 await self._queue.flush(job.id)
                 return await self._view(call, job.id)
@@ -61,7 +61,7 @@ class ClientRoutes:
             if end is None:
                 return None
             timings = self._queue.reports.timings(job.id) if _timings(call) else None
-            return wire.render_view(end.job, source=submission.input, output=end.output, timings=timings)
+            return json_reply(wire.render_view(end.job, source=submission.input, output=end.output, timings=timings))
 
         return await long_poll(wait_s, self._settings.keepalive_s, view)
 
@@ -70,7 +70,7 @@ class ClientRoutes:
         ttl_s = wire.parse_milliseconds("ttl", call.query.get("ttl"), 0, self._settings.ttl_bounds_ms)
         if ttl_s:
             await self._queue.set_ttl(call.endpoint, call.segments[0], round(ttl_s * 1000))
-        return json_reply(await self._view(call, call.segments[0]))
+        return await self._view(call, call.segments[0])
 
     async def status_sync(self, call: Call) -> Answer:
         """Reply with the job when it has ended, or as it is after the wait."""
@@ -78,7 +78,7 @@ class ClientRoutes:
         await self._queue.get(call.endpoint, job_id)
         wait_s = self._wait(call, self._settings.runsync_poll_timeout_s)
 
-        async def view(timeout_s: float | None) -> bytes | None:
+        async def view(timeout_s: float | None) -> Reply | None:
             waits = timeout_s is not None and await self._queue.wait_end(job_id, timeout_s) is None
             return None if waits else await self._view(call, job_id)
 
@@ -90,11 +90,12 @@ class ClientRoutes:
         wait_s = self._wait(call, self._settings.stream_poll_timeout_s)
         count = 0
 
-        async def chunks(timeout_s: float | None) -> bytes | None:
+        async def chunks(timeout_s: float | None) -> Reply | None:
             nonlocal count
             read = await self._queue.read_stream(call.endpoint, job_id, timeout_s or 0)
             count = len(read.chunks)
-            return _stream_view(read) if read.chunks or read.job.final or timeout_s is None else None
+            waits = not (read.chunks or read.job.final or timeout_s is None)
+            return None if waits else json_reply(_stream_view(read))
 
         async def mark_unread() -> None:
             self._queue.unread(job_id, count)
@@ -130,9 +131,9 @@ class ClientRoutes:
             check_webhook(submission.webhook, private=self._settings.webhooks.private)
         return submission
 
-    async def _view(self, call: Call, job_id: str) -> bytes:
+    async def _view(self, call: Call, job_id: str) -> Reply:
         job = await self._queue.get(call.endpoint, job_id)
-        return await render_job(self._queue, job, timings=_timings(call))
+        return json_reply(await render_job(self._queue, job, timings=_timings(call)))
 
     def _wait(self, call: Call, default_s: float) -> float:
         return wire.parse_milliseconds("wait", call.query.get("wait"), default_s, self._settings.wait_bounds_ms)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import AsyncIterator
 from functools import partial
 
@@ -10,11 +11,11 @@ from runpod_worker.core.errors import JobNotFound
 from runpod_worker.core.job import Job, Status
 from runpod_worker.service.http import openai_replies as openai
 from runpod_worker.service.http import wire
-from runpod_worker.service.http.replies import JSON, Answer, Reply, StreamReply, render_head
+from runpod_worker.service.http.replies import UNBUFFERED, Answer, Reply, StreamReply, long_poll, render_head
 from runpod_worker.service.http.requests import Call, Route, cancel_on_disconnect
 from runpod_worker.service.queue.queue import JobQueue, StreamRead
 
-_SSE_HEADERS = {"Content-Type": openai.SSE, "Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+_SSE_HEADERS = {"Content-Type": openai.SSE, **UNBUFFERED}
 
 
 class OpenAIRoutes:
@@ -44,22 +45,12 @@ class OpenAIRoutes:
         with contextlib.suppress(JobNotFound):
             await self._queue.cancel(job.endpoint, job.id)
 
-    def _stream_reply(self, job: Job, content_type: str, pieces: AsyncIterator[bytes]) -> StreamReply:
-        headers = _SSE_HEADERS | {"Content-Type": content_type}
-        return StreamReply(headers, pieces, on_lost=partial(self._cancel, job))
-
     async def _whole(self, job: Job) -> Answer:
-        ended = await self._queue.wait_end(job.id, self._settings.keepalive_s)
-        if ended is None and not self._queue.draining:
-            return self._stream_reply(job, JSON, self._late_body(job))
-        return await self._body(job)
+        async def body(timeout_s: float | None) -> Reply | None:
+            ended = await self._queue.wait_end(job.id, timeout_s or 0)
+            return await self._body(job) if ended is not None or self._queue.draining else None
 
-    async def _late_body(self, job: Job) -> AsyncIterator[bytes]:
-        ended = None
-        while ended is None and not self._queue.draining:
-            yield b" "  # JSON allows it, and proxies keep the connection
-            ended = await self._queue.wait_end(job.id, self._settings.keepalive_s)
-        yield (await self._body(job)).content
+        return await long_poll(math.inf, self._settings.keepalive_s, body, on_lost=partial(self._cancel, job))
 
     async def _body(self, job: Job) -> Reply:
         job = await self._queue.get(job.endpoint, job.id)
@@ -74,7 +65,7 @@ class OpenAIRoutes:
         """Wait for the first chunk before sending the status, so that an earlier failure gets its own status."""
         read = await self._next(job)
         if read.chunks or not (read.job.final or self._queue.draining):
-            return self._stream_reply(job, openai.SSE, self._events(job, read))
+            return StreamReply(_SSE_HEADERS, self._events(job, read), on_lost=partial(self._cancel, job))
         if read.job.status is not Status.COMPLETED:
             return await self._body(read.job)
         pieces = openai.pieces(await self._queue.output(job.id))  # the handler returned instead of yielding

@@ -17,8 +17,11 @@ OnLost = Callable[[], Awaitable[object]]
 """Awaited when a reply did not reach its caller, to undo the effect of the reply."""
 
 
-Step = Callable[[float | None], Awaitable[bytes | None]]
-"""Waits up to this many seconds for the content of a reply. With None it returns the content without waiting."""
+Step = Callable[[float | None], Awaitable["Reply | None"]]
+"""Waits up to this many seconds for the reply. With None it returns the reply without waiting."""
+
+UNBUFFERED = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+"""Headers that tell proxies to pass on each piece of a reply at once."""
 
 
 class Reply(msgspec.Struct):
@@ -71,24 +74,25 @@ def error_reply(status: int, detail: str) -> Reply:
 
 
 async def long_poll(wait_s: float, keepalive_s: float, step: Step, *, on_lost: OnLost | None = None) -> Answer:
-    """A JSON reply that may take long: the first content that `step` returns; after `wait_s`, that of `step(None)`.
+    """A reply that may take long: the first that `step` returns; after `wait_s`, that of `step(None)`.
 
     Sends a space, which JSON ignores, after each `keepalive_s` without a byte, so that proxies keep the connection.
     """
-    content = await step(min(wait_s, keepalive_s))
-    if content is None and wait_s <= keepalive_s:
-        content = await step(None)
-    if content is not None:
-        return json_reply(content, on_lost=on_lost)
+    reply = await step(min(wait_s, keepalive_s))
+    if reply is None and wait_s <= keepalive_s:
+        reply = await step(None)
+    if reply is not None:
+        reply.on_lost = on_lost
+        return reply
     pieces = _long_poll_pieces(wait_s - keepalive_s, keepalive_s, step)
-    return StreamReply({"Content-Type": JSON}, pieces, on_lost=on_lost)
+    return StreamReply({"Content-Type": JSON, **UNBUFFERED}, pieces, on_lost=on_lost)
 
 
 async def _long_poll_pieces(wait_s: float, keepalive_s: float, step: Step) -> AsyncIterator[bytes]:
-    content = None
-    while content is None:
+    reply = None
+    while reply is None:
         if wait_s > 0:
             yield b" "
-        content = await step(min(wait_s, keepalive_s) if wait_s > 0 else None)
+        reply = await step(min(wait_s, keepalive_s) if wait_s > 0 else None)
         wait_s -= keepalive_s
-    yield content
+    yield reply.content

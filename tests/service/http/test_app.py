@@ -61,6 +61,7 @@ async def test_a_long_poll_is_a_stream_of_spaces_and_the_view(app: App) -> None:
     reply = await app.handle(PlainRequest("POST", "/v2/ep/runsync?wait=1000", body=b'{"input":1}'))
 
     assert isinstance(reply, StreamReply)
+    assert reply.headers["X-Accel-Buffering"] == "no", "a proxy that buffers would keep the spaces"
     content = b"".join([piece async for piece in reply.pieces])
     assert content.startswith(b"  ")
     assert json.loads(content)["status"] == "IN_QUEUE"
