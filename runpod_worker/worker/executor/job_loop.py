@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import threading
 from collections.abc import Awaitable, Callable
+from concurrent.futures import Future
+from functools import partial
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -16,7 +17,7 @@ import msgspec
 
 from runpod_worker.config import WorkerSettings, download_settings
 from runpod_worker.core.errors import ChannelClosed, CheckFailed, HandlerError, InputError
-from runpod_worker.core.schema import path_to, validate
+from runpod_worker.core.schema import validate
 from runpod_worker.log import log
 from runpod_worker.net.loop import new_event_loop
 from runpod_worker.worker.executor import device, results
@@ -62,8 +63,6 @@ class JobLoop:
         self._sender = MessageSender(send, direct=self._local)
         self._files = SavedFiles(self._sender.send, keep)
         self._downloads = Downloads(download_settings(), local=self._local)
-        self._pending_inputs: dict[str, threading.Event] = {}
-        """Set when the files of the job's input have arrived or failed, and the job was submitted or answered."""
         self._windows: WeakValueDictionary[str, FlowWindow] = WeakValueDictionary()
         """A window lives as long as its attempt or one of its unsent files."""
         self._deadlines = Deadlines()
@@ -121,11 +120,8 @@ class JobLoop:
                     window.ack(message.size)
 
     def close(self, reason: str | None = None) -> None:
-        """Let `serve` end once all received jobs are done. With a reason: stop them, and answer no more."""
-        if reason is None:
-            for settled in list(self._pending_inputs.values()):
-                settled.wait()
-        else:
+        """Let `serve` end once all submitted jobs are done. With a reason: stop them, and answer no more."""
+        if reason is not None:
             for attempt in list(self._attempts.values()):
                 if not attempt.claim():
                     attempt.stop(reason)
@@ -158,21 +154,21 @@ class JobLoop:
         if attempt.job_files is None:
             self._loaded_runner().submit(attempt)
         else:
-            self._pending_inputs[run.key] = threading.Event()
-            attempt.job_files.start(lambda: self._on_inputs_settled(attempt))
+            arrived = attempt.job_files.start(attempt.job["input"])
+            arrived.add_done_callback(partial(self._on_inputs_arrived, attempt))
 
-    def _on_inputs_settled(self, attempt: Attempt) -> None:
+    def _on_inputs_arrived(self, attempt: Attempt, arrived: Future[None]) -> None:
         """Submit the job if all files of its input have arrived. Else the job fails, unless it was stopped."""
         try:
-            if (error := _input_error(attempt)) is None:
+            if arrived.cancelled():
+                return
+            if (error := arrived.exception()) is None:
                 attempt.input_ready_at = now()
                 self._loaded_runner().submit(attempt)
             elif attempt.claim():
                 self._answer(Done(attempt.key, error=results.outcome_of_exception(error, self._settings).error))
         except ChannelClosed:  # the thread that reads the channel ends the executor
             log.debug("executor.agent_gone")
-        finally:
-            self._pending_inputs.pop(attempt.key).set()
 
     def _window(self, key: str) -> FlowWindow:
         if self._local:
@@ -254,11 +250,7 @@ class JobLoop:
 
     def _warm_up_with(self, attempt: Attempt, invoker: Invoker) -> None:
         if attempt.job_files is not None:
-            settled = threading.Event()
-            attempt.job_files.start(settled.set)
-            settled.wait()
-            if error := _input_error(attempt):
-                raise error
+            attempt.job_files.start(attempt.job["input"]).result()
         invoker.start(attempt)
         if invoker.handler.kind.on_loop:
             done = self._aio.run(invoker.run_on_loop(attempt))
@@ -272,13 +264,6 @@ class JobLoop:
 
     def _invoker(self, sender: MessageSender) -> Invoker:
         return Invoker(self._declared.handler, self.model, sender, self._deadlines, self._settings, self._aio)
-
-
-def _input_error(attempt: Attempt) -> Exception | None:
-    """The error to raise for a failed download of the job's input."""
-    if attempt.job_files is None:
-        return None
-    return attempt.job_files.input_error(lambda source: path_to(source, attempt.job["input"]))
 
 
 async def _await(value: Awaitable[Any]) -> Any:

@@ -156,15 +156,22 @@ def run_job(
         timeout_s: the job's executionTimeout.
         cancel_after_s: cancel the job after this time.
     """
+
+    def deliver(*messages: ToAgent) -> None:
+        try:
+            on_message(*messages)
+        finally:
+            if isinstance(messages[-1], Done):  # the only job's last message
+                loop.close()
+
     body = msgspec.json.encode(job)
-    loop = JobLoop(declaration, settings, on_message, keep=save, aio=aio)
+    loop = JobLoop(declaration, settings, deliver, keep=save, aio=aio)
     cancel = threading.Timer(cancel_after_s or 0.0, loop.handle, (Stop(JOB_ID, "the job was cancelled"),))
     try:
         on_message(loop.load())
         loop.handle(Run(JOB_ID, body, now(), timeout_s))
         if cancel_after_s is not None:
             cancel.start()
-        loop.close()
         loop.serve()
     finally:
         cancel.cancel()

@@ -10,13 +10,15 @@ import itertools
 import os
 import random
 import threading
-from collections.abc import Callable, Sequence
-from concurrent.futures import CancelledError, Future, wait
+from collections.abc import Sequence
+from concurrent.futures import CancelledError, Future
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 from runpod_worker.config import DownloadSettings
 from runpod_worker.core.errors import DownloadFailed, DownloadRefused, InputError
+from runpod_worker.core.schema import path_to
 from runpod_worker.net.loop import BackgroundLoop
 from runpod_worker.worker.executor.files import sources
 from runpod_worker.worker.executor.files.scratch import Scratch, remove
@@ -37,33 +39,36 @@ class Downloads:
         self.scratch = Scratch()
         self._settings = settings
         self._local = local
-        self._background = BackgroundLoop()
+        self.background = BackgroundLoop()
         self._free = asyncio.Semaphore(settings.max_concurrent)
 
     def is_local(self, source: str) -> bool:
         """Whether the source is the path of a local file that the job may use."""
         return self._local and not sources.is_url(source) and os.path.isfile(source)  # noqa: PTH113 - never raises
 
-    def start(self, download: Download, *, queued: bool) -> Future[None]:
-        """Begin the download. `queued`: wait for a free place among the concurrent downloads first."""
-        return self._background.start(self._run(download, queued=queued))
-
-    def remove(self, folder: Path, downloads: Sequence[Download]) -> None:
-        """Remove the folder in the background, once none of these downloads writes into it."""
-        self._background.start(_remove(folder, downloads))
-
     def close(self) -> None:
         """End all downloads and remove all files."""
-        self._background.close(MAX_CLOSE_S)
+        self.background.close(MAX_CLOSE_S)
         self.scratch.close()
 
-    async def _run(self, download: Download, *, queued: bool) -> None:
+    async def run(self, download: Download, *, queued: bool) -> None:
+        """Write the file. `queued`: wait for a free place among the concurrent downloads first.
+
+        Raises:
+            InputError: the caller can correct the error.
+        """
         download.task = asyncio.current_task()
-        async with self._free if queued else nullcontext():
-            download.path.parent.mkdir(parents=True, mode=0o700, exist_ok=True)
-            if not sources.is_url(download.source):
-                self._decode(download)
-                return
+        try:
+            async with self._free if queued else nullcontext():
+                download.path.parent.mkdir(parents=True, mode=0o700, exist_ok=True)
+                await self._write(download)
+        except (DownloadRefused, DownloadFailed) as error:
+            raise InputError(f"{sources.describe(download.source)}: {error}") from error
+        except ValueError as error:
+            raise InputError(str(error)) from error
+
+    async def _write(self, download: Download) -> None:
+        if sources.is_url(download.source):
             from runpod_worker.net.download import download as save  # takes 0.15 s, because it imports aiohttp
 
             await save(
@@ -74,12 +79,8 @@ class Downloads:
                 private=self._settings.private,
                 random=random.random,
             )
-
-    def _decode(self, download: Download) -> None:
-        try:
-            data = sources.decode(download.source)
-        except ValueError as error:
-            raise ValueError(str(error).replace(sources.EXPECTED, self.expected)) from None
+            return
+        data = sources.decode(download.source, self.expected)
         if len(data) > download.max_bytes:
             raise DownloadRefused(f"expected at most {download.max_bytes} bytes, got {len(data)}")
         download.path.write_bytes(data)
@@ -93,22 +94,15 @@ class Download:
         self.path = path
         self.max_bytes = max_bytes
         self.future: Future[None] | None = None
-        self.task: asyncio.Task[None] | None = None
+        """Ends with this download, or with all downloads of the input."""
+        self.task: asyncio.Task[Any] | None = None
         """Still writes for a moment after `future` was cancelled."""
 
     @property
-    def ended(self) -> bool:
-        """Whether the download has succeeded or failed."""
-        return self.future is not None and self.future.done()
-
-    def error(self) -> BaseException | None:
-        """Why the download failed; None if it succeeded or has not ended."""
-        if self.future is None or not self.future.done():
-            return None
-        try:
-            return self.future.exception()
-        except CancelledError as error:
-            return error
+    def failed(self) -> bool:
+        """Whether the download has ended without a file."""
+        future = self.future
+        return future is not None and future.done() and (future.cancelled() or future.exception() is not None)
 
 
 class JobFiles:
@@ -120,7 +114,6 @@ class JobFiles:
         self._folder: Path | None = None
         self._numbers = itertools.count()
         self._downloads: dict[str, Download] = {}
-        self._on_settled: Callable[[], None] | None = None
         self._stop_reason: str | None = None
 
     def decode_field(self, kind: type, value: object) -> File:
@@ -138,23 +131,19 @@ class JobFiles:
         with self._lock:
             return File(self._find_or_add(value, self._home.max_bytes).path)
 
-    def start(self, on_settled: Callable[[], None]) -> None:
-        """Begin all downloads; call `on_settled` once, when all files have arrived or one has failed."""
-        self._on_settled = on_settled
-        for download in list(self._downloads.values()):
-            with self._lock:
-                if self._stop_reason is None:
-                    download.future = self._home.start(download, queued=True)
-            if download.future is not None:
-                download.future.add_done_callback(lambda _: self._on_download_ended())
-        self._on_download_ended()
+    def start(self, job_input: object) -> Future[None]:
+        """Begin all downloads of the input.
 
-    def input_error(self, field_of: Callable[[str], str]) -> Exception | None:
-        """The error to raise for a failed download; `field_of` returns the input field of a source."""
-        for download in list(self._downloads.values()):
-            if error := self._error(download, f"{field_of(download.source)}: "):
-                return error
-        return None
+        The future fails with the error of the first download that fails. A stop cancels it.
+        """
+        downloads = list(self._downloads.values())
+        with self._lock:
+            arrived = self._home.background.start(self._download_all(downloads, job_input))
+            for download in downloads:
+                download.future = arrived
+            if self._stop_reason is not None:
+                arrived.cancel()
+        return arrived
 
     def fetch(self, source: object, limit: int | None) -> Path:
         """Download the file, wait for it, and return its path.
@@ -170,10 +159,11 @@ class JobFiles:
         with self._lock:
             download = self._find_or_add(source, max_bytes)
             if download.future is None:
-                download.future = self._home.start(download, queued=False)
-        wait([download.future])
-        if error := self._error(download):
-            raise error
+                download.future = self._home.background.start(self._home.run(download, queued=False))
+        try:
+            download.future.result()
+        except CancelledError:
+            raise InputError(f"{sources.describe(source)}: {self._stop_reason or JOB_ENDED}") from None
         if (size := download.path.stat().st_size) > max_bytes:
             raise InputError(f"{sources.describe(source)}: expected at most {max_bytes} bytes, got {size}")
         return download.path
@@ -186,7 +176,6 @@ class JobFiles:
         for download in downloads:
             if download.future is not None:
                 download.future.cancel()
-        self._settle()
 
     def close(self) -> None:
         """End every download and remove the files."""
@@ -194,12 +183,12 @@ class JobFiles:
         with self._lock:
             folder, self._folder = self._folder, None
         if folder is not None:
-            self._home.remove(folder, list(self._downloads.values()))
+            self._home.background.start(_remove(folder, list(self._downloads.values())))
 
     def _find_or_add(self, source: str, max_bytes: int) -> Download:
         """The download of this source; a new one if it does not exist or failed."""
         download = self._downloads.get(source)
-        if download is not None and download.error() is None:
+        if download is not None and not download.failed:
             return download
         if self._stop_reason is not None:
             raise InputError(f"{sources.describe(source)}: {self._stop_reason}")
@@ -208,31 +197,21 @@ class JobFiles:
         download = self._downloads[source] = Download(source, path, max_bytes)
         return download
 
-    def _error(self, download: Download, field: str = "") -> Exception | None:
-        """The error to raise for a failed download: InputError if the caller can correct it, else its own error."""
-        error = download.error()
-        if isinstance(error, CancelledError):
-            error = DownloadFailed(self._stop_reason or JOB_ENDED)
-        if isinstance(error, DownloadRefused | DownloadFailed):
-            return InputError(f"{field}{sources.describe(download.source)}: {error}")
-        if isinstance(error, ValueError):
-            return InputError(f"{field}{error}")
-        return error if isinstance(error, Exception) else None
+    async def _download_all(self, downloads: Sequence[Download], job_input: object) -> None:
+        await asyncio.gather(*(self._download(download, job_input) for download in downloads))
 
-    def _on_download_ended(self) -> None:
-        downloads = list(self._downloads.values())
-        if all(download.ended for download in downloads) or any(download.error() for download in downloads):
-            self._settle()
-
-    def _settle(self) -> None:
-        with self._lock:
-            on_settled, self._on_settled = self._on_settled, None
-        if on_settled is not None:
-            on_settled()
+    async def _download(self, download: Download, job_input: object) -> None:
+        try:
+            await self._home.run(download, queued=True)
+        except InputError as error:
+            raise InputError(f"{path_to(download.source, job_input)}: {error}") from error
 
 
 async def _remove(folder: Path, downloads: Sequence[Download]) -> None:
+    """Remove the folder once none of these downloads writes into it."""
     tasks = [download.task for download in downloads if download.task is not None]
+    for task in tasks:  # where one of several failed, the others still write
+        task.cancel()
     if tasks:
         await asyncio.wait(tasks)
     await asyncio.to_thread(remove, folder)

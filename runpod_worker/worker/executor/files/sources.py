@@ -50,23 +50,23 @@ def describe(source: str) -> str:
     return re.sub(r"//[^/]*@", "//", bare)
 
 
-def decode(source: str) -> bytes:
+def decode(source: str, expected: str = EXPECTED) -> bytes:
     """The bytes of a data URL or of base64.
 
     Raises:
-        ValueError: the source is neither.
+        ValueError: the source is neither; the error names what is `expected`.
     """
     match = _DATA.match(source)
     if match is None:
-        return _decode_base64(source)
+        return _decode_base64(source, expected)
     data = source[match.end() :]
     if match["options"].lower().endswith(";base64"):
-        return _decode_base64(unquote(data) if "%" in data else data)
+        return _decode_base64(unquote(data) if "%" in data else data, expected)
     return unquote_to_bytes(data)
 
 
-def _decode_base64(text: str) -> bytes:
+def _decode_base64(text: str, expected: str) -> bytes:
     try:
         return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
-        raise ValueError(f"expected {EXPECTED}, got other text") from None
+        raise ValueError(f"expected {expected}, got other text") from None
