@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from runpod_worker.core.dispatch.values import Timings
 from runpod_worker.core.errors import JobStopped
@@ -21,26 +22,14 @@ now = time.monotonic
 """The clock of all times in messages; agent and executor share it."""
 
 
-class Guard(Protocol):
+class Guard:
     """Calls the code of a handler so that a stop can reach it."""
 
     def interrupt(self, attempt: Attempt) -> None:
-        """Stop the running code of this attempt, and of no other. Any thread may call it."""
+        """Stop the running code of this attempt, and of no other, if that is safe. Any thread may call it."""
 
     def raise_pending_stop(self, attempt: Attempt) -> None:
-        """Raise JobStopped in the handler's thread, if the attempt must stop and the handler has not got it yet."""
-
-
-class ProgressQueue(Protocol):
-    """Sends an attempt's latest progress soon. Never waits."""
-
-    def put(self, attempt: Attempt, /) -> None: ...
-
-
-class FileStore(Protocol):
-    """Keeps a file that a handler saves, and returns its URL."""
-
-    def save(self, attempt: Attempt, content: Any, name: str) -> str: ...
+        """Raise JobStopped in the handler's own thread, unless the handler has got it already."""
 
 
 attempts_by_job_id: dict[str, Attempt] = {}
@@ -57,8 +46,8 @@ class Attempt:
         self,
         run: Run,
         received: dict[str, Any],
-        sender: ProgressQueue,
-        files: FileStore,
+        queue_progress: Callable[[Attempt], None],
+        save_file: Callable[[Attempt, Any, str], str],
         window: FlowWindow,
         downloads: Downloads,
     ) -> None:
@@ -83,8 +72,8 @@ class Attempt:
         self.job_files: JobFiles | None = None
         """Set as soon as the job names a file."""
         self.metrics: dict[str, float] = {}
-        self._sender = sender
-        self._files = files
+        self._queue_progress = queue_progress
+        self._save_file = save_file
         self._downloads = downloads
         self._progress = b""
         self._progress_queued = False
@@ -131,7 +120,7 @@ class Attempt:
         self._progress = data
         if not self._progress_queued:  # else the queued item takes this value
             self._progress_queued = True
-            self._sender.put(self)
+            self._queue_progress(self)
         self._raise_pending_stop()
 
     def take_progress(self) -> bytes:
@@ -140,7 +129,7 @@ class Attempt:
         return self._progress
 
     def save(self, content: Any, name: str) -> str:
-        url = self._files.save(self, content, name)
+        url = self._save_file(self, content, name)
         self._raise_pending_stop()
         return url
 

@@ -24,7 +24,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import runpod_worker
 from runpod_worker.core.errors import JobStopped
-from runpod_worker.worker.executor.attempt import Attempt, now
+from runpod_worker.worker.executor.attempt import Attempt, Guard, now
 from runpod_worker.worker.handler import chat
 
 P = ParamSpec("P")
@@ -43,7 +43,7 @@ _WRAPPERS = (chat.__file__,)
 """Our files that only wrap a handler. They hold no lock, and may be interrupted like the handler."""
 
 
-class SlotThread:
+class SlotThread(Guard):
     """Calls a handler in one thread of several. JobStopped comes with the next `job.*` call or yield."""
 
     def __init__(self) -> None:
@@ -60,9 +60,6 @@ class SlotThread:
         finally:  # JobStopped from a signal may leave this block before its first line; `_raise` has reset `_attempt`
             self._attempt = None
             attempt.guard = None
-
-    def interrupt(self, attempt: Attempt) -> None:
-        """Do nothing to the thread."""
 
     def close(self) -> None:
         """Restore the previous signal handler."""
@@ -119,8 +116,8 @@ def guard_here() -> SlotThread:
     return MainThread() if threading.current_thread() is threading.main_thread() else SlotThread()
 
 
-class Task:
-    """Calls a handler in a task of an event loop. A stop cancels the task."""
+class Task(Guard):
+    """Calls a handler in a task of an event loop. A stop cancels the task, so `job.*` calls raise nothing."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -139,9 +136,6 @@ class Task:
 
     def interrupt(self, attempt: Attempt) -> None:
         self._loop.call_soon_threadsafe(self._cancel, attempt)
-
-    def raise_pending_stop(self, attempt: Attempt) -> None:
-        """Raise nothing, because the task is cancelled at its await."""
 
     def _cancel(self, attempt: Attempt) -> None:
         if attempt.guard is self and self._task is not None:

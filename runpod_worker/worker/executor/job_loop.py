@@ -185,7 +185,7 @@ class JobLoop:
             raise InputError(f"job: expected object, got {type(received).__name__}")
         if "input" not in received:
             raise InputError("job.input is missing")
-        attempt = Attempt(run, received, sender, files, window, self._downloads)
+        attempt = Attempt(run, received, sender.put, files.save, window, self._downloads)
         if self._declared.handler.input_type is not None:
             input_type = self._declared.handler.input_type
             attempt.input = validate(received["input"], input_type, decode=attempt.decode_field)

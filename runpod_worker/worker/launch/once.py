@@ -146,13 +146,9 @@ def run_job(
 ) -> Any:
     """Load the model, run one job and the shutdown hooks in this thread; return the model.
 
-    Args:
-        declaration: the handler, model and hooks.
-        settings: the device, and the names in errors.
+    Args as those of `JobLoop`, and:
         job: the job as a service would send it.
-        aio: runs everything that is awaited.
         on_message: called with Ready, then with each message about the job, from any thread.
-        save: called with name and content of each file that the handler saves; returns its URL.
         timeout_s: the job's executionTimeout.
         cancel_after_s: cancel the job after this time.
     """

@@ -43,7 +43,7 @@ def files(sent):
 
 def job(sent, files, store="http://s/v2/e/files"):
     run, received = Run("k", b"", 0.0, files_url=store), {"id": "job/1", "input": 1}
-    return Attempt(run, received, sent, files, FlowWindow(), Downloads(download_settings()))
+    return Attempt(run, received, sent.put, files.save, FlowWindow(), Downloads(download_settings()))
 
 
 def test_bytes_paths_pictures_and_anything_with_save_can_be_saved(sent, files, tmp_path):
