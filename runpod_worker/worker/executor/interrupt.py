@@ -14,10 +14,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any, ParamSpec, TypeVar
@@ -109,6 +111,31 @@ class MainThread(SlotThread):
             self._deferred = not _is_interruptible(frame)
             if not self._deferred:
                 self._raise(attempt)
+
+
+@contextmanager
+def waking_on_signals(wake: Callable[[], None]) -> Iterator[None]:
+    """Call `wake` in another thread whenever a signal arrives, so that the main thread leaves its wait. Use it there.
+
+    Python calls a signal's handler in the main thread, between two instructions. A signal between the last check and a
+    blocking wait is noticed only after that wait, and an idle main thread waits until the next job: SIGTERM would be
+    lost. So the interpreter also writes the number of each signal to a pipe.
+    """
+    read_end, write_end = os.pipe()
+    os.set_blocking(write_end, False)
+    before = signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
+    threading.Thread(target=_wake, args=(read_end, wake), name="runpod-worker-signals", daemon=True).start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        os.close(write_end)
+
+
+def _wake(read_end: int, wake: Callable[[], None]) -> None:
+    while os.read(read_end, 512):
+        wake()
+    os.close(read_end)
 
 
 def guard_here() -> SlotThread:

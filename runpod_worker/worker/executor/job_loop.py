@@ -104,6 +104,10 @@ class JobLoop:
         """Run jobs until `close`."""
         self._loaded_runner().serve()
 
+    def wake(self) -> None:
+        """Let the thread in `serve` run the handlers of signals that have arrived. From any thread."""
+        self._loaded_runner().wake()
+
     def handle(self, message: ToExecutor) -> None:
         """Handle a message of the agent. One thread calls it; a running job does not delay it."""
         match message:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from runpod_worker.config import WorkerSettings, worker_settings
 from runpod_worker.core.errors import ChannelClosed, CheckFailed, RunpodWorkerError
 from runpod_worker.log import log, setup
+from runpod_worker.worker.executor.interrupt import waking_on_signals
 from runpod_worker.worker.executor.job_loop import JobLoop
 from runpod_worker.worker.executor.results import traceback_of
 from runpod_worker.worker.handler.declaration import Declaration
@@ -81,7 +82,8 @@ def _serve(declare: Callable[[], Declaration], settings: WorkerSettings, channel
     channel.send(ready)
     code = 0
     try:
-        job_loop.serve()
+        with waking_on_signals(job_loop.wake):
+            job_loop.serve()
     except ChannelClosed:
         code = AGENT_GONE
     served.set()

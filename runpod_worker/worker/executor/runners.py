@@ -12,7 +12,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from contextlib import closing, suppress
-from typing import Any
+from typing import Any, Literal
 
 from runpod_worker.config import WorkerSettings
 from runpod_worker.core.errors import ChannelClosed
@@ -86,7 +86,8 @@ class ThreadRunner:
         self._sender = sender
         self._on_ended = on_ended
         self._slots = slots
-        self._inbox: queue.SimpleQueue[Attempt | None] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[Attempt | Literal["signal"] | None] = queue.SimpleQueue()
+        self._ended_slots: queue.SimpleQueue[int] = queue.SimpleQueue()
 
     def submit(self, attempt: Attempt) -> None:
         """Run the attempt as soon as a slot is free. From any thread."""
@@ -103,8 +104,16 @@ class ThreadRunner:
         ]
         for thread in threads:
             thread.start()
-        for thread in threads:
-            thread.join()
+        running = self._slots
+        while running > 0:
+            running -= self._ended_slots.get()
+
+    def wake(self) -> None:
+        """Let the thread that calls `serve` run the handlers of signals that have arrived. From any thread."""
+        if self._slots == 1:
+            self._inbox.put("signal")
+        else:
+            self._ended_slots.put(0)
 
     def close(self) -> None:
         """Let `serve` return once everything submitted is done. From any thread."""
@@ -112,8 +121,12 @@ class ThreadRunner:
             self._inbox.put(None)
 
     def _serve_in_thread(self) -> None:
-        with suppress(ChannelClosed):  # the thread that reads the channel closes this runner
+        try:
             self._serve_slot()
+        except ChannelClosed:
+            log.debug("executor.agent_gone")  # the thread that reads the channel closes this runner
+        finally:
+            self._ended_slots.put(1)
 
     def _serve_slot(self) -> None:
         """Run one job after the other in this thread, until the inbox yields None."""
@@ -138,7 +151,7 @@ class ThreadRunner:
             if attempt is None:
                 self._send(unsent)
                 return None
-            if attempt.claim():
+            if attempt != "signal" and attempt.claim():
                 return attempt
 
     def _send(self, unsent: list[ToAgent]) -> None:
@@ -179,6 +192,10 @@ class LoopRunner:
 
     def serve(self) -> None:
         self._aio.run(self._serve())
+
+    def wake(self) -> None:
+        with suppress(RuntimeError):  # the loop has ended already
+            self._loop.call_soon_threadsafe(int)
 
     def close(self) -> None:
         with suppress(RuntimeError):  # the loop has ended already
