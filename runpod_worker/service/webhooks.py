@@ -125,7 +125,7 @@ class Webhooks:
     def _collect_due(self) -> None:
         """Sort the due deliveries into the lanes."""
         while True:
-            due = self._queue.due_deliveries(self._now(), MAX_DUE_DELIVERIES)
+            due = self._queue.jobs.deliveries.take_due(self._now(), MAX_DUE_DELIVERIES)
             for delivery in due:
                 if delivery.job_id not in self._known:
                     self._lanes.setdefault(_origin(delivery.url), _Lane()).waiting.append(delivery.job_id)
@@ -147,7 +147,7 @@ class Webhooks:
         return chosen
 
     async def _sleep(self) -> None:
-        next_at = self._queue.next_delivery()
+        next_at = self._queue.jobs.deliveries.next_at()
         try:
             async with asyncio.timeout(None if next_at is None else max(0.0, next_at - self._now())):
                 await self._woken.wait()

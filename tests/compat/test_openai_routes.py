@@ -268,10 +268,10 @@ async def test_who_hangs_up_cancels_the_job(site: Played, body: Any) -> None:
 
 async def test_who_hangs_up_in_the_queue_leaves_nothing_behind(site: Played) -> None:
     request = site.ask(body={})
-    while not site.server.queue.counts("ep").in_queue:
+    while not site.server.queue.jobs.index.counts("ep").in_queue:
         await asyncio.sleep(0)
     request.cancel()
-    while site.server.queue.counts("ep").in_queue:
+    while site.server.queue.jobs.index.counts("ep").in_queue:
         await asyncio.sleep(0)
     later = site.ask(body={"second": True})
 

@@ -49,10 +49,9 @@ class Store:
         return await self.queue.jobs.get_committed(job_id)
 
     def chunks(self, job_id: str, start: int = 0) -> list[bytes]:
-        seq = self.queue.jobs.seq(job_id)
-        if seq is None:
+        if self.queue.jobs.get(job_id) is None:
             return []
-        log = self.queue.jobs.logs.of(seq)
+        log = self.queue.jobs.logs.of(job_id)
         return self.queue.jobs.logs.written(log, start)
 
     async def forget(self, ended_before: float, sync_ended_before: float) -> int:

@@ -90,7 +90,7 @@ class Delivering:
                 await self._tried.get()
 
     async def until_all_are_settled(self) -> None:
-        await self.until(lambda: self.queue.next_delivery() is None)
+        await self.until(lambda: self.queue.jobs.deliveries.next_at() is None)
 
 
 @asynccontextmanager
@@ -200,9 +200,9 @@ async def test_waits_between_tries_follow_the_schedule(queue, receiver, make_job
         await ended(queue, make_job(webhook=receiver.url))
         webhooks.notify()
         await receiver.next()
-        await webhooks.until(lambda: (queue.next_delivery() or 0) > before + 1000)
+        await webhooks.until(lambda: (queue.jobs.deliveries.next_at() or 0) > before + 1000)
 
-    [delivery] = queue.due_deliveries(before + 2000, 9)
+    [delivery] = queue.jobs.deliveries.take_due(before + 2000, 9)
     assert delivery.tries == 1
     assert before + 1050 <= delivery.next_at <= time.time() + 1050
 
@@ -249,7 +249,7 @@ async def test_receiver_that_never_answers_is_timed_out(queue, receiver, make_jo
         await receiver.next()
         await receiver.next()
 
-    assert queue.next_delivery() is not None
+    assert queue.jobs.deliveries.next_at() is not None
 
 
 async def test_private_address_is_refused_at_once_and_visibly(queue, receiver, make_job, caplog):

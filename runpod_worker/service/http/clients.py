@@ -115,7 +115,7 @@ class ClientRoutes:
         return json_reply(b'{"removed":%d,"status":"completed"}' % removed)
 
     async def health(self, call: Call) -> Answer:
-        counts = self._queue.counts(call.endpoint)
+        counts = self._queue.jobs.index.counts(call.endpoint)
         jobs = {
             "completed": counts.completed,
             "failed": counts.failed,
@@ -182,7 +182,7 @@ async def render_job(queue: JobQueue, job: Job, *, timings: bool = False, webhoo
     """Return the job as its caller sees it, or with `webhook` as its receiver does."""
     if job.status is Status.IN_QUEUE:
         return wire.render_view(job)
-    request, output = await queue.request(job.id), await queue.output(job.id)
+    request, output = await queue.jobs.body("requests", job.id), await queue.jobs.body("outputs", job.id)
     return wire.render_view(
         job,
         source=bytes(wire.parse_stored(request).input) if request else None,

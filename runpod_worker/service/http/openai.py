@@ -59,7 +59,7 @@ class OpenAIRoutes:
             return openai.failure("the service is going down; try again", status=503, kind="overloaded_error")
         if job.status is not Status.COMPLETED:
             return openai.ended_badly(job)
-        return openai.whole(openai.pieces(await self._queue.output(job.id)) or self._queue.chunks(job.id))
+        return openai.whole(openai.pieces(await self._queue.jobs.body("outputs", job.id)) or self._queue.chunks(job.id))
 
     async def _stream(self, job: Job) -> Answer:
         """Wait for the first chunk before sending the status, so that an earlier failure gets its own status."""
@@ -68,7 +68,9 @@ class OpenAIRoutes:
             return StreamReply(_SSE_HEADERS, self._events(job, read), on_lost=partial(self._cancel, job))
         if read.job.status is not Status.COMPLETED:
             return await self._body(read.job)
-        pieces = openai.pieces(await self._queue.output(job.id))  # the handler returned instead of yielding
+        pieces = openai.pieces(
+            await self._queue.jobs.body("outputs", job.id)
+        )  # the handler returned instead of yielding
         return Reply(200, render_head(_SSE_HEADERS), b"".join([openai.event(piece) for piece in pieces]))
 
     async def _events(self, job: Job, read: StreamRead) -> AsyncIterator[bytes]:

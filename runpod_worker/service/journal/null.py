@@ -23,13 +23,13 @@ class NullJournal:
     def read(self, job_id: str) -> StoredJob | None:
         return None
 
-    async def body(self, kind: Body, seq: int) -> bytes | None:
+    async def body(self, kind: Body, job_id: str) -> bytes | None:
         return None
 
-    def chunk_range(self, seq: int) -> tuple[int, int]:
+    def chunk_range(self, job_id: str) -> tuple[int, int]:
         return 0, 0
 
-    def chunks(self, seq: int, start: int, stop: int) -> list[bytes]:
+    def chunks(self, job_id: str, start: int, stop: int) -> list[bytes]:
         return []
 
     async def find_ended(self, before: float, *, sync: bool, limit: int) -> list[EndedJob]:

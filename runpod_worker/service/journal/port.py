@@ -155,13 +155,13 @@ class Journal(Protocol):
     def read(self, job_id: str) -> StoredJob | None:
         """Return the written job, or None. Reads one job on the event loop, without waiting for other work."""
 
-    async def body(self, kind: Body, seq: int) -> bytes | None:
+    async def body(self, kind: Body, job_id: str) -> bytes | None:
         """Return the written request or output of the job, or None."""
 
-    def chunk_range(self, seq: int) -> tuple[int, int]:
+    def chunk_range(self, job_id: str) -> tuple[int, int]:
         """Return the number of the running attempt's first chunk, and the number of written chunks."""
 
-    def chunks(self, seq: int, start: int, stop: int) -> list[bytes]:
+    def chunks(self, job_id: str, start: int, stop: int) -> list[bytes]:
         """Return the written chunks `start` to `stop - 1`, in order."""
 
     async def find_ended(self, before: float, *, sync: bool, limit: int) -> list[EndedJob]:

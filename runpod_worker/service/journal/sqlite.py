@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 from runpod_worker.service.journal.database import DatabaseSink, open_file
 from runpod_worker.service.journal.port import (
@@ -24,6 +25,11 @@ from runpod_worker.service.journal.writer import Writer
 
 _JOB = "SELECT seq, meta, tries, next_at FROM jobs LEFT JOIN deliveries USING (seq) "
 _DELIVERIES = "SELECT seq, meta, tries, next_at FROM deliveries JOIN jobs USING (seq) ORDER BY seq"
+_CHUNK_RANGE = (
+    "SELECT chunk_base, (SELECT coalesce(max(number) + 1, 0) FROM chunks WHERE chunks.seq = jobs.seq) "
+    "FROM jobs WHERE id = ?"
+)
+_CHUNKS = "SELECT body FROM chunks JOIN jobs USING (seq) WHERE id = ? AND number >= ? AND number < ? ORDER BY number"
 _ENDED = (
     "SELECT seq, id, ended_at FROM jobs WHERE sync = ? AND ended_at < ? "
     "AND NOT EXISTS (SELECT 1 FROM deliveries WHERE deliveries.seq = jobs.seq) ORDER BY ended_at LIMIT ?"
@@ -69,21 +75,18 @@ class SqliteJournal:
         row = self._loop_reader.execute(_JOB + "WHERE id = ?", (job_id,)).fetchone()
         return None if row is None else _stored(row)
 
-    async def body(self, kind: Body, seq: int) -> bytes | None:
-        return await asyncio.get_running_loop().run_in_executor(self._reader, self._read_body, kind, seq)
+    async def body(self, kind: Body, job_id: str) -> bytes | None:
+        rows = await self._read_in_thread(f"SELECT body FROM {kind} JOIN jobs USING (seq) WHERE id = ?", job_id)  # noqa: S608
+        return rows[0][0] if rows else None
 
-    def chunk_range(self, seq: int) -> tuple[int, int]:
-        base = self._loop_reader.execute("SELECT chunk_base FROM jobs WHERE seq = ?", (seq,)).fetchone()
-        count = "SELECT coalesce(max(number) + 1, 0) FROM chunks WHERE seq = ?"
-        return base[0] if base else 0, self._loop_reader.execute(count, (seq,)).fetchone()[0]
+    def chunk_range(self, job_id: str) -> tuple[int, int]:
+        return self._loop_reader.execute(_CHUNK_RANGE, (job_id,)).fetchone() or (0, 0)
 
-    def chunks(self, seq: int, start: int, stop: int) -> list[bytes]:
-        select = "SELECT body FROM chunks WHERE seq = ? AND number >= ? AND number < ? ORDER BY number"
-        return [body for (body,) in self._loop_reader.execute(select, (seq, start, stop))]
+    def chunks(self, job_id: str, start: int, stop: int) -> list[bytes]:
+        return [body for (body,) in self._loop_reader.execute(_CHUNKS, (job_id, start, stop))]
 
     async def find_ended(self, before: float, *, sync: bool, limit: int) -> list[EndedJob]:
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._reader, self._read_ended, sync, before, limit)
+        return [EndedJob(*row) for row in await self._read_in_thread(_ENDED, sync, before, limit)]
 
     async def close(self) -> None:
         await self._writer.close()
@@ -94,13 +97,13 @@ class SqliteJournal:
         if self._on_lost is not None:
             self._on_lost(job_ids)
 
-    def _read_body(self, kind: Body, seq: int) -> bytes | None:
-        """Runs in the reader's thread, so that a large body neither blocks the loop nor waits for the writer."""
-        row = self._thread_reader.execute(f"SELECT body FROM {kind} WHERE seq = ?", (seq,)).fetchone()  # noqa: S608
-        return None if row is None else row[0]
+    async def _read_in_thread(self, select: str, *values: str | float) -> list[tuple[Any, ...]]:
+        """Read in the reader's thread, so that a large body neither blocks the loop nor waits for the writer."""
 
-    def _read_ended(self, sync: bool, before: float, limit: int) -> list[EndedJob]:
-        return [EndedJob(*row) for row in self._thread_reader.execute(_ENDED, (sync, before, limit))]
+        def read() -> list[tuple[Any, ...]]:
+            return self._thread_reader.execute(select, values).fetchall()
+
+        return await asyncio.get_running_loop().run_in_executor(self._reader, read)
 
 
 def _stored(row: tuple[int, str, int | None, float | None]) -> StoredJob:

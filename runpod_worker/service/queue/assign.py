@@ -90,7 +90,7 @@ class Takes:
         loaded: list[Assigned] = []
         for each in assigned:
             job = await self._jobs.get_committed(each.job.id)
-            request = each.request or await self._jobs.request(each.job.id)
+            request = each.request or await self._jobs.body("requests", each.job.id)
             if job is not None and request is not None and _same_assignment(job, each.job):
                 loaded.append(Assigned(job, request))
         return [each for each in loaded if self._is_held(each.job)]

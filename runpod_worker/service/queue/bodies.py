@@ -12,7 +12,7 @@ MAX_BODY_BYTES = 64 * 2**10
 MAX_CACHE_BYTES = 64 * 2**20
 """Above this, the least recently used bodies are dropped."""
 
-Key = tuple[Body, int]
+Key = tuple[Body, str]
 
 
 class BodyCache:
@@ -47,10 +47,10 @@ class BodyCache:
         while self._bytes > self._max_bytes and self._journal.keeps:
             self._bytes -= _weight(self._bodies.popitem(last=False)[1])
 
-    def drop(self, seq: int) -> None:
-        """Drop the bodies of the job with this number."""
-        self._drop(("requests", seq))
-        self._drop(("outputs", seq))
+    def drop(self, job_id: str) -> None:
+        """Drop the bodies of the job."""
+        self._drop(("requests", job_id))
+        self._drop(("outputs", job_id))
 
     def _drop(self, key: Key) -> None:
         if key in self._bodies:

@@ -16,6 +16,7 @@ from runpod_worker.core.errors import StoreUnavailable
 from runpod_worker.core.job import Job, Lease
 from runpod_worker.core.lifecycle import Event, Taken, WorkerEvent
 from runpod_worker.service.journal.port import (
+    Body,
     ChunkRecord,
     Delivery,
     EndedJob,
@@ -101,10 +102,6 @@ class Jobs:
         self._remember(stored.job)
         return stored.job
 
-    def seq(self, job_id: str) -> int | None:
-        """Return the job's number, or None."""
-        return None if self.get(job_id) is None else self.index.seq(job_id)
-
     def is_pending(self, job_id: str) -> bool:
         """Whether a write of the job is running."""
         return job_id in self._pending
@@ -122,17 +119,10 @@ class Jobs:
         await self.wait_committed(job_id)
         return self.get(job_id)
 
-    async def request(self, job_id: str) -> bytes | None:
-        """Return the committed request of the job."""
+    async def body(self, kind: Body, job_id: str) -> bytes | None:
+        """Return the committed request or output of the job as JSON, or None."""
         await self.wait_committed(job_id)
-        seq = self.seq(job_id)
-        return None if seq is None else await self.bodies.read(("requests", seq))
-
-    async def output(self, job_id: str) -> bytes | None:
-        """Return the committed output of the job."""
-        await self.wait_committed(job_id)
-        seq = self.seq(job_id)
-        return None if seq is None else await self.bodies.read(("outputs", seq))
+        return await self.bodies.read((kind, job_id))
 
     async def find_ended(self, before: float, *, sync: bool, limit: int) -> list[EndedJob]:
         """Like `Journal.find_ended`, but also works with a journal that keeps nothing."""
@@ -169,7 +159,7 @@ class Jobs:
                 self.logs.on_written(step.log, record.start + len(record.chunks))
                 self.moved.notify(record.job_id, True)
             case ForgetRecord():
-                self.bodies.drop(record.seq)
+                self.bodies.drop(record.job_id)
                 for recent in self._recent.values():
                     recent.pop(record.job_id, None)
 
@@ -195,17 +185,15 @@ class Jobs:
 
     def _cache_bodies(self, record: JobRecord) -> None:
         if record.request is not None:
-            self.bodies.put(("requests", record.seq), record.request)
+            self.bodies.put(("requests", record.job_id), record.request)
         if record.request is not None or record.output is not None or record.drops_output:
-            self.bodies.put(("outputs", record.seq), record.output)
+            self.bodies.put(("outputs", record.job_id), record.output)
 
     def _read_again(self, job_ids: Collection[str]) -> None:
         """Replace these jobs in memory by those in the journal, because a write failed or may have failed."""
         for job_id in job_ids:
-            seq = self.index.seq(job_id)
-            if seq is not None:
-                self.logs.drop(seq)
-                self.bodies.drop(seq)
+            self.logs.drop(job_id)
+            self.bodies.drop(job_id)
             self.index.drop(job_id)
             stored = self.journal.read(job_id)
             self._restore_delivery(job_id, stored.delivery if stored else None)

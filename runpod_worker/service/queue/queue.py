@@ -11,7 +11,6 @@ from runpod_worker.core.job import Job, Status
 from runpod_worker.core.lifecycle import CancelRequested, Retried, TtlSet
 from runpod_worker.service.journal.port import Delivery, Journal
 from runpod_worker.service.queue.assign import Takes
-from runpod_worker.service.queue.index import Counts
 from runpod_worker.service.queue.jobs import MAX_RECENT_JOBS, Ended, Jobs
 from runpod_worker.service.queue.polls import Submission
 from runpod_worker.service.queue.reports import Reports
@@ -104,7 +103,7 @@ class JobQueue:
         job = self.jobs.get(job_id)
         if job is not None and not job.final:
             transaction = Transaction(self.jobs)
-            transaction.rewrite(job)
+            transaction.rewrite(job_id)
             await transaction.commit()
 
     async def wait_end(self, job_id: str, timeout_s: float) -> Ended | None:
@@ -113,7 +112,7 @@ class JobQueue:
         if job is None or not job.final:
             return await self.jobs.ended.wait(job_id, timeout_s)
         job = await self.jobs.get_committed(job_id)
-        return Ended(job, await self.jobs.output(job_id)) if job is not None and job.final else None
+        return Ended(job, await self.jobs.body("outputs", job_id)) if job is not None and job.final else None
 
     async def get(self, endpoint: str, job_id: str) -> Job:
         """Return the committed job.
@@ -125,14 +124,6 @@ class JobQueue:
         if job is None or job.endpoint != endpoint or self._is_forgotten(job):
             raise JobNotFound
         return job
-
-    async def request(self, job_id: str) -> bytes | None:
-        """Return the body of the job's request, or None if the job does not exist."""
-        return await self.jobs.request(job_id)
-
-    async def output(self, job_id: str) -> bytes | None:
-        """Return the job's output as JSON, or None."""
-        return await self.jobs.output(job_id)
 
     async def read_stream(self, endpoint: str, job_id: str, timeout_s: float) -> StreamRead:
         """Wait up to `timeout_s` for unread chunks or the end of the job, and return the unread chunks.
@@ -146,14 +137,12 @@ class JobQueue:
 
     def unread(self, job_id: str, count: int) -> None:
         """Mark the last `count` chunks as unread, because they did not reach their reader."""
-        seq = self.jobs.seq(job_id)
-        if seq is not None:
-            self.jobs.logs.unread(seq, count)
+        if self.jobs.get(job_id) is not None:
+            self.jobs.logs.unread(job_id, count)
 
     def chunks(self, job_id: str) -> list[bytes]:
         """Return all chunks of the job's latest attempt, read and unread."""
-        seq = self.jobs.seq(job_id)
-        return [] if seq is None else self.jobs.logs.latest(seq)
+        return [] if self.jobs.get(job_id) is None else self.jobs.logs.latest(job_id)
 
     async def cancel(self, endpoint: str, job_id: str) -> Job:
         """Cancel the job and return it. A job that has ended is not changed.
@@ -204,18 +193,6 @@ class JobQueue:
             await transaction.commit()
         return removed
 
-    def counts(self, endpoint: str) -> Counts:
-        """Return the numbers of the endpoint's jobs."""
-        return self.jobs.index.counts(endpoint)
-
-    def due_deliveries(self, now: float, limit: int) -> list[Delivery]:
-        """Return the webhooks due at `now`, oldest first. Hold each for a while, or until its outcome is recorded."""
-        return self.jobs.deliveries.take_due(now, limit)
-
-    def next_delivery(self) -> float | None:
-        """Return the time at which the next delivery is due, or None."""
-        return self.jobs.deliveries.next_at()
-
     async def settle(self, delivery: Delivery) -> None:
         """Remove a webhook that was delivered, or that failed for the last time."""
         await self._change_delivery(delivery, None)
@@ -235,10 +212,7 @@ class JobQueue:
 
     async def _read_now(self, endpoint: str, job_id: str) -> StreamRead:
         job = await self.get(endpoint, job_id)
-        seq = self.jobs.seq(job_id)
-        if seq is None:
-            raise JobNotFound
-        return StreamRead(job, *self.jobs.logs.read(seq))
+        return StreamRead(job, *self.jobs.logs.read(job_id))
 
     def _is_forgotten(self, job: Job) -> bool:
         kept_s = self.settings.sync_retention_s if job.sync else self.settings.retention_s
@@ -249,5 +223,5 @@ class JobQueue:
         await self.jobs.wait_committed(before.job_id)
         if self.jobs.deliveries.get(before.job_id) == before:
             transaction = Transaction(self.jobs)
-            transaction.change_delivery(before.job_id, after)
+            transaction.rewrite(before.job_id, delivery=after, drops_delivery=after is None)
             await transaction.commit()

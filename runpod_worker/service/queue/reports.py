@@ -130,11 +130,10 @@ class Reports:
 
     async def _confirm_chunks(self, job_id: str, count: int) -> None:
         """Wait until `count` chunks are written. Repeated chunks may be part of a write that is still running."""
-        seq = self._jobs.seq(job_id)
-        if seq is None or self._jobs.logs.of(seq).written >= count:
+        if self._jobs.get(job_id) is None or self._jobs.logs.of(job_id).written >= count:
             return
         await self._jobs.wait_committed(job_id)
-        if self._jobs.logs.of(seq).written < count:
+        if self._jobs.logs.of(job_id).written < count:
             raise StoreUnavailable
 
     def _outcome(self, reporter: Reporter, report: Report) -> WorkerEvent:

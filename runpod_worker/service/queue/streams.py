@@ -28,38 +28,13 @@ class ChunkLog:
     `count`: the number of chunks, including those that are being written.
     """
 
-    __slots__ = ("base", "count", "first", "read", "recent", "seq", "written")
+    __slots__ = ("base", "count", "first", "job_id", "read", "recent", "written")
 
-    def __init__(self, seq: int, base: int, count: int) -> None:
-        self.seq = seq
+    def __init__(self, job_id: str, base: int, count: int) -> None:
+        self.job_id = job_id
         self.base = self.read = base
         self.first = self.written = self.count = count
         self.recent: list[bytes] = []
-
-    def add(self, chunks: list[bytes], index: int | None) -> tuple[int, list[bytes]]:
-        """Add chunks of the running attempt, starting with its chunk `index` (None: append).
-
-        Returns:
-            The number of the first new chunk, and the new chunks; chunks that the log has are dropped.
-        """
-        at = self.count if index is None else min(self.base + index, self.count)
-        start = self.count
-        fresh = chunks[start - at :]
-        self.recent += fresh
-        self.count += len(fresh)
-        return start, fresh
-
-    def restart(self) -> int:
-        """Drop the unread chunks of a lost attempt, and return the number of the next attempt's first chunk."""
-        self.base = self.read = self.count
-        return self.base
-
-    def evict(self) -> int:
-        """Drop the written chunks from memory, and return the number of freed bytes."""
-        freed = _bytes(self.recent[: self.written - self.first])
-        del self.recent[: self.written - self.first]
-        self.first = self.written
-        return freed
 
 
 class ChunkLogs:
@@ -70,24 +45,32 @@ class ChunkLogs:
         self._max_bytes = max_bytes
         self._max_logs = max_logs
         self._bytes = 0
-        self._logs: OrderedDict[int, ChunkLog] = OrderedDict()
+        self._logs: OrderedDict[str, ChunkLog] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._logs)
 
-    def of(self, seq: int) -> ChunkLog:
-        """Return the log of the job with this number."""
-        log = self._logs.get(seq)
+    def of(self, job_id: str) -> ChunkLog:
+        """Return the log of the job."""
+        log = self._logs.get(job_id)
         if log is None:
-            log = self._logs[seq] = ChunkLog(seq, *self._journal.chunk_range(seq))
+            log = self._logs[job_id] = ChunkLog(job_id, *self._journal.chunk_range(job_id))
             self._forget_oldest()
         else:
-            self._logs.move_to_end(seq)
+            self._logs.move_to_end(job_id)
         return log
 
-    def add(self, seq: int, chunks: list[bytes], index: int | None) -> tuple[int, list[bytes]]:
-        """See `ChunkLog.add`."""
-        start, fresh = self.of(seq).add(chunks, index)
+    def add(self, job_id: str, chunks: list[bytes], index: int | None) -> tuple[int, list[bytes]]:
+        """Add chunks of the running attempt, starting with its chunk `index` (None: append).
+
+        Returns:
+            The number of the first new chunk, and the new chunks; chunks that the log has are dropped.
+        """
+        log = self.of(job_id)
+        start = log.count
+        fresh = chunks if index is None else chunks[start - min(log.base + index, start) :]
+        log.recent += fresh
+        log.count += len(fresh)
         self._bytes += _bytes(fresh)
         return start, fresh
 
@@ -97,9 +80,9 @@ class ChunkLogs:
         if self._bytes > self._max_bytes and self._journal.keeps:
             self._evict()
 
-    def read(self, seq: int) -> tuple[list[bytes], bool]:
+    def read(self, job_id: str) -> tuple[list[bytes], bool]:
         """Mark unread chunks as read, and return them, and whether these are all."""
-        log = self.of(seq)
+        log = self.of(job_id)
         unread = self.written(log, log.read)
         size, count = 0, 0
         for chunk in unread:
@@ -110,51 +93,57 @@ class ChunkLogs:
         log.read += count
         return unread[:count], count == len(unread)
 
-    def unread(self, seq: int, count: int) -> None:
+    def unread(self, job_id: str, count: int) -> None:
         """Mark the last `count` chunks as unread, because they did not reach their reader."""
-        log = self.of(seq)
+        log = self.of(job_id)
         log.read = max(0, log.read - count)
 
-    def latest(self, seq: int) -> list[bytes]:
+    def latest(self, job_id: str) -> list[bytes]:
         """Return all chunks of the latest attempt, read and unread."""
-        log = self.of(seq)
+        log = self.of(job_id)
         return self.written(log, log.base)
 
-    def restart(self, seq: int) -> int | None:
-        """See `ChunkLog.restart`; None for a job without chunks."""
-        log = self.of(seq)
-        return log.restart() if log.count else None
+    def restart(self, job_id: str) -> int | None:
+        """Drop the unread chunks of a lost attempt.
 
-    def reset(self, seq: int) -> None:
+        Returns the number of the next attempt's first chunk; None for a job without chunks.
+        """
+        log = self.of(job_id)
+        log.base = log.read = log.count
+        return log.base or None
+
+    def reset(self, job_id: str) -> None:
         """Start again without chunks, for a job that is retried."""
-        self.drop(seq)
-        self._logs[seq] = ChunkLog(seq, 0, 0)
+        self.drop(job_id)
+        self._logs[job_id] = ChunkLog(job_id, 0, 0)
 
-    def drop(self, seq: int) -> None:
+    def drop(self, job_id: str) -> None:
         """Drop the log from memory; written chunks stay in the journal."""
-        log = self._logs.pop(seq, None)
+        log = self._logs.pop(job_id, None)
         if log is not None:
             self._bytes -= _bytes(log.recent)
 
     def written(self, log: ChunkLog, start: int) -> list[bytes]:
         """Return the written chunks from number `start` on."""
-        older = self._journal.chunks(log.seq, start, log.first) if start < log.first else []
+        older = self._journal.chunks(log.job_id, start, log.first) if start < log.first else []
         return older + log.recent[max(0, start - log.first) : max(0, log.written - log.first)]
 
     def _evict(self) -> None:
         for log in self._logs.values():
-            self._bytes -= log.evict()
+            self._bytes -= _bytes(log.recent[: log.written - log.first])
+            del log.recent[: log.written - log.first]
+            log.first = log.written
             if self._bytes <= self._max_bytes // 2:
                 return
 
     def _forget_oldest(self) -> None:
         if len(self._logs) <= self._max_logs or not self._journal.keeps:
             return
-        seq, log = next(iter(self._logs.items()))
+        job_id, log = next(iter(self._logs.items()))
         if log.written == log.count:
-            self.drop(seq)
+            self.drop(job_id)
         else:
-            self._logs.move_to_end(seq)  # its chunks are still being written; the next call tries the log after it
+            self._logs.move_to_end(job_id)  # its chunks are still being written; the next call tries the log after it
 
 
 def _bytes(chunks: list[bytes]) -> int:

@@ -49,9 +49,7 @@ class Transaction:
             StaleAttempt: the worker does not hold this attempt.
             IllegalTransition: the job's status does not allow the event.
         """
-        old, seq = self._jobs.get(job_id), self._jobs.index.seq(job_id)
-        if old is None or seq is None:
-            raise JobNotFound
+        old, seq = self._find(job_id)
         new = apply(old, event)
         if new.final and new.stop:
             output = None  # a stopped job has no output
@@ -63,7 +61,7 @@ class Transaction:
             output=output,
             drops_output=moved and output is None,
             drops_chunks=old.final,
-            chunk_base=self._restart_chunks(old, new, seq) if moved else None,
+            chunk_base=self._restart_chunks(old, new) if moved else None,
             delivery=_due_delivery(old, new),
             drops_delivery=old.final,
             delta=counter_delta(old, new),
@@ -78,12 +76,17 @@ class Transaction:
         except (JobNotFound, StaleAttempt, IllegalTransition):
             return None
 
-    def rewrite(self, job: Job) -> None:
-        """Write the job again unchanged. A durable commit also makes all earlier writes durable."""
-        seq = self._jobs.index.seq(job.id)
-        if seq is None:
-            raise JobNotFound
-        self._steps.append(Step(JobRecord(seq=seq, job=job), old=job))
+    def rewrite(self, job_id: str, *, delivery: Delivery | None = None, drops_delivery: bool = False) -> None:
+        """Write the job again unchanged, and replace or remove the delivery of its webhook.
+
+        A durable commit also makes all earlier writes durable.
+
+        Raises:
+            JobNotFound: the job does not exist.
+        """
+        job, seq = self._find(job_id)
+        record = JobRecord(seq=seq, job=job, delivery=delivery, drops_delivery=drops_delivery)
+        self._steps.append(Step(record, old=job))
 
     def add_chunks(self, job_id: str, chunks: list[bytes], index: int | None) -> int:
         """Add chunks of the running attempt, starting with its chunk `index` (None: append). Drops chunks that it has.
@@ -93,31 +96,16 @@ class Transaction:
         Raises:
             JobNotFound: the job does not exist.
         """
-        seq = self._jobs.seq(job_id)
-        if seq is None:
-            raise JobNotFound
-        start, fresh = self._jobs.logs.add(seq, chunks, index)
+        _, seq = self._find(job_id)
+        start, fresh = self._jobs.logs.add(job_id, chunks, index)
         if fresh:
             record = ChunkRecord(seq=seq, job_id=job_id, start=start, chunks=fresh)
-            self._steps.append(Step(record, log=self._jobs.logs.of(seq)))
+            self._steps.append(Step(record, log=self._jobs.logs.of(job_id)))
         return start + len(fresh)
-
-    def change_delivery(self, job_id: str, delivery: Delivery | None) -> None:
-        """Replace the delivery of the job's webhook; None: remove it.
-
-        Raises:
-            JobNotFound: the job does not exist.
-        """
-        job, seq = self._jobs.get(job_id), self._jobs.index.seq(job_id)
-        if job is None or seq is None:
-            raise JobNotFound
-        self._steps.append(
-            Step(JobRecord(seq=seq, job=job, delivery=delivery, drops_delivery=delivery is None), old=job)
-        )
 
     def forget(self, ended: EndedJob) -> None:
         """Delete an ended job with its bodies and chunks."""
-        self._jobs.logs.drop(ended.seq)
+        self._jobs.logs.drop(ended.job_id)
         self._jobs.index.drop(ended.job_id)
         self._steps.append(Step(ForgetRecord(seq=ended.seq, job_id=ended.job_id, ended_at=ended.ended_at)))
 
@@ -145,12 +133,18 @@ class Transaction:
             for step in self._steps:
                 self._jobs.on_committed(step)
 
-    def _restart_chunks(self, old: Job, new: Job, seq: int) -> int | None:
+    def _find(self, job_id: str) -> tuple[Job, int]:
+        job, seq = self._jobs.get(job_id), self._jobs.index.seq(job_id)
+        if job is None or seq is None:
+            raise JobNotFound
+        return job, seq
+
+    def _restart_chunks(self, old: Job, new: Job) -> int | None:
         """Return the number of the next attempt's first chunk: 0 for a retry, else after the lost attempt's chunks."""
         if old.final:
-            self._jobs.logs.reset(seq)
+            self._jobs.logs.reset(old.id)
             return 0
-        return self._jobs.logs.restart(seq) if new.status is Status.IN_QUEUE else None
+        return self._jobs.logs.restart(old.id) if new.status is Status.IN_QUEUE else None
 
 
 def _due_delivery(old: Job | None, new: Job) -> Delivery | None:

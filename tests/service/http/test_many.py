@@ -61,7 +61,7 @@ async def test_a_thousand_callers_and_workers_leave_nothing_behind(service):
     await asyncio.gather(*[call(n) for n in range(1000)], *[work(f"w-{n}") for n in range(50)])
 
     assert len(service.takes.polls) == len(service.jobs.ended) == len(service.jobs.moved) == 0
-    assert service.counts("ep").completed == 1000
+    assert service.jobs.index.counts("ep").completed == 1000
 
 
 async def test_jobs_of_one_endpoint_wake_no_worker_of_another(running, workers):
@@ -81,4 +81,4 @@ async def test_purging_a_large_queue(service):
         await service.submit("ep", submission)
 
     assert await service.purge("ep") == 3000
-    assert service.counts("ep").in_queue == 0
+    assert service.jobs.index.counts("ep").in_queue == 0

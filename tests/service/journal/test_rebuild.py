@@ -186,15 +186,15 @@ class Rebuild(RuleBasedStateMachine):
     @rule(job=jobs)
     def look(self, job: str) -> None:
         self.both(lambda queue: queue.jobs.get_committed(job))
-        self.both(lambda queue: queue.request(job))
-        self.both(lambda queue: queue.output(job))
+        self.both(lambda queue: queue.jobs.body("requests", job))
+        self.both(lambda queue: queue.jobs.body("outputs", job))
         self.both(lambda queue: queue.chunks(job))
 
     @invariant()
     def same_everywhere(self) -> None:
         for endpoint in ENDPOINTS:
             self.both(lambda queue, endpoint=endpoint: queue.jobs.index.head(endpoint, 99))
-            self.both(lambda queue, endpoint=endpoint: queue.counts(endpoint))
+            self.both(lambda queue, endpoint=endpoint: queue.jobs.index.counts(endpoint))
         for worker in WORKERS:
             self.both(lambda queue, worker=worker: sorted(job.id for job in queue.jobs.index.leased(worker)))
         self.both(lambda queue: [job.id for job in queue.jobs.index.overdue(self.clock)])

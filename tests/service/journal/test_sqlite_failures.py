@@ -68,7 +68,7 @@ async def test_full_disk_fails_the_write_and_nothing_of_it_stays(store, reopen, 
         assert store.index.counts("ep") == Counts(in_queue=1)
 
     await store.add(job, LARGE)
-    assert await store.queue.request(job.id) == LARGE
+    assert await store.queue.jobs.body("requests", job.id) == LARGE
     again = await reopen()
     assert [job.id for job in again.index.head("ep", 9)] == [first.id, job.id]
 
@@ -134,7 +134,7 @@ async def test_id_that_is_only_on_disk_is_refused_and_the_old_job_stays(tmp_path
 
     assert outcomes == [StoreUnavailable, None, None]
     assert await store.committed(first.id) == old
-    assert await store.queue.request(first.id) == b"first"
+    assert await store.queue.jobs.body("requests", first.id) == b"first"
     assert store.index.counts("ep").in_queue == 2
     await journal.close()
 
@@ -144,7 +144,7 @@ async def test_webhook_is_due_as_before_when_its_outcome_cannot_be_written(store
 
     with no_file_above(0), pytest.raises(StoreUnavailable):
         await store.step(job, CancelRequested(at=2000))
-    assert store.queue.next_delivery() is None
+    assert store.queue.jobs.deliveries.next_at() is None
 
     await store.step(job, CancelRequested(at=2000))
     [delivery] = store.due_deliveries(3000, 9)
@@ -165,7 +165,7 @@ async def test_forgetting_that_fails_forgets_nothing(store, make_job):
         await store.forget(9e9, 9e9)
 
     assert await store.committed(job.id) == ended
-    assert await store.queue.request(job.id) == b"{}"
+    assert await store.queue.jobs.body("requests", job.id) == b"{}"
     assert await store.forget(9e9, 9e9) == 1
 
 

@@ -64,8 +64,8 @@ async def test_everything_is_there_after_reopening(store, reopen, make_job):
     assert store.index.leased("w") == [taken]
     assert {job.id for job in store.index.overdue(9e9)} == {queued.id, low.id, running.id}
     assert await store.committed(done.id) == ended
-    assert await store.queue.output(done.id) == b'{"x":1}'
-    assert await store.queue.request(running.id) == b"job-3"
+    assert await store.queue.jobs.body("outputs", done.id) == b'{"x":1}'
+    assert await store.queue.jobs.body("requests", running.id) == b"job-3"
     assert store.chunks(running.id) == [b"a", b"b"]
     assert await store.add_chunks(running.id, 2, [b"c"]) == 3
     assert store.chunks(running.id, 1) == [b"b", b"c"]
@@ -94,7 +94,7 @@ async def test_job_that_ended_before_the_restart_can_be_retried(store, reopen, m
     again = await store.step(job, Retried(at=2002))
 
     assert store.chunks(job.id) == []
-    assert store.queue.next_delivery() is None
+    assert store.queue.jobs.deliveries.next_at() is None
     assert store.index.head("ep", 1) == [again]
 
 
@@ -186,7 +186,7 @@ async def test_webhook_of_a_cancelled_job_is_due_after_reopening(store, reopen, 
 
     store = await reopen()
 
-    assert store.queue.next_delivery() == 2000
+    assert store.queue.jobs.deliveries.next_at() == 2000
 
 
 VICTIM = """
@@ -248,14 +248,14 @@ async def test_every_acknowledged_write_survives_kill_9(path, reopen, seed):
     reached = {job_id: word for word, job_id in printed}
     for job_id, word in reached.items():
         job = await store.committed(job_id)
-        assert await store.queue.request(job_id) == job_id.encode() * 50
+        assert await store.queue.jobs.body("requests", job_id) == job_id.encode() * 50
         if word in ("taken", "chunks"):
             assert job.status in (Status.IN_PROGRESS, Status.COMPLETED)
         if word in ("chunks", "ended"):
             assert store.chunks(job_id) == [b"c0", b"c1"]
         if word == "ended":
             assert job.status is Status.COMPLETED
-            assert await store.queue.output(job_id) == job_id.encode()
+            assert await store.queue.jobs.body("outputs", job_id) == job_id.encode()
     due = {row.job_id for row in store.due_deliveries(1e9, 10**6)}
     assert {job_id for job_id, word in reached.items() if word == "ended"} <= due
     assert store.index.counts("ep").completed == len(due)

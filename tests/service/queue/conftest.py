@@ -152,14 +152,18 @@ class ManualJournal:
         stored = self.disk.jobs.get(job_id)
         return None if stored is None else stored._replace(delivery=self.disk.deliveries.get(job_id))
 
-    async def body(self, kind: Body, seq: int) -> bytes | None:
-        return self.disk.bodies.get((kind, seq))
+    async def body(self, kind: Body, job_id: str) -> bytes | None:
+        return self.disk.bodies.get((kind, self._seq(job_id)))
 
-    def chunk_range(self, seq: int) -> tuple[int, int]:
+    def chunk_range(self, job_id: str) -> tuple[int, int]:
+        seq = self._seq(job_id)
         return self.disk.chunk_bases.get(seq, 0), len(self.disk.chunks.get(seq, []))
 
-    def chunks(self, seq: int, start: int, stop: int) -> list[bytes]:
-        return self.disk.chunks.get(seq, [])[start:stop]
+    def chunks(self, job_id: str, start: int, stop: int) -> list[bytes]:
+        return self.disk.chunks.get(self._seq(job_id), [])[start:stop]
+
+    def _seq(self, job_id: str) -> int:
+        return self.disk.jobs[job_id].seq if job_id in self.disk.jobs else 0
 
     async def find_ended(self, before: float, *, sync: bool, limit: int) -> list[EndedJob]:
         ended = [

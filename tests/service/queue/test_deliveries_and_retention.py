@@ -30,11 +30,11 @@ async def completed(store, job: Job, at: float = 2001.0, output: bytes | None = 
 
 async def test_final_job_and_its_delivery_appear_together(store, make_job):
     running = await taken(store, await store.add(make_job(webhook=HOOK)))
-    assert store.queue.next_delivery() is None
+    assert store.queue.jobs.deliveries.next_at() is None
 
     final = await store.step(running, Succeeded(at=2005.0, worker="w"), output=b"1")
 
-    assert store.queue.next_delivery() == 2005.0
+    assert store.queue.jobs.deliveries.next_at() == 2005.0
     assert store.due_deliveries(2004.9, 9) == []
     assert store.due_deliveries(2005.0, 9) == [Delivery(job_id=final.id, url=HOOK, tries=0, next_at=2005.0)]
 
@@ -42,7 +42,7 @@ async def test_final_job_and_its_delivery_appear_together(store, make_job):
 async def test_no_webhook_no_delivery(store, make_job):
     await completed(store, await store.add(make_job()))
 
-    assert store.queue.next_delivery() is None
+    assert store.queue.jobs.deliveries.next_at() is None
 
 
 async def test_delivery_is_due_once_until_its_hold_ends(store, make_job):
@@ -51,7 +51,7 @@ async def test_delivery_is_due_once_until_its_hold_ends(store, make_job):
     [first] = store.due_deliveries(3000, 9, hold_s=60)
 
     assert store.due_deliveries(3059, 9) == []
-    assert store.queue.next_delivery() == 3060
+    assert store.queue.jobs.deliveries.next_at() == 3060
     assert store.due_deliveries(3060, 9) == [first]
 
 
@@ -69,7 +69,7 @@ async def test_postponed_delivery_comes_again_later(store, make_job):
 
     await store.queue.postpone(delivery, 3005.5)
 
-    assert store.queue.next_delivery() == 3005.5
+    assert store.queue.jobs.deliveries.next_at() == 3005.5
     assert store.due_deliveries(3005, 9) == []
     [again] = store.due_deliveries(3005.5, 9)
     assert (again.tries, again.next_at) == (1, 3005.5)
@@ -82,7 +82,7 @@ async def test_settled_delivery_is_gone(store, make_job):
     await store.queue.settle(delivery)
     await store.queue.settle(delivery)
 
-    assert store.queue.next_delivery() is None
+    assert store.queue.jobs.deliveries.next_at() is None
 
 
 async def test_late_answer_to_an_old_delivery_leaves_the_new_one(store, make_job):
@@ -90,7 +90,7 @@ async def test_late_answer_to_an_old_delivery_leaves_the_new_one(store, make_job
     failed = await store.step(running, Failed(at=2001.0, worker="w", error="e"))
     [old] = store.due_deliveries(2001, 9)
     again = await store.step(failed, Retried(at=2002.0))
-    assert store.queue.next_delivery() is None
+    assert store.queue.jobs.deliveries.next_at() is None
     await completed(store, again, at=2010.0)
 
     await store.queue.settle(old)
@@ -157,8 +157,8 @@ async def test_forget_deletes_what_ended_before_its_time(store, make_job):
 
     assert await store.forget(3000.0, 2500.0) == 1
     assert await store.committed(old.id) is None
-    assert await store.queue.request(old.id) is None
-    assert await store.queue.output(old.id) is None
+    assert await store.queue.jobs.body("requests", old.id) is None
+    assert await store.queue.jobs.body("outputs", old.id) is None
     assert await store.committed(sync.id) == sync
 
     assert await store.forget(3001.0, 2600.0) == 1
@@ -188,7 +188,7 @@ async def test_job_that_is_retried_during_a_sweep_stays(store, make_job):
 
     if isinstance(again, Job):  # it was there before the sweep came to it, or it was gone: never something between
         assert await store.committed(again.id) == again
-        assert await store.queue.request(again.id) == b"{}"
+        assert await store.queue.jobs.body("requests", again.id) == b"{}"
     else:
         assert await store.committed(failed.id) is None
 
@@ -211,8 +211,8 @@ async def test_id_of_a_forgotten_job_can_be_used_again(store, make_job):
 
     await store.add(make_job(id=job.id), b"new")
 
-    assert await store.queue.request(job.id) == b"new"
-    assert await store.queue.output(job.id) is None
+    assert await store.queue.jobs.body("requests", job.id) == b"new"
+    assert await store.queue.jobs.body("outputs", job.id) is None
     assert store.chunks(job.id) == []
 
 

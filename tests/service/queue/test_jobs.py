@@ -37,8 +37,8 @@ async def test_added_job_is_there_with_its_request(store, make_job):
 
     assert store.queue.jobs.get(job.id) == job
     assert await store.committed(job.id) == job
-    assert await store.queue.request(job.id) == b'{"input": 1}'
-    assert await store.queue.output(job.id) is None
+    assert await store.queue.jobs.body("requests", job.id) == b'{"input": 1}'
+    assert await store.queue.jobs.body("outputs", job.id) is None
 
 
 async def test_a_job_that_need_not_be_durable_yet_can_be_made_so(store, make_job):
@@ -50,20 +50,20 @@ async def test_a_job_that_need_not_be_durable_yet_can_be_made_so(store, make_job
     await store.queue.flush("nobody")
 
     assert await store.committed(job.id) == running
-    assert await store.queue.request(job.id) == b"{}"
+    assert await store.queue.jobs.body("requests", job.id) == b"{}"
 
 
 async def test_unknown_job_is_none_everywhere(store):
     assert store.queue.jobs.get("nobody") is None
     assert await store.committed("nobody") is None
-    assert await store.queue.request("nobody") is None
-    assert await store.queue.output("nobody") is None
+    assert await store.queue.jobs.body("requests", "nobody") is None
+    assert await store.queue.jobs.body("outputs", "nobody") is None
     assert store.chunks("nobody") == []
     assert store.index.head("nowhere", 5) == []
     assert store.index.counts("nowhere") == Counts()
     assert store.index.leased("nobody") == []
     assert store.index.next_due() is None
-    assert store.queue.next_delivery() is None
+    assert store.queue.jobs.deliveries.next_at() is None
 
 
 async def test_second_job_of_one_id_is_refused_and_changes_nothing(store, make_job):
@@ -73,7 +73,7 @@ async def test_second_job_of_one_id_is_refused_and_changes_nothing(store, make_j
         await store.add(make_job(id=job.id), b"second")
 
     assert await store.committed(job.id) == job
-    assert await store.queue.request(job.id) == b"first"
+    assert await store.queue.jobs.body("requests", job.id) == b"first"
     assert store.index.counts("ep").in_queue == 1
 
 
@@ -106,7 +106,7 @@ async def test_decisions_count_at_once_and_are_committed_together(store, make_jo
     await transaction.commit()
 
     assert await store.committed(first.id) == ended
-    assert await store.queue.output(first.id) == b"1"
+    assert await store.queue.jobs.body("outputs", first.id) == b"1"
     assert store.index.counts("ep") == Counts(completed=1)
 
 
@@ -280,20 +280,20 @@ async def test_final_jobs_are_never_due(store, make_job):
 async def test_output_comes_back_byte_for_byte(store, make_job, output):
     job = await completed(store, await store.add(make_job(), output), output=output)
 
-    assert await store.queue.output(job.id) == output
-    assert await store.queue.request(job.id) == output
+    assert await store.queue.jobs.body("outputs", job.id) == output
+    assert await store.queue.jobs.body("requests", job.id) == output
 
 
 async def test_latest_output_wins_and_can_be_dropped(store, make_job):
     running = await taken(store, await store.add(make_job()))
     running = await store.step(running, LeaseRenewed(at=2001, worker="w"), output=b"10 %")
-    assert await store.queue.output(running.id) == b"10 %"
+    assert await store.queue.jobs.body("outputs", running.id) == b"10 %"
 
     running = await store.step(running, LeaseRenewed(at=2002, worker="w"))
-    assert await store.queue.output(running.id) == b"10 %"
+    assert await store.queue.jobs.body("outputs", running.id) == b"10 %"
 
     failed = await store.step(running, Failed(at=2003, worker="w", error="e"))
-    assert await store.queue.output(failed.id) is None
+    assert await store.queue.jobs.body("outputs", failed.id) is None
 
 
 async def test_a_caller_who_looks_before_the_transaction_has_heard_of_its_commit_is_answered(store, make_job):

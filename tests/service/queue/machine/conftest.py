@@ -187,7 +187,7 @@ class QueueMachine(RuleBasedStateMachine):
     async def look(self, job_id: str, *, flushed: bool = False) -> None:
         job = await self.queue.get("ep", job_id)
         if job.final:
-            self.tell_end(job, await self.queue.output(job_id))
+            self.tell_end(job, await self.queue.jobs.body("outputs", job_id))
         else:
             self.tell(job, caller=flushed or not job.sync)
 
@@ -331,7 +331,7 @@ class QueueMachine(RuleBasedStateMachine):
 
     @rule(delivered=st.booleans())
     def send_webhook(self, delivered: bool) -> None:
-        for delivery in self.queue.due_deliveries(self.clock, 1):
+        for delivery in self.queue.jobs.deliveries.take_due(self.clock, 1):
             if delivered:
                 self.settled.add(delivery.job_id)
                 self.start(self.queue.settle(delivery))
@@ -414,11 +414,11 @@ async def picture(queue: JobQueue, disk: Any) -> dict[str, Any]:
         "queued": index.head("ep", 1000),
         "leased": [sorted(job.id for job in index.leased(worker)) for worker in WORKERS],
         "due": [job.id for job in index.overdue(1e12)],
-        "counts": queue.counts("ep"),
+        "counts": queue.jobs.index.counts("ep"),
         "owed": {job_id: queue.jobs.deliveries.get(job_id) for job_id in disk.jobs},
         "chunks": {job_id: queue.chunks(job_id) for job_id in disk.jobs},
-        "requests": {job_id: await queue.request(job_id) for job_id in disk.jobs},
-        "outputs": {job_id: await queue.output(job_id) for job_id in disk.jobs},
+        "requests": {job_id: await queue.jobs.body("requests", job_id) for job_id in disk.jobs},
+        "outputs": {job_id: await queue.jobs.body("outputs", job_id) for job_id in disk.jobs},
     }
 
 

@@ -44,7 +44,7 @@ def drop_the_chunk_commit(patch: pytest.MonkeyPatch) -> None:
 
     def add_unwritten(self: Transaction, job_id: str, chunks: list[bytes], index: int | None) -> int:
         count = add_chunks(self, job_id, chunks, index)
-        log = self._jobs.logs.of(self._jobs.index.seq(job_id))
+        log = self._jobs.logs.of(job_id)
         self._steps = [step for step in self._steps if step.log is None]
         self._jobs.logs.on_written(log, count)
         return count
@@ -92,7 +92,7 @@ def answer_a_take_without_its_commit(patch: pytest.MonkeyPatch) -> None:
 
 def count_chunks_from_the_start_again(patch: pytest.MonkeyPatch) -> None:
     restart = ChunkLogs.restart
-    patch.setattr(ChunkLogs, "restart", lambda self, seq: restart(self, seq) and None)
+    patch.setattr(ChunkLogs, "restart", lambda self, job_id: restart(self, job_id) and None)
 
 
 PLANTED = {
