@@ -146,11 +146,8 @@ def run_job(
 ) -> Any:
     """Load the model, run one job and the shutdown hooks in this thread; return the model.
 
-    Args as those of `JobLoop`, and:
-        job: the job as a service would send it.
-        on_message: called with Ready, then with each message about the job, from any thread.
-        timeout_s: the job's executionTimeout.
-        cancel_after_s: cancel the job after this time.
+    `on_message` gets Ready, then each message about the job, from any thread. `save` keeps a file (name and content)
+    and returns its URL. `timeout_s` is the job's executionTimeout; `cancel_after_s` cancels the job after this time.
     """
 
     def deliver(*messages: ToAgent) -> None:
