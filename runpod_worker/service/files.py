@@ -7,7 +7,7 @@ import contextlib
 import os
 import re
 import secrets
-from collections.abc import AsyncIterable, Iterator
+from collections.abc import AsyncIterable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -86,9 +86,9 @@ class FolderFiles:
         """Return the file, None if there is none."""
         return await asyncio.to_thread(_find, self._path(name))
 
-    async def sweep(self, written_before: float) -> int:
-        """Delete the files last written before this time (seconds since the epoch); return their number."""
-        return await asyncio.to_thread(_sweep, self._root, written_before)
+    async def sweep(self, written_before: float) -> None:
+        """Delete the files last written before this time (seconds since the epoch)."""
+        await asyncio.to_thread(_sweep, self._root, written_before)
 
     def _path(self, name: FileName) -> Path:
         return self._root / name.job_id / name.token / name.name
@@ -153,31 +153,12 @@ def _find(path: Path) -> StoredFile | None:
     return StoredFile(path=path, content_type=content_type)
 
 
-def _sweep(root: Path, written_before: float) -> int:
-    removed = 0
-    for job in _folders(root):
-        for token in _folders(job):
-            removed += sum(_remove_if_old(path, written_before) for path in list(token.iterdir()))
-            _remove_if_empty(token)
-        _remove_if_empty(job)
-    return removed
-
-
-def _folders(folder: Path) -> Iterator[Path]:
-    return (path for path in list(folder.iterdir()) if path.is_dir()) if folder.is_dir() else iter(())
-
-
-def _remove_if_old(path: Path, written_before: float) -> bool:
-    """Return whether an output file was removed. Types and the leftovers of a crash are removed, but not counted."""
-    try:
-        if path.stat().st_mtime >= written_before:
-            return False
-        path.unlink()
-    except FileNotFoundError:  # renamed or deleted since the folder was listed
-        return False
-    return not path.name.startswith(".")
-
-
-def _remove_if_empty(folder: Path) -> None:
-    with contextlib.suppress(OSError):  # not empty, or a worker has begun to write into it
-        folder.rmdir()
+def _sweep(root: Path, written_before: float) -> None:
+    for folder, _, names in os.walk(root, topdown=False):
+        for path in [Path(folder, name) for name in names]:
+            with contextlib.suppress(FileNotFoundError):  # renamed or deleted since the folder was listed
+                if path.stat().st_mtime < written_before:
+                    path.unlink()
+        if Path(folder) != root:
+            with contextlib.suppress(OSError):  # not empty, or a worker has begun to write into it
+                Path(folder).rmdir()
