@@ -138,16 +138,14 @@ class Keys(_Database):
         self._clock = clock
         self._checked_at = clock()
         self._version = self._data_version()
-        self._rows = lru_cache(MAX_REMEMBERED)(self._read)
+        self._remembered = lru_cache(MAX_REMEMBERED)(self._read)
 
     def has_keys(self) -> bool:
         """Whether any key exists. Without one the service answers every caller on this machine."""
-        self._forget_if_changed()
         return bool(self._rows("SELECT 1 FROM keys LIMIT 1"))
 
     def account_of_key(self, key: str) -> str | None:
         """The id of the account the key belongs to, None for an unknown key."""
-        self._forget_if_changed()
         wanted = digest(key)
         # Found by its first bytes, then compared in constant time: the time reveals nothing about the other bytes.
         bounds = wanted[:_PREFIX_BYTES], wanted[:_PREFIX_BYTES] + b"\xff" * len(wanted)
@@ -156,18 +154,18 @@ class Keys(_Database):
 
     def account_of_endpoint(self, endpoint: str) -> str | None:
         """The id of the account the endpoint belongs to, None for an unknown endpoint."""
-        self._forget_if_changed()
         rows = self._rows(f"SELECT account FROM {ENDPOINT_ACCOUNTS} WHERE endpoint = ?", endpoint)  # noqa: S608
         return rows[0][0] if rows else None
 
-    def _forget_if_changed(self) -> None:
+    def _rows(self, statement: str, *values: str | bytes) -> list[Any]:
         now = self._clock()
         if now - self._checked_at >= REFRESH_S:
             self._checked_at = now
             version = self._data_version()
             if version != self._version:
                 self._version = version
-                self._rows.cache_clear()
+                self._remembered.cache_clear()
+        return self._remembered(statement, *values)
 
     def _data_version(self) -> int:
         """Changes when another connection has written to the file, whether keys or jobs."""

@@ -116,7 +116,7 @@ def test_made_up_keys_take_no_memory(keys: Keys) -> None:
     for number in range(MAX_REMEMBERED + 10):
         keys.account_of_key(f"made up {number}")
 
-    assert keys._rows.cache_info().currsize == MAX_REMEMBERED
+    assert keys._remembered.cache_info().currsize == MAX_REMEMBERED
 
 
 def test_endpoint_has_one_account(file: KeyFile, keys: Keys) -> None:

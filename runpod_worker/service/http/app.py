@@ -6,22 +6,15 @@ Keys and endpoints belong to accounts, and a key is valid for the endpoints of i
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from runpod_worker.core.errors import EndpointNotFound, ServiceRefusal, Unauthorized
 from runpod_worker.log import log
-from runpod_worker.service.http.replies import Answer, error_reply, render_refusal
-from runpod_worker.service.http.requests import (
-    Call,
-    MethodNotAllowed,
-    Request,
-    Route,
-    RouteNotFound,
-    parse,
-    parse_query,
-)
+from runpod_worker.service.http.replies import Answer, render_refusal
+from runpod_worker.service.http.requests import MethodNotAllowed, Request, Route, RouteNotFound, parse
 
 if TYPE_CHECKING:
     from runpod_worker.service.keys import Keys
@@ -65,10 +58,14 @@ class App:
                 raise
             error_id = uuid.uuid4().hex[:12]
             log.exception("request.failed", extra={"error_id": error_id, "path": request.target.partition("?")[0]})
-            return error_reply(500, f"an unexpected error; the service's log has it as {error_id}")
+            return render_refusal(ServiceRefusal(f"an unexpected error; the service's log has it as {error_id}"))
 
     async def _answer(self, request: Request) -> Answer:
-        call = parse(request) or self._at_root(request)
+        call = parse(request, request.target)
+        endpoint = self._root_endpoint
+        if call is None and endpoint is not None:  # `/run` and others, and `/{endpoint}/realtime`
+            verb = re.sub(rf"^/{re.escape(endpoint)}/realtime\b", "/runsync", request.target)
+            call = parse(request, f"/v2/{endpoint}{verb}")
         route = self._routes.get(call.verb) if call is not None else None
         if call is None or route is None or not route.fits(call.segments):
             raise RouteNotFound
@@ -81,17 +78,6 @@ class App:
             return await route.handle(call)
         except ServiceRefusal as exc:
             return route.refusal(exc)
-
-    def _at_root(self, request: Request) -> Call | None:
-        """The call for a path without `/v2/{endpoint}`: `/run` and others, and `/{endpoint}/realtime`."""
-        endpoint = self._root_endpoint
-        if endpoint is None:
-            return None
-        path, _, query = request.target.partition("?")
-        verb, *segments = path.strip("/").split("/")
-        if [verb, *segments] == [endpoint, "realtime"]:
-            verb, segments = "runsync", []
-        return Call(request, endpoint, verb, tuple(segments), parse_query(query)) if verb in self._routes else None
 
 
 def check_key(keys: Keys | None, authorization: str | None, endpoint: str, *, locked: bool) -> None:

@@ -63,14 +63,9 @@ def json_reply(content: bytes, more: bytes = b"", *, on_lost: OnLost | None = No
 
 
 def render_refusal(exc: ServiceRefusal) -> Reply:
-    """A refusal in the platform's error envelope."""
-    return error_reply(exc.status, str(exc))
-
-
-def error_reply(status: int, detail: str) -> Reply:
-    """An error in the platform's envelope (protocol A.1)."""
-    content = msgspec.json.encode({"status": status, "title": HTTPStatus(status).phrase, "detail": detail})
-    return Reply(status, _JSON_HEAD, content)
+    """A refusal in the platform's error envelope (protocol A.1)."""
+    content = msgspec.json.encode({"status": exc.status, "title": HTTPStatus(exc.status).phrase, "detail": str(exc)})
+    return Reply(exc.status, _JSON_HEAD, content)
 
 
 async def long_poll(wait_s: float, keepalive_s: float, step: Step, *, on_lost: OnLost | None = None) -> Answer:

@@ -185,18 +185,18 @@ class Route(msgspec.Struct, frozen=True):
         return bool(segments) if self.segments is None else len(segments) == self.segments
 
 
-def parse(request: Request) -> Call | None:
-    """The call that the request makes, None if its path names no endpoint.
+def parse(request: Request, target: str) -> Call | None:
+    """The call that the request makes to this target, None if its path names no endpoint.
 
     Old workers append `&name=value` to a URL without a query (protocol B.2): what follows the first `&` of the last
     segment is query too.
     """
-    path, _, query = request.target.partition("?")
+    path, _, query = target.partition("?")
     parts = path.rstrip("/").split("/")
     if len(parts) < 4 or parts[1] != "v2":  # "", "v2", endpoint, verb
         return None
     parts[-1], _, stray = parts[-1].partition("&")
-    fields = parse_query("&".join(filter(None, (query, stray)))) if query or stray else _NO_QUERY
+    fields = _parse_query("&".join(filter(None, (query, stray)))) if query or stray else _NO_QUERY
     if "%" in path:
         parts = [unquote(part) for part in parts]
     if not _ENDPOINT.fullmatch(parts[2]):
@@ -205,7 +205,7 @@ def parse(request: Request) -> Call | None:
 
 
 @lru_cache(1024)
-def parse_query(text: str) -> Mapping[str, str]:
+def _parse_query(text: str) -> Mapping[str, str]:
     """The query's fields. Workers send the same few all the time."""
     try:
         return dict(parse_qsl(text, keep_blank_values=True, max_num_fields=MAX_QUERY_FIELDS))
