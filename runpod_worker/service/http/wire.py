@@ -69,16 +69,12 @@ class ReleaseBody(msgspec.Struct):
     jobs: list[ReleasedJob] = []
 
 
-_submit = msgspec.json.Decoder(SubmitBody)
-_result = msgspec.json.Decoder(ResultBody)
-_chunk = msgspec.json.Decoder(ChunkBody)
-_release = msgspec.json.Decoder(ReleaseBody)
 _encode = msgspec.json.Encoder().encode
 
 
 def parse_submission(body: bytes, settings: ServiceSettings) -> Submission:
     """The request in `body`, within the limits of `settings`."""
-    body, fields = _decode(_submit, body, nan_to_null=False)
+    body, fields = _decode(SubmitBody, body, nan_to_null=False)
     source = bytes(fields.input)
     if not source:
         raise BadRequest('input: missing; the body must be a JSON object like {"input": {...}}')
@@ -93,7 +89,7 @@ def parse_submission(body: bytes, settings: ServiceSettings) -> Submission:
 
 def parse_stored(body: bytes) -> SubmitBody:
     """The request, which `parse_submission` has accepted before."""
-    return _submit.decode(body)
+    return msgspec.json.decode(body, type=SubmitBody)
 
 
 def _policy(policy: PolicyBody, settings: ServiceSettings) -> Policy:
@@ -119,7 +115,7 @@ def _within(field: str, value: int | None, bounds: tuple[int, int], default: int
 
 def parse_report(body: bytes, *, streamed: bool = False) -> Report:
     """The report in the body of a job-done. `streamed`: it ends a generator, so an empty list means no output."""
-    _, fields = _decode(_result, body, nan_to_null=True)
+    _, fields = _decode(ResultBody, body, nan_to_null=True)
     output = None if fields.output is _ABSENT else bytes(fields.output)
     if streamed and output == b"[]":
         output = None
@@ -147,7 +143,7 @@ def _number(raw: bytes) -> int | None:
 
 def parse_chunks(body: bytes) -> tuple[list[bytes], int | None]:
     """The chunks in the body of a job-stream, and the number of the first if the worker numbers them."""
-    _, fields = _decode(_chunk, body, nan_to_null=True)
+    _, fields = _decode(ChunkBody, body, nan_to_null=True)
     if fields.outputs is not None:
         if fields.index is None or fields.index < 0:
             raise BadRequest(f"index: expected the number of the first chunk, got {fields.index}")
@@ -159,25 +155,25 @@ def parse_chunks(body: bytes) -> tuple[list[bytes], int | None]:
 
 def parse_release(body: bytes) -> ReleaseBody:
     """The takes and jobs in the body of a job-return."""
-    return _decode(_release, body, nan_to_null=False)[1]
+    return _decode(ReleaseBody, body, nan_to_null=False)[1]
 
 
-def _decode(decoder: msgspec.json.Decoder[T], body: bytes, *, nan_to_null: bool) -> tuple[bytes, T]:
+def _decode(kind: type[T], body: bytes, *, nan_to_null: bool) -> tuple[bytes, T]:
     """The body as standard JSON, and its fields."""
     try:
-        if not body.isascii():
-            body.decode()  # msgspec does not look into raw values
-        return body, decoder.decode(body)
+        try:
+            if not body.isascii():
+                body.decode()  # msgspec does not look into raw values
+            return body, msgspec.json.decode(body, type=kind)
+        except msgspec.ValidationError:
+            raise
+        except ValueError:
+            body = _to_standard_json(body, nan_to_null=nan_to_null)
+            return body, msgspec.json.decode(body, type=kind)
     except msgspec.ValidationError as exc:
         raise _bad_request(exc) from exc
     except RecursionError as exc:
         raise BadRequest("body: nested too deeply") from exc
-    except ValueError:
-        body = _to_standard_json(body, nan_to_null=nan_to_null)
-    try:
-        return body, decoder.decode(body)
-    except msgspec.ValidationError as exc:
-        raise _bad_request(exc) from exc
 
 
 def _to_standard_json(body: bytes, *, nan_to_null: bool) -> bytes:
@@ -196,8 +192,6 @@ def _to_standard_json(body: bytes, *, nan_to_null: bool) -> bytes:
         value = json.loads(body, parse_constant=reject, parse_float=number)
         text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
         return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode()
-    except RecursionError as exc:
-        raise BadRequest("body: nested too deeply") from exc
     except ValueError as exc:
         raise BadRequest(f"body: expected JSON: {exc}") from exc
 
