@@ -56,7 +56,7 @@ class WorkerRoutes:
         timeout_s = self._settings.take_poll_timeout_s
         try:
             if known.retired:
-                await self._queue.workers.idle(request.endpoint, request.worker, timeout_s)
+                await self._queue.workers.idle(timeout_s)
                 assigned = []
             else:
                 assigned = await self._queue.takes.take(request, timeout_s)

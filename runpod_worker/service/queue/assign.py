@@ -75,7 +75,7 @@ class Takes:
         assigned = self.assign(transaction, request)
         await transaction.commit(durable=False)
         if not assigned and not self._is_refused(request):
-            assigned = await self.polls.wait(request, timeout_s)
+            assigned = await self.polls.wait(request.endpoint, timeout_s, request) or []
         return await self.load(assigned)
 
     def assign(self, transaction: Transaction, request: TakeRequest) -> list[Assigned]:

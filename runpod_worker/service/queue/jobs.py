@@ -80,8 +80,8 @@ class Jobs:
         self.logs = ChunkLogs(journal)
         self.workers = Workers(self.index, now)
         self.timer = DeadlineTimer(now)
-        self.ended: Waiters[Ended] = Waiters()
-        self.moved: Waiters[bool] = Waiters()
+        self.ended: Waiters[Ended, None] = Waiters()
+        self.moved: Waiters[bool, None] = Waiters()
         """Notified when a job has a new chunk, and when it ends."""
         self._on_webhook_due = on_webhook_due
         self._max_recent = max(1, max_recent)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import msgspec
 
 from runpod_worker.core.job import Job, Policy
-from runpod_worker.service.queue.waiters import resolve
+from runpod_worker.service.queue.waiters import Waiters, resolve
 
 
 def _always() -> bool:
@@ -55,80 +54,36 @@ class Assigned(msgspec.Struct, frozen=True):
     request: Submission | bytes = b""
 
 
-@dataclass(eq=False, slots=True)
-class Poll:
-    """An open take. Its answer is a list of jobs, empty after the timeout."""
+class Poll(NamedTuple):
+    """An open take. Its answer is a list of jobs, None after the timeout."""
 
     request: TakeRequest
-    future: asyncio.Future[list[Assigned]]
+    future: asyncio.Future[list[Assigned] | None]
 
     def resolve(self, assigned: list[Assigned]) -> None:
         """Answer the take."""
         resolve(self.future, assigned)
 
 
-class Polls:
-    """The open takes of every endpoint. Each operation on a take costs O(1)."""
-
-    def __init__(self) -> None:
-        self._queues: dict[str, OrderedDict[Poll, None]] = {}
-        self._closed = False
-
-    def __len__(self) -> int:
-        return sum(len(queue) for queue in self._queues.values())
+class Polls(Waiters[list[Assigned], TakeRequest]):
+    """The open takes of every endpoint."""
 
     def pop(self, endpoint: str) -> Poll | None:
         """Remove and return the oldest take whose connection is open. The caller must resolve it."""
-        queue = self._queues.get(endpoint)
-        while queue:
-            poll = next(iter(queue))
-            self._remove(poll)
-            if not poll.future.done() and poll.request.is_alive():
-                return poll
-            poll.resolve([])
+        while queue := self._waiting.get(endpoint):
+            future, request = next(iter(queue.items()))
+            self._remove(endpoint, future)
+            if request is not None and not future.done() and request.is_alive():
+                return Poll(request, future)
+            resolve(future, None)
         return None
-
-    async def wait(self, request: TakeRequest, timeout_s: float) -> list[Assigned]:
-        """Wait for the answer of the take; no jobs after `timeout_s`, or when the service drains."""
-        if self._closed or timeout_s <= 0:
-            return []
-        loop = asyncio.get_running_loop()
-        poll = Poll(request, loop.create_future())
-        self._queues.setdefault(request.endpoint, OrderedDict())[poll] = None
-        timer = loop.call_later(timeout_s, self._expire, poll)
-        try:
-            return await poll.future
-        finally:
-            timer.cancel()
-            self._remove(poll)
 
     def is_waiting(self, endpoint: str) -> bool:
         """Whether a take of the endpoint is open."""
-        return bool(self._queues.get(endpoint))
+        return endpoint in self._waiting
 
     def release(self, endpoint: str, worker: str, take_ids: Collection[str]) -> None:
         """Answer the worker's open takes with these ids: no jobs."""
-        for poll in list(self._queues.get(endpoint, ())):
-            if poll.request.worker == worker and poll.request.id in take_ids:
-                self._expire(poll)
-
-    def close(self) -> None:
-        """Answer every open and every later take: no jobs."""
-        self._closed = True
-        for queue in list(self._queues.values()):
-            for poll in list(queue):
-                self._expire(poll)
-
-    def _expire(self, poll: Poll) -> None:
-        """Answer an open take: no jobs. A popped take is answered after its commit."""
-        if self._remove(poll):
-            poll.resolve([])
-
-    def _remove(self, poll: Poll) -> bool:
-        queue = self._queues.get(poll.request.endpoint)
-        if queue is None or poll not in queue:
-            return False
-        del queue[poll]
-        if not queue:
-            del self._queues[poll.request.endpoint]
-        return True
+        for future, request in list(self._waiting.get(endpoint, {}).items()):
+            if request is not None and request.worker == worker and request.id in take_ids:
+                self._expire(endpoint, future)

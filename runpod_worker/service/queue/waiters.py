@@ -6,35 +6,38 @@ Everything runs in one event loop, so code between two awaits is atomic.
 from __future__ import annotations
 
 import asyncio
+import math
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 
-class Waiters(Generic[T]):
-    """Requests that wait for a change of a job, by key."""
+class Waiters(Generic[T, R]):
+    """Requests that wait for a value, by key; the oldest first. Each operation on one of them costs O(1)."""
 
     def __init__(self) -> None:
-        self._waiting: dict[str, list[asyncio.Future[T | None]]] = {}
+        self._waiting: dict[str, OrderedDict[asyncio.Future[T | None], R | None]] = {}
         self._closed = False
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        return sum(map(len, self._waiting.values()))
 
     def notify(self, key: str, value: T | None) -> None:
         """Wake all requests that wait on `key` with `value`. After None they read the job themselves."""
         for future in self._waiting.pop(key, ()):
             resolve(future, value)
 
-    async def wait(self, key: str, timeout_s: float) -> T | None:
+    async def wait(self, key: str, timeout_s: float, request: R | None = None) -> T | None:
         """Wait for the next value of `key`; None after `timeout_s`, or when the service drains."""
         if timeout_s <= 0 or self._closed:
             return None
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T | None] = loop.create_future()
-        self._waiting.setdefault(key, []).append(future)
-        timer = loop.call_later(timeout_s, resolve, future, None)
+        self._waiting.setdefault(key, OrderedDict())[future] = request
+        timer = loop.call_later(timeout_s, self._expire, key, future)
         try:
             return await future
         finally:
@@ -44,17 +47,22 @@ class Waiters(Generic[T]):
     def close(self) -> None:
         """Wake all requests with None, and let later requests return without waiting."""
         self._closed = True
-        for futures in self._waiting.values():
-            for future in futures:
-                resolve(future, None)
+        for key in list(self._waiting):
+            self.notify(key, None)
 
-    def _remove(self, key: str, future: asyncio.Future[T | None]) -> None:
+    def _expire(self, key: str, future: asyncio.Future[T | None]) -> None:
+        """Wake the request with None, unless it was removed: then its remover wakes it."""
+        if self._remove(key, future):
+            resolve(future, None)
+
+    def _remove(self, key: str, future: asyncio.Future[T | None]) -> bool:
         waiting = self._waiting.get(key)
         if waiting is None or future not in waiting:
-            return
-        waiting.remove(future)
+            return False
+        del waiting[future]
         if not waiting:
             del self._waiting[key]
+        return True
 
 
 def resolve(future: asyncio.Future[T], value: T) -> None:
@@ -68,26 +76,21 @@ class DeadlineTimer:
 
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
-        self._at: float | None = None
+        self._at = math.inf
         self._handle: asyncio.TimerHandle | None = None
         self._event = asyncio.Event()
 
     def arm(self, at: float | None) -> None:
         """Fire at `at`, or at an earlier time if armed for one."""
-        if at is None or (self._at is not None and self._at <= at):
+        if at is None or at >= self._at:
             return
-        self.disarm()
+        if self._handle is not None:
+            self._handle.cancel()
         self._at = at
         self._handle = asyncio.get_running_loop().call_later(max(0.001, at - self._now()), self._event.set)
 
-    def disarm(self) -> None:
-        """Cancel the timer."""
-        if self._handle is not None:
-            self._handle.cancel()
-        self._at = self._handle = None
-
     async def wait(self) -> None:
-        """Wait until the timer fires, and disarm it."""
+        """Wait until the timer fires."""
         await self._event.wait()
         self._event.clear()
-        self.disarm()
+        self._at = math.inf

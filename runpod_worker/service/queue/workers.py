@@ -48,8 +48,7 @@ class Workers:
         self._index = index
         self._now = now
         self._known: dict[tuple[str, str], Worker] = {}
-        self._stop_waiters: Waiters[bool] = Waiters()
-        self._idle_waiters: Waiters[bool] = Waiters()
+        self._waiters: Waiters[bool, None] = Waiters()
 
     def touch(self, endpoint: str, worker: str) -> Worker:
         """Record a request of the worker."""
@@ -91,7 +90,7 @@ class Workers:
         known = self._known.get((endpoint, worker))
         if known is not None:
             known.stops[job_id] = attempt
-            self._stop_waiters.notify(f"{endpoint}/{worker}", True)
+            self._waiters.notify(f"{endpoint}/{worker}", True)
 
     def drop_stop(self, endpoint: str, worker: str, job_id: str) -> None:
         """Drop an earlier stop of a job that the worker has taken again."""
@@ -105,7 +104,7 @@ class Workers:
         if not known.stops:
             known.polls += 1
             try:
-                await self._stop_waiters.wait(f"{endpoint}/{worker}", timeout_s)
+                await self._waiters.wait(f"{endpoint}/{worker}", timeout_s)
             finally:
                 known.polls -= 1
                 known.seen_at = self._now()
@@ -113,9 +112,9 @@ class Workers:
         known.stops.clear()
         return stops
 
-    async def idle(self, endpoint: str, worker: str, timeout_s: float) -> None:
+    async def idle(self, timeout_s: float) -> None:
         """Keep the take of a retired worker open."""
-        await self._idle_waiters.wait(f"{endpoint}/{worker}", timeout_s)
+        await self._waiters.wait("retired", timeout_s)
 
     def counts(self, endpoint: str) -> dict[str, int]:
         """Return the `workers` part of /health."""
@@ -133,9 +132,8 @@ class Workers:
             del self._known[key]
 
     def close(self) -> None:
-        """Answer every open job-stop."""
-        self._stop_waiters.close()
-        self._idle_waiters.close()
+        """Answer every open job-stop, and the takes of retired workers."""
+        self._waiters.close()
 
     def _state(self, name: str, known: Worker) -> str:
         if known.unhealthy:

@@ -39,7 +39,7 @@ async def test_closed_waiters_wake_all():
 async def test_takes_are_popped_first_come_first_served_and_dead_ones_are_skipped():
     polls = Polls()
     requests = [TakeRequest(endpoint="e", worker=str(n), is_alive=partial(ne, n, 1)) for n in range(3)]
-    waiting = [asyncio.create_task(polls.wait(request, 20)) for request in requests]
+    waiting = [asyncio.create_task(polls.wait("e", 20, request)) for request in requests]
     await asyncio.sleep(0)
 
     first, third = polls.pop("e"), polls.pop("e")
@@ -48,13 +48,13 @@ async def test_takes_are_popped_first_come_first_served_and_dead_ones_are_skippe
     assert polls.pop("e") is None
     for poll in (first, third):
         poll.resolve([])
-    assert await asyncio.gather(*waiting) == [[], [], []]
+    assert await asyncio.gather(*waiting) == [[], None, []]
     assert len(polls) == 0
 
 
 async def test_a_popped_take_outlives_its_time_and_is_answered_by_whoever_popped_it():
     polls = Polls()
-    waiting = asyncio.create_task(polls.wait(TakeRequest(endpoint="e", worker="w"), 0.01))
+    waiting = asyncio.create_task(polls.wait("e", 0.01, TakeRequest(endpoint="e", worker="w")))
     await asyncio.sleep(0)
     poll = polls.pop("e")
     await asyncio.sleep(0.03)
@@ -70,12 +70,12 @@ async def test_a_popped_take_outlives_its_time_and_is_answered_by_whoever_popped
 async def test_released_takes_are_answered_with_nothing():
     polls = Polls()
     requests = [TakeRequest(endpoint="e", worker="w", id=take_id) for take_id in ("a", "b")]
-    waiting = [asyncio.create_task(polls.wait(request, 20)) for request in requests]
+    waiting = [asyncio.create_task(polls.wait("e", 20, request)) for request in requests]
     await asyncio.sleep(0)
 
     polls.release("e", "w", {"a"})
 
-    assert await waiting[0] == []
+    assert await waiting[0] is None
     assert polls.pop("e").request.id == "b"
     waiting[1].cancel()
 
