@@ -46,10 +46,6 @@ class ReportReply(NamedTuple):
     jobs: tuple[Assignment, ...] = ()
 
 
-_ACCEPTED = ReportReply()
-_STALE = ReportReply(stale=True)
-
-
 class HttpLink:
     """The job service as a worker sees it.
 
@@ -142,11 +138,7 @@ class HttpLink:
         headers = self._headers_of(attempt)
         if take is not None:
             headers = {**headers, X_TAKE: str(take.max_jobs), X_TAKE_ID: take.id}
-        if worker_id is None:
-            url = self._urls.done(attempt.job_id, is_stream)
-        else:
-            url = self._urls.done_of(worker_id, attempt.job_id, is_stream)
-        return await self._report(url, headers, body)
+        return await self._report(self._urls.done(attempt.job_id, is_stream, worker_id), headers, body)
 
     async def report_progress(self, attempt: AttemptRef, value: bytes, number: int) -> ReportReply:
         """Report the latest progress value (JSON), the `number`-th of this attempt."""
@@ -189,12 +181,8 @@ class HttpLink:
 
     async def _report(self, url: str, headers: Mapping[str, str], body: bytes) -> ReportReply:
         reply = _checked(await self._transport.send("POST", url, headers, body, REPORT_TIMEOUT_S))
-        if not self.extensions:
-            return _ACCEPTED
-        stale = reply.headers.get(_STALE_NAME) == "1"
-        if X_TAKE in headers:
-            return ReportReply(stale, tuple(self._jobs(reply)))
-        return _STALE if stale else _ACCEPTED
+        stale = bool(self.extensions) and reply.headers.get(_STALE_NAME) == "1"
+        return ReportReply(stale, tuple(self._jobs(reply)) if X_TAKE in headers else ())
 
     def _jobs(self, reply: Reply) -> list[Assignment]:
         return assignments(reply.body, extended="attempt" in self.extensions) if reply.status == 200 else []

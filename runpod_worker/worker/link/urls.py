@@ -46,13 +46,14 @@ class Urls:
             return self._single[busy]
         return with_parameter(self._batch, f"batch_size={count}&job_in_progress={int(busy)}")
 
-    def done(self, job_id: str, is_stream: bool) -> str:
-        """Return the URL of a job's outcome and progress."""
-        return self._done[is_stream].replace("$ID", _segment(job_id))
+    def done(self, job_id: str, is_stream: bool, worker_id: str | None = None) -> str:
+        """Return the URL of a job's outcome and progress.
 
-    def done_of(self, worker_id: str, job_id: str, is_stream: bool) -> str:
-        """Return the URL of the outcome of a job that another worker ran: the service compares worker and lease."""
-        url = _DONE_WORKER.sub(lambda match: match[1] + quote(worker_id, safe=""), self._done[is_stream])
+        `worker_id`: another worker ran the job. The service compares worker and lease.
+        """
+        url = self._done[is_stream]
+        if worker_id is not None:
+            url = _DONE_WORKER.sub(lambda match: match[1] + quote(worker_id, safe=""), url)
         return url.replace("$ID", _segment(job_id))
 
     def stream(self, job_id: str) -> str:
