@@ -89,7 +89,7 @@ class Worker:
         """
         if self._model is not None:
             raise DeclarationError(f"{_name(function)}: the model is loaded by {_name(self._model.function)} already")
-        self._model = Hook.of(function, 1, "load(device) or load()")
+        self._model = Hook.of(function, "load(device) or load()")
         return function
 
     def warmup(self, function: F) -> F:
@@ -97,17 +97,17 @@ class Worker:
 
         It is called with the model or nothing. A function that warms up by itself returns None.
         """
-        self._warmups.append(Hook.of(function, 1, "warmup(model) or warmup()"))
+        self._warmups.append(Hook.of(function, "warmup(model) or warmup()"))
         return function
 
     def check(self, function: F) -> F:
         """Declare a fitness check, called before the first job with the model or nothing. It fails by raising."""
-        self._checks.append(Hook.of(function, 1, "check(model) or check()"))
+        self._checks.append(Hook.of(function, "check(model) or check()"))
         return function
 
     def shutdown(self, function: F) -> F:
         """Declare a function that runs after the last job, called with the model or nothing."""
-        self._shutdowns.append(Hook.of(function, 1, "shutdown(model) or shutdown()"))
+        self._shutdowns.append(Hook.of(function, "shutdown(model) or shutdown()"))
         return function
 
     def declaration(self) -> Declaration:

@@ -64,15 +64,15 @@ class Hook:
     arguments: int
 
     @classmethod
-    def of(cls, function: Any, max_arguments: int, signature: str) -> Hook:
+    def of(cls, function: Any, signature: str) -> Hook:
         """Check a declared function.
 
         Raises:
-            DeclarationError: it is not a function, or takes more arguments. The error quotes `signature`.
+            DeclarationError: it is not a function, or needs more than one argument. The error quotes `signature`.
         """
         if not callable(function):
             raise DeclarationError(f"expected a function {signature}, got {function!r} ({type(function).__name__})")
-        return cls(function, count_arguments(function, 0, max_arguments, signature))
+        return cls(function, count_arguments(function, 0, 1, signature))
 
     def call(self, *args: Any) -> Any:
         """Call the function with the arguments that it takes."""
