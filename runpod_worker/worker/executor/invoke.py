@@ -79,7 +79,7 @@ class Invoker:
         The main thread always uses the same loop, because objects that the handler keeps, such as a session, belong to
         that loop.
         """
-        work = self._run_on_loop(attempt, lambda: value)
+        work = self.run_on_loop(attempt, lambda *_: value)
         if threading.current_thread() is threading.main_thread():
             return self._aio.run(work)
         return asyncio.run(work)
@@ -87,8 +87,7 @@ class Invoker:
     def _iterate(self, attempt: Attempt, guard: SlotThread, values: Iterator[Any]) -> Outcome:
         stream = _Stream(attempt, aggregate=self.handler.aggregate)
         try:
-            while (value := guard.call(attempt, next, values, _END)) is not _END and not stream.ends_with(value):
-                chunk = stream.chunk(value)
+            while chunk := stream.chunk(guard.call(attempt, next, values, _END)):
                 is_open = attempt.window.add(len(chunk.data))
                 self._sender.push(chunk)
                 if not is_open:
@@ -100,14 +99,11 @@ class Invoker:
 
     # ---------------------------------------------------------------- on an event loop
 
-    async def run_on_loop(self, attempt: Attempt) -> Done:
-        """Call the handler in this task, and return once it has ended."""
-        return await self._run_on_loop(attempt, self.handler.function, attempt.job, *self._model)
-
-    async def _run_on_loop(self, attempt: Attempt, function: Callable[..., Any], *args: Any) -> Done:
+    async def run_on_loop(self, attempt: Attempt, function: Callable[..., Any] | None = None) -> Done:
+        """Call the handler, or this function in its place, in this task, and return once it has ended."""
         guard = Task()
         try:
-            value = await guard.call(attempt, function, *args)
+            value = await guard.call(attempt, function or self.handler.function, attempt.job, *self._model)
             finished_at = now()
             if isinstance(value, Iterator | AsyncIterator):
                 return self._done(attempt, await self._iterate_on_loop(attempt, guard, value), now(), is_stream=True)
@@ -122,8 +118,8 @@ class Invoker:
         stream = _Stream(attempt, aggregate=self.handler.aggregate)
         step: Callable[..., Any] = anext if isinstance(values, AsyncIterator) else next
         try:
-            while (value := await guard.call(attempt, step, values, _END)) is not _END and not stream.ends_with(value):
-                await self._push_on_loop(stream.chunk(value))
+            while chunk := stream.chunk(await guard.call(attempt, step, values, _END)):
+                await self._push_on_loop(chunk)
         except BaseException as error:
             _uncancel(error)
             stream.error = results.outcome_of_exception(error, self._settings).error
@@ -156,8 +152,17 @@ class _Stream:
         self._index = 0
         self._kept: list[bytes] | None = [] if aggregate else None
 
-    def chunk(self, value: Any) -> Chunk:
-        """The next chunk. Raises OutputError if the value is not JSON."""
+    def chunk(self, value: Any) -> Chunk | None:
+        """The next chunk; None where the stream ends: after its last value, or with an error.
+
+        Raises:
+            OutputError: the value is not JSON.
+        """
+        if value is _END:
+            return None
+        self.error = results.yielded_error(value)
+        if self.error is not None:
+            return None
         data = results.encode_chunk(value)
         index = self._index
         self._index += 1
@@ -166,11 +171,6 @@ class _Stream:
         if self._kept is not None:
             self._kept.append(data)
         return Chunk(self._attempt, index, data)
-
-    def ends_with(self, value: Any) -> bool:
-        """Whether the value is an error, which ends the stream, and not a chunk."""
-        self.error = results.yielded_error(value)
-        return self.error is not None
 
     def outcome(self) -> Outcome:
         """The outcome of the stream, once it has ended."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import math
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from functools import partial
@@ -113,12 +114,8 @@ class JobLoop:
         match message:
             case Run():
                 self._run(message)
-            case Stop():
-                self._stop(message.key, message.reason)
-            case Revoke():
-                attempt = self._attempts.get(message.key)
-                if attempt is not None and attempt.claim():
-                    self._answer(Done(message.key, revoked=True))
+            case Stop() | Revoke():
+                self._stop(message)
             case WindowUpdate():
                 if (window := self._windows.get(message.key)) is not None:
                     window.ack(message.size)
@@ -175,9 +172,8 @@ class JobLoop:
             log.debug("executor.agent_gone")
 
     def _window(self, key: str) -> FlowWindow:
-        if self._local:
-            return FlowWindow()
-        window = self._windows[key] = FlowWindow(window_size(self._concurrency.slots))
+        size = math.inf if self._local else window_size(self._concurrency.slots)
+        window = self._windows[key] = FlowWindow(size)
         return window
 
     def _prepare(self, run: Run, sender: MessageSender, files: SavedFiles, window: FlowWindow) -> Attempt:
@@ -196,14 +192,15 @@ class JobLoop:
         attempt.input_ready_at = now()
         return attempt
 
-    def _stop(self, key: str, reason: str) -> None:
-        attempt = self._attempts.get(key)
+    def _stop(self, message: Stop | Revoke) -> None:
+        attempt = self._attempts.get(message.key)
         if attempt is None:
             return
+        is_stop = isinstance(message, Stop)
         if attempt.claim():  # its handler has not started, and will not
-            self._answer(Done(key, stopped=True))
-        else:
-            attempt.stop(reason)
+            self._answer(Done(message.key, stopped=is_stop, revoked=not is_stop))
+        elif isinstance(message, Stop):
+            attempt.stop(message.reason)
 
     def _answer(self, done: Done) -> None:
         self._forget(self._attempts.pop(done.key))

@@ -65,12 +65,7 @@ def encode_chunk(value: Any) -> bytes:
     Raises:
         OutputError: the value is not JSON, or too large for any job service.
     """
-    data = encode(value)
-    if len(data) > MAX_RESULT_BYTES:
-        raise OutputError(
-            f"a chunk of {len(data) / MIB:.1f} MiB of JSON: at most {MAX_RESULT_BYTES // MIB} MiB is taken"
-        )
-    return data
+    return _check_size(encode(value), "a chunk")
 
 
 def outcome_of_stream(chunks: list[bytes] | None, error: str | None = None) -> Outcome:
@@ -151,10 +146,10 @@ def _marked(value: dict[Any, Any]) -> Outcome:
     return Outcome(_check_size(encode(output)) if output else None, text, refresh)
 
 
-def _check_size(data: bytes) -> bytes:
+def _check_size(data: bytes, name: str = "output") -> bytes:
     if len(data) > MAX_RESULT_BYTES:
         raise OutputError(
-            f"output is {len(data) / MIB:.1f} MiB of JSON; a job service takes at most {MAX_RESULT_BYTES // MIB} MiB: "
+            f"{name} is {len(data) / MIB:.1f} MiB of JSON; a job service takes at most {MAX_RESULT_BYTES // MIB} MiB: "
             "save large parts as files with job.save"
         )
     return data

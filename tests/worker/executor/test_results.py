@@ -92,7 +92,7 @@ def test_an_output_over_the_limit_fails_and_says_what_to_do():
 
 
 def test_a_chunk_over_the_limit_is_refused():
-    with pytest.raises(OutputError, match=r"a chunk of 20\.0 MiB"):
+    with pytest.raises(OutputError, match=r"a chunk is 20\.0 MiB"):
         results.encode_chunk("x" * MAX_RESULT_BYTES)
 
 
