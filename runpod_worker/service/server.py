@@ -101,7 +101,7 @@ class Server:
         self._closing: asyncio.Task[None] | None = None
         self._on_failed = on_failed
         self.failed = False
-        self.queue = JobQueue(stores.journal, settings, now=now, on_webhook_due=self._on_webhook_due)
+        self.queue = JobQueue(stores.journal, settings, now=now)
         body = partial(render_webhook, self.queue)
         self._webhooks = Webhooks(self.queue, body, now=now, random=random.random, settings=settings.webhooks)
         self.app = App(self._routes(), stores.keys, locked=self._locked, root_endpoint=root_endpoint)
@@ -168,9 +168,6 @@ class Server:
         if files is not None:
             routes |= FileRoutes(files, self.queue.jobs, self._settings.max_file_bytes).table()
         return routes
-
-    def _on_webhook_due(self) -> None:
-        self._webhooks.notify()
 
     def _check_host(self) -> None:
         if self._locked and not (self._stores.keys is not None and self._stores.keys.has_keys()):

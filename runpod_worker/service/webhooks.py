@@ -99,13 +99,9 @@ class Webhooks:
         self._lanes: dict[str, _Lane] = {}
         self._known: dict[str, Delivery] = {}
         self._active = 0
-        self._woken = asyncio.Event()
+        self._woken = queue.jobs.deliveries.changed
         self.tried: TestSignal[Delivery] = TestSignal()
         """Sent after each try, when its result is recorded."""
-
-    def notify(self) -> None:
-        """Look for due deliveries now: a job with a webhook has ended."""
-        self._woken.set()
 
     async def run(self) -> None:
         """Deliver until cancelled. A delivery that was cancelled is made again later."""

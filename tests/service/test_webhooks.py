@@ -79,9 +79,8 @@ async def receiver() -> AsyncIterator[Receiver]:
 class Delivering:
     """The loop over a queue, and a value for each try that it has recorded."""
 
-    def __init__(self, queue: JobQueue, webhooks: Webhooks, tried: asyncio.Queue[Delivery]) -> None:
+    def __init__(self, queue: JobQueue, tried: asyncio.Queue[Delivery]) -> None:
         self.queue = queue
-        self.notify = webhooks.notify
         self._tried = tried
 
     async def until(self, condition: Callable[[], bool]) -> None:
@@ -107,7 +106,7 @@ async def delivering(queue: JobQueue, **settings) -> AsyncIterator[Delivering]:
     with listening(webhooks.tried) as tried:
         task = asyncio.create_task(webhooks.run())
         try:
-            yield Delivering(queue, webhooks, tried)
+            yield Delivering(queue, tried)
         finally:
             task.cancel()
             await asyncio.wait([task])
@@ -139,7 +138,6 @@ async def ended(queue, job) -> None:
 async def test_final_job_is_delivered(queue, receiver, make_job):
     async with delivering(queue) as webhooks:
         await ended(queue, make_job(webhook=receiver.url + "?a=b"))
-        webhooks.notify()
         path, headers, body = await receiver.next()
         await webhooks.until_all_are_settled()
 
@@ -167,7 +165,6 @@ async def test_delivery_that_was_cut_off_by_a_stop_is_made_after_the_restart(tmp
     receiver.hold = asyncio.Event()
     async with delivering(queue) as webhooks:
         await ended(queue, make_job(webhook=receiver.url))
-        webhooks.notify()
         await receiver.next()
     await queue.jobs.journal.close()
     receiver.hold.set()
@@ -185,7 +182,6 @@ async def test_answer_other_than_2xx_is_tried_again(queue, receiver, make_job, s
     receiver.answers = lambda number: status if number < 3 else 204
     async with delivering(queue) as webhooks:
         await ended(queue, make_job(webhook=receiver.url))
-        webhooks.notify()
         paths = [(await receiver.next())[0] for _ in range(3)]
         await webhooks.until_all_are_settled()
 
@@ -198,7 +194,6 @@ async def test_waits_between_tries_follow_the_schedule(queue, receiver, make_job
     before = time.time()
     async with delivering(queue, schedule=Schedule((1000.0,), spread=0.1)) as webhooks:
         await ended(queue, make_job(webhook=receiver.url))
-        webhooks.notify()
         await receiver.next()
         await webhooks.until(lambda: (queue.jobs.deliveries.next_at() or 0) > before + 1000)
 
@@ -213,7 +208,6 @@ async def test_webhook_is_given_up_after_the_last_try_and_says_so(queue, receive
     with caplog.at_level(logging.DEBUG, "runpod_worker"):
         async with delivering(queue) as webhooks:
             await ended(queue, make_job(webhook=url))
-            webhooks.notify()
             for _ in range(4):
                 await receiver.next()
             await webhooks.until_all_are_settled()
@@ -230,7 +224,6 @@ async def test_slow_receiver_delays_no_other(queue, receiver, make_job):
         slow.hold = asyncio.Event()
         await asyncio.gather(*(ended(queue, make_job(webhook=slow.url)) for _ in range(300)))
         await asyncio.gather(*(ended(queue, make_job(webhook=receiver.url)) for _ in range(20)))
-        webhooks.notify()
 
         for _ in range(20):
             await receiver.next()
@@ -243,9 +236,8 @@ async def test_slow_receiver_delays_no_other(queue, receiver, make_job):
 
 async def test_receiver_that_never_answers_is_timed_out(queue, receiver, make_job):
     receiver.hold = asyncio.Event()
-    async with delivering(queue, timeout_s=0.2, schedule=Schedule((0.0,) * 1000)) as webhooks:
+    async with delivering(queue, timeout_s=0.2, schedule=Schedule((0.0,) * 1000)):
         await ended(queue, make_job(webhook=receiver.url))
-        webhooks.notify()
         await receiver.next()
         await receiver.next()
 
@@ -255,7 +247,6 @@ async def test_receiver_that_never_answers_is_timed_out(queue, receiver, make_jo
 async def test_private_address_is_refused_at_once_and_visibly(queue, receiver, make_job, caplog):
     async with delivering(queue, private=False) as webhooks:
         await ended(queue, make_job(webhook=receiver.url))
-        webhooks.notify()
         await webhooks.until_all_are_settled()
 
     assert receiver.requests.empty()
@@ -268,7 +259,6 @@ async def test_private_address_is_refused_at_once_and_visibly(queue, receiver, m
 async def test_url_that_cannot_be_called_is_given_up(queue, make_job, url, caplog):
     async with delivering(queue) as webhooks:
         await ended(queue, make_job(webhook=url))
-        webhooks.notify()
         await webhooks.until_all_are_settled()
 
     assert "webhook.given_up" in [record.message for record in caplog.records]
@@ -281,11 +271,9 @@ async def test_job_that_was_retried_is_told_again_when_it_ends_anew(queue, recei
     await change(queue, job.id, Taken(at=time.time(), worker="w"))
     async with delivering(queue) as webhooks:
         await change(queue, job.id, Failed(at=time.time(), worker="w", error="e"))
-        webhooks.notify()
         first = json.loads((await receiver.next())[2])
         await change(queue, job.id, Retried(at=time.time()))
         await change(queue, job.id, CancelRequested(at=time.time()))
-        webhooks.notify()
         receiver.hold.set()
 
         second = json.loads((await receiver.next())[2])
@@ -296,9 +284,8 @@ async def test_job_that_was_retried_is_told_again_when_it_ends_anew(queue, recei
 
 async def test_signature_is_one_that_standard_webhooks_verifies(queue, receiver, make_job):
     receiver.answers = lambda number: 500 if number == 1 else 200
-    async with delivering(queue, secret=SECRET) as webhooks:
+    async with delivering(queue, secret=SECRET):
         await ended(queue, make_job(webhook=receiver.url))
-        webhooks.notify()
         _, headers, body = await receiver.next()
         _, again, _ = await receiver.next()
 

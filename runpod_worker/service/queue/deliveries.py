@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 
 from runpod_worker.service.journal.port import Delivery
@@ -18,6 +19,8 @@ class Deliveries:
         self._deliveries: dict[str, Delivery] = {}
         self._due_at: dict[str, float] = {}
         self._due: LazyHeap[float] = LazyHeap(self._due_at.get)
+        self.changed = asyncio.Event()
+        """Set when a delivery was added or replaced, for a loop that sends them."""
         for delivery in deliveries:
             self.put(delivery)
 
@@ -32,6 +35,7 @@ class Deliveries:
         """Add or replace the delivery of the job."""
         self._deliveries[delivery.job_id] = delivery
         self._set_due(delivery.job_id, delivery.next_at)
+        self.changed.set()
 
     def drop(self, job_id: str) -> None:
         """Remove the delivery of the job, if it has one."""

@@ -59,18 +59,10 @@ class Jobs:
     Args:
         journal: makes them durable; its unfinished jobs are loaded here.
         now: the clock, in seconds since the epoch.
-        on_webhook_due: called when a webhook has to be sent.
         max_recent: number of ended jobs that stay in memory (at least 1).
     """
 
-    def __init__(
-        self,
-        journal: Journal,
-        now: Callable[[], float],
-        on_webhook_due: Callable[[], None],
-        *,
-        max_recent: int = MAX_RECENT_JOBS,
-    ) -> None:
+    def __init__(self, journal: Journal, now: Callable[[], float], *, max_recent: int = MAX_RECENT_JOBS) -> None:
         snapshot = journal.load(self._read_again)
         self.journal = journal
         self.now = now
@@ -83,7 +75,6 @@ class Jobs:
         self.ended: Waiters[Ended, None] = Waiters()
         self.moved: Waiters[bool, None] = Waiters()
         """Notified when a job has a new chunk, and when it ends."""
-        self._on_webhook_due = on_webhook_due
         self._max_recent = max(1, max_recent)
         self._recent: dict[bool, OrderedDict[str, None]] = {False: OrderedDict(), True: OrderedDict()}
         """The ended jobs in memory, by `sync`, oldest first."""
@@ -172,7 +163,6 @@ class Jobs:
             self.deliveries.drop(job.id)
         if record.delivery is not None:
             self.deliveries.put(record.delivery)
-            self._on_webhook_due()
         if job.final and (old is None or not old.final):
             self.ended.notify(job.id, Ended(job, record.output))
             self.moved.notify(job.id, True)
@@ -211,7 +201,6 @@ class Jobs:
         self.deliveries.drop(job_id)
         if delivery is not None:
             self.deliveries.put(delivery)
-            self._on_webhook_due()
 
     def _remember(self, ended: Job) -> None:
         """Add the job to the recent jobs, and drop the oldest of them."""

@@ -19,10 +19,6 @@ from runpod_worker.service.queue.transaction import Transaction
 from runpod_worker.service.settings import ServiceSettings
 
 
-def _ignore() -> None:
-    """The default of `on_webhook_due`."""
-
-
 def _uuid() -> str:
     """A UUID of version 4 as text, three times as fast as `uuid.uuid4`."""
     digits = os.urandom(16).hex()
@@ -48,7 +44,6 @@ class JobQueue:
         settings: limits, timeouts, retention.
         now: the clock, in seconds since the epoch.
         new_id: makes job ids.
-        on_webhook_due: called when a webhook has to be sent.
         max_recent: number of ended jobs that stay in memory; others are read from the journal.
     """
 
@@ -59,14 +54,13 @@ class JobQueue:
         *,
         now: Callable[[], float],
         new_id: Callable[[], str] = _uuid,
-        on_webhook_due: Callable[[], None] = _ignore,
         max_recent: int = MAX_RECENT_JOBS,
     ) -> None:
         self.settings = settings
         self.draining = False
         self._now = now
         self._new_id = new_id
-        self.jobs = Jobs(journal, now, on_webhook_due, max_recent=max_recent)
+        self.jobs = Jobs(journal, now, max_recent=max_recent)
         self.workers = self.jobs.workers
         self.takes = Takes(self.jobs, settings)
         self.reports = Reports(self.jobs, self.takes, settings)
