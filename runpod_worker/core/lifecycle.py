@@ -11,7 +11,7 @@ A job is IN_PROGRESS exactly while a worker holds a lease on it. A final status 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -225,31 +225,27 @@ class Transition(NamedTuple):
     """
 
     resolve: Callable[[Job, Any], Job]
-    leads_to: frozenset[Status]
+    leads_to: Set[Status]
     ends_stop: bool = False
 
 
-def _to(resolve: Callable[[Job, Any], Job], *leads_to: Status, ends_stop: bool = False) -> Transition:
-    return Transition(resolve, frozenset(leads_to), ends_stop)
-
-
 TRANSITIONS: dict[tuple[Status, type[Event]], Transition] = {
-    (Status.IN_QUEUE, Taken): _to(_take, Status.IN_PROGRESS),
-    (Status.IN_QUEUE, CancelRequested): _to(_cancel, Status.CANCELLED),
-    (Status.IN_QUEUE, Expired): _to(_expire, Status.TIMED_OUT),
-    (Status.IN_QUEUE, TtlSet): _to(_set_ttl, Status.IN_QUEUE),
-    (Status.IN_PROGRESS, LeaseRenewed): _to(_renew_lease, Status.IN_PROGRESS),
-    (Status.IN_PROGRESS, TtlSet): _to(_set_ttl, Status.IN_PROGRESS),
-    (Status.IN_PROGRESS, Succeeded): _to(_complete, Status.COMPLETED, ends_stop=True),
-    (Status.IN_PROGRESS, Failed): _to(_fail, Status.FAILED, ends_stop=True),
-    (Status.IN_PROGRESS, Stopped): _to(_fail_stopped_unasked, Status.FAILED, ends_stop=True),
-    (Status.IN_PROGRESS, Released): _to(_release, Status.IN_QUEUE, ends_stop=True),
-    (Status.IN_PROGRESS, LeaseExpired): _to(_lose, Status.IN_QUEUE, Status.FAILED, ends_stop=True),
-    (Status.IN_PROGRESS, CancelRequested): _to(_cancel, Status.IN_PROGRESS, Status.CANCELLED),
-    (Status.IN_PROGRESS, ExecutionTimedOut): _to(_time_out, Status.IN_PROGRESS, Status.FAILED),
-    (Status.IN_PROGRESS, Expired): _to(_expire, Status.IN_PROGRESS, Status.TIMED_OUT),
-    (Status.FAILED, Retried): _to(_retry, Status.IN_QUEUE),
-    (Status.TIMED_OUT, Retried): _to(_retry, Status.IN_QUEUE),
+    (Status.IN_QUEUE, Taken): Transition(_take, {Status.IN_PROGRESS}),
+    (Status.IN_QUEUE, CancelRequested): Transition(_cancel, {Status.CANCELLED}),
+    (Status.IN_QUEUE, Expired): Transition(_expire, {Status.TIMED_OUT}),
+    (Status.IN_QUEUE, TtlSet): Transition(_set_ttl, {Status.IN_QUEUE}),
+    (Status.IN_PROGRESS, LeaseRenewed): Transition(_renew_lease, {Status.IN_PROGRESS}),
+    (Status.IN_PROGRESS, TtlSet): Transition(_set_ttl, {Status.IN_PROGRESS}),
+    (Status.IN_PROGRESS, Succeeded): Transition(_complete, {Status.COMPLETED}, ends_stop=True),
+    (Status.IN_PROGRESS, Failed): Transition(_fail, {Status.FAILED}, ends_stop=True),
+    (Status.IN_PROGRESS, Stopped): Transition(_fail_stopped_unasked, {Status.FAILED}, ends_stop=True),
+    (Status.IN_PROGRESS, Released): Transition(_release, {Status.IN_QUEUE}, ends_stop=True),
+    (Status.IN_PROGRESS, LeaseExpired): Transition(_lose, {Status.IN_QUEUE, Status.FAILED}, ends_stop=True),
+    (Status.IN_PROGRESS, CancelRequested): Transition(_cancel, {Status.IN_PROGRESS, Status.CANCELLED}),
+    (Status.IN_PROGRESS, ExecutionTimedOut): Transition(_time_out, {Status.IN_PROGRESS, Status.FAILED}),
+    (Status.IN_PROGRESS, Expired): Transition(_expire, {Status.IN_PROGRESS, Status.TIMED_OUT}),
+    (Status.FAILED, Retried): Transition(_retry, {Status.IN_QUEUE}),
+    (Status.TIMED_OUT, Retried): Transition(_retry, {Status.IN_QUEUE}),
 }
 """(status, event) -> the effect of the event. Any other pair is refused."""
 
