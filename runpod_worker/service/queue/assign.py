@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Collection, Iterable
+from typing import TypeVar
 
 import msgspec
 
@@ -19,8 +20,12 @@ from runpod_worker.service.queue.polls import Assigned, Poll, Polls, Submission,
 from runpod_worker.service.queue.transaction import Transaction
 from runpod_worker.service.settings import ServiceSettings
 
-MAX_RELEASED_TAKES = 10_000
-"""Ids of released takes to remember, so that a take that arrives after its release gets no jobs. Drops the oldest."""
+MAX_REMEMBERED = 10_000
+"""Released takes to remember, so that a take that arrives after its release gets no jobs. Drops the oldest. As many
+timings and progress numbers are kept; no rule uses timings."""
+
+K = TypeVar("K")
+V = TypeVar("V")
 
 
 class ReleasedJob(msgspec.Struct, frozen=True, kw_only=True):
@@ -101,8 +106,7 @@ class Takes:
         Skips a job that another take has assigned meanwhile: the worker may have released it and taken it again, with
         the same attempt number.
         """
-        jobs = [ReleasedJob(job_id=each.job.id, attempt=each.job.attempt, take=request.id) for each in assigned]
-        await self._release(request.endpoint, request.worker, jobs)
+        await self._release(request.endpoint, request.worker, _released(each.job for each in assigned))
 
     async def release(
         self, endpoint: str, worker: str, take_ids: Collection[str], released: Iterable[ReleasedJob]
@@ -112,15 +116,11 @@ class Takes:
         Takes with these ids that are open, or arrive later, get no jobs. Returns the number of released jobs.
         """
         take_ids = {take_id for take_id in take_ids if take_id}
-        self._remember_released(endpoint, worker, take_ids)
+        for take_id in take_ids:
+            remember(self._released, (endpoint, worker, take_id), None)
         self.polls.release(endpoint, worker, take_ids)
-        jobs = {
-            job.id: ReleasedJob(job_id=job.id, attempt=job.attempt, take=job.lease.take)
-            for job in self._taken_under(endpoint, worker, take_ids)
-            if job.lease is not None
-        }
-        jobs |= {job.job_id: job for job in released if job.job_id not in jobs}
-        return await self._release(endpoint, worker, jobs.values())
+        taken = _released(self._taken_under(endpoint, worker, take_ids))
+        return await self._release(endpoint, worker, [*taken, *released])  # a job that is named twice is released once
 
     async def dispatch(self, endpoint: str) -> None:
         """Assign queued jobs to open takes."""
@@ -189,11 +189,17 @@ class Takes:
     def _is_released(self, endpoint: str, worker: str, take_id: str) -> bool:
         return (endpoint, worker, take_id) in self._released
 
-    def _remember_released(self, endpoint: str, worker: str, take_ids: Collection[str]) -> None:
-        for take_id in take_ids:
-            self._released[endpoint, worker, take_id] = None
-        while len(self._released) > MAX_RELEASED_TAKES:
-            self._released.popitem(last=False)
+
+def remember(kept: OrderedDict[K, V], key: K, value: V) -> None:
+    """Store the value, and drop the oldest above `MAX_REMEMBERED`."""
+    kept[key] = value
+    kept.move_to_end(key)
+    if len(kept) > MAX_REMEMBERED:
+        kept.popitem(last=False)
+
+
+def _released(jobs: Iterable[Job]) -> list[ReleasedJob]:
+    return [ReleasedJob(job_id=job.id, attempt=job.attempt, take=job.lease.take) for job in jobs if job.lease]
 
 
 def _same_assignment(job: Job, other: Job) -> bool:

@@ -6,23 +6,17 @@ A late report, or a report from a worker that does not hold the job, is acknowle
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import TypeVar
 
 import msgspec
 
 from runpod_worker.core.errors import ServiceRefusal, StoreUnavailable
 from runpod_worker.core.job import Job
 from runpod_worker.core.lifecycle import Failed, LeaseRenewed, Stopped, Succeeded, WorkerEvent, infer_failure
-from runpod_worker.service.queue.assign import Takes
+from runpod_worker.service.queue.assign import Takes, remember
 from runpod_worker.service.queue.jobs import Jobs
 from runpod_worker.service.queue.polls import Assigned, TakeRequest
 from runpod_worker.service.queue.transaction import Transaction
 from runpod_worker.service.settings import ServiceSettings
-
-T = TypeVar("T")
-
-MAX_TIMINGS = 10_000
-"""Timings and progress numbers are kept for this number of jobs; the oldest are dropped first. No rule uses timings."""
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,7 +70,7 @@ class Reports:
             transaction.apply(job_id, self._outcome(reporter, report), output=report.output)
             self._progress.pop(job_id, None)
             if report.timings is not None:
-                _remember(self._timings, job_id, report.timings)
+                remember(self._timings, job_id, report.timings)
         assigned = self._takes.assign(transaction, request) if request is not None else []
         await transaction.commit(durable=not is_stale)
         return ReportResult(is_stale, await self._takes.load(assigned))
@@ -90,7 +84,7 @@ class Reports:
             mark = (job.retries, job.attempt, report.seq)  # a retry counts attempts from 1 again
             if mark < self._progress.get(job_id, mark):
                 return ReportResult(False, [])
-            _remember(self._progress, job_id, mark)
+            remember(self._progress, job_id, mark)
         transaction = Transaction(self._jobs)
         transaction.apply(job_id, self._renewal(job, reporter), output=report.output)
         await transaction.commit()
@@ -167,10 +161,3 @@ class Reports:
         if job.lease.worker != reporter.worker or reporter.attempt not in (None, job.attempt):
             return None
         return job
-
-
-def _remember(kept: OrderedDict[str, T], key: str, value: T) -> None:
-    kept[key] = value
-    kept.move_to_end(key)
-    if len(kept) > MAX_TIMINGS:
-        kept.popitem(last=False)
