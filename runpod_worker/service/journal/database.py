@@ -11,12 +11,12 @@ from runpod_worker.core.errors import StoreUnavailable
 from runpod_worker.core.job import Job
 from runpod_worker.service.journal.lock import lock
 from runpod_worker.service.journal.port import (
-    NO_DELTA,
+    TOTALS,
     ChunkRecord,
-    CounterDelta,
     ForgetRecord,
     JobRecord,
     Record,
+    Totals,
 )
 from runpod_worker.service.journal.schema import encode_job, prepare
 
@@ -77,7 +77,7 @@ class Batch:
         self.requests: dict[int, bytes] = {}
         self.outputs: dict[int, bytes] = {}
         self.chunks: dict[tuple[int, int], bytes] = {}
-        self.counters: dict[str, CounterDelta] = {}
+        self.totals = Totals()
         self.deletes: list[Statement] = []
         """Run before the rows are written."""
         self.changes: list[Statement] = []
@@ -115,8 +115,8 @@ class Batch:
         if record.delivery is not None:
             put = "INSERT OR REPLACE INTO deliveries VALUES (?, ?, ?)"
             self.changes.append((put, (seq, record.delivery.tries, record.delivery.next_at)))
-        if record.delta is not NO_DELTA:
-            self.counters[record.job.endpoint] = self.counters.get(record.job.endpoint, NO_DELTA).plus(record.delta)
+        if record.adds_to is not None:
+            self.totals[record.job.endpoint, record.adds_to] += 1
 
 
 class DatabaseSink:
@@ -157,8 +157,8 @@ class DatabaseSink:
         self._insert("chunks", 3, "", [(*place, body) for place, body in batch.chunks.items()])
         for statement, values in batch.changes:
             self._connection.execute(statement, values)
-        for endpoint, delta in batch.counters.items():
-            self._connection.execute(_COUNT, (endpoint, *delta))
+        for (endpoint, total), number in batch.totals.items():
+            self._connection.execute(_COUNT, (endpoint, *(number if total == each else 0 for each in TOTALS)))
 
     def _insert(self, table: str, width: int, tail: str, rows: Sequence[tuple[Value, ...]]) -> None:
         start = 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 
-from runpod_worker.service.journal.port import Body, EndedJob, Record, Snapshot, StoredJob, Written
+from runpod_worker.service.journal.port import Body, EndedJob, Record, Snapshot, StoredJob, Totals, Written
 
 
 class NullJournal:
@@ -13,7 +13,7 @@ class NullJournal:
     keeps = False
 
     def load(self, on_lost: Callable[[Collection[str]], None]) -> Snapshot:
-        return Snapshot([], [], {}, 0)
+        return Snapshot([], [], Totals(), 0)
 
     def append(self, records: Sequence[Record], *, durable: bool) -> Written:
         written = Written()

@@ -7,27 +7,21 @@ rule about a job's status, and treats bodies as opaque bytes.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol, get_args
 
 import msgspec
 
 from runpod_worker.core.job import Job
 
+Total = Literal["completed", "failed", "retried"]
+"""A number of jobs that the service keeps for each endpoint."""
 
-class CounterDelta(NamedTuple):
-    """How much one write adds to the three totals of an endpoint."""
+TOTALS: tuple[Total, ...] = get_args(Total)
 
-    completed: int = 0
-    failed: int = 0
-    retried: int = 0
-
-    def plus(self, other: CounterDelta) -> CounterDelta:
-        """Return the sum."""
-        return CounterDelta(self.completed + other.completed, self.failed + other.failed, self.retried + other.retried)
-
-
-NO_DELTA = CounterDelta()
+Totals = Counter[tuple[str, Total]]
+"""The totals, by endpoint."""
 
 
 class Delivery(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,7 +54,8 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """If set, the webhook to send from now on."""
     drops_delivery: bool = False
     """Whether to delete the delivery of the webhook."""
-    delta: CounterDelta = NO_DELTA
+    adds_to: Total | None = None
+    """The total of the endpoint that grows by one."""
 
     @property
     def job_id(self) -> str:
@@ -102,7 +97,7 @@ class Snapshot(NamedTuple):
     jobs: Iterable[StoredJob]
     """The jobs that have not ended, by `seq`; to be read once."""
     deliveries: list[Delivery]
-    counters: dict[str, CounterDelta]
+    totals: Totals
     last_seq: int
 
 

@@ -11,13 +11,14 @@ from typing import Any
 
 from runpod_worker.service.journal.database import DatabaseSink, open_file
 from runpod_worker.service.journal.port import (
+    TOTALS,
     Body,
-    CounterDelta,
     Delivery,
     EndedJob,
     Record,
     Snapshot,
     StoredJob,
+    Totals,
     Written,
 )
 from runpod_worker.service.journal.schema import decode_job
@@ -61,12 +62,11 @@ class SqliteJournal:
         read = self._loop_reader.execute
         jobs = map(_stored, read(_JOB + "WHERE sync IN (0, 1) AND ended_at IS NULL ORDER BY seq"))
         deliveries = [_stored(row) for row in read(_DELIVERIES)]
-        counters = {
-            endpoint: CounterDelta(*counts)
-            for endpoint, *counts in read("SELECT endpoint, completed, failed, retried FROM counters")
-        }
+        totals = Totals()
+        for endpoint, *numbers in read(f"SELECT endpoint, {', '.join(TOTALS)} FROM counters"):  # noqa: S608 - constants
+            totals.update({(endpoint, total): number for total, number in zip(TOTALS, numbers, strict=True)})
         last_seq = read("SELECT coalesce(max(seq), 0) FROM jobs").fetchone()[0]
-        return Snapshot(jobs, [job.delivery for job in deliveries if job.delivery is not None], counters, last_seq)
+        return Snapshot(jobs, [job.delivery for job in deliveries if job.delivery is not None], totals, last_seq)
 
     def append(self, records: Sequence[Record], *, durable: bool) -> Written:
         return self._writer.append(records, durable=durable)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from runpod_worker.core.job import Job, Status
-from runpod_worker.service.journal.port import NO_DELTA, CounterDelta, Snapshot
+from runpod_worker.service.journal.port import TOTALS, Snapshot, Total, Totals
 from runpod_worker.service.queue.heap import LazyHeap
 
 Place = tuple[bool, float, int]
@@ -29,15 +29,6 @@ class Counts:
     retried: int = 0
 
 
-def counter_delta(old: Job | None, new: Job) -> CounterDelta:
-    """Return the change of the endpoint's counters from `old` to `new`."""
-    ended = new.status if old is None or old.status is not new.status else None
-    retried = new.retries - (old.retries if old else 0)
-    if ended is not Status.COMPLETED and ended is not Status.FAILED and not retried:
-        return NO_DELTA
-    return CounterDelta(int(ended is Status.COMPLETED), int(ended is Status.FAILED), retried)
-
-
 class _Entry(NamedTuple):
     job: Job
     seq: int
@@ -52,7 +43,7 @@ class JobIndex:
         self._queues: dict[str, LazyHeap[Place]] = {}
         self._in_queue: Counter[str] = Counter()
         self._in_progress: Counter[str] = Counter()
-        self._totals: dict[str, CounterDelta] = dict(snapshot.counters)
+        self._totals = Totals(snapshot.totals)
         self._leases: dict[str, dict[str, None]] = {}
         self._due: LazyHeap[float] = LazyHeap(self._due_at)
         self._last_seq = snapshot.last_seq
@@ -100,19 +91,18 @@ class JobIndex:
         entry = self._entries.get(job_id)
         return None if entry is None else entry.seq
 
-    def count(self, endpoint: str, delta: CounterDelta) -> None:
-        """Add to the counters of the endpoint."""
-        self._totals[endpoint] = self._totals.get(endpoint, NO_DELTA).plus(delta)
+    def count(self, endpoint: str, total: Total) -> None:
+        """Add one to a total of the endpoint."""
+        self._totals[endpoint, total] += 1
 
     def counts(self, endpoint: str) -> Counts:
         """Return the numbers of the endpoint's jobs."""
-        totals = self._totals.get(endpoint, NO_DELTA)
-        in_progress = self._in_progress.get(endpoint, 0)
-        return Counts(in_queue=self.queue_length(endpoint), in_progress=in_progress, **totals._asdict())
+        totals = {total: self._totals[endpoint, total] for total in TOTALS}
+        return Counts(in_queue=self.queue_length(endpoint), in_progress=self._in_progress[endpoint], **totals)
 
     def queue_length(self, endpoint: str) -> int:
         """Return the number of jobs of the endpoint that are IN_QUEUE."""
-        return self._in_queue.get(endpoint, 0)
+        return self._in_queue[endpoint]
 
     def head(self, endpoint: str, limit: int) -> list[Job]:
         """Return the next jobs that are IN_QUEUE, at most `limit`."""

@@ -131,8 +131,7 @@ class Jobs:
 
     def track(self, written: Written, job_ids: Iterable[str]) -> None:
         """Record that a write is running."""
-        for job_id in job_ids:
-            self._pending[job_id] = written
+        self._pending.update(dict.fromkeys(job_ids, written))
 
     def untrack(self, written: Written, job_ids: Iterable[str]) -> None:
         """Record that the write has ended."""
@@ -157,8 +156,8 @@ class Jobs:
     def _on_job_committed(self, record: JobRecord, old: Job | None, event: Event | None) -> None:
         job = record.job
         self._cache_bodies(record)
-        if any(record.delta):
-            self.index.count(job.endpoint, record.delta)
+        if record.adds_to is not None:
+            self.index.count(job.endpoint, record.adds_to)
         if record.drops_delivery:
             self.deliveries.drop(job.id)
         if record.delivery is not None:

@@ -17,9 +17,9 @@ from runpod_worker.service.journal.port import (
     EndedJob,
     ForgetRecord,
     JobRecord,
+    Total,
     Written,
 )
-from runpod_worker.service.queue.index import counter_delta
 from runpod_worker.service.queue.jobs import Jobs, Step
 
 
@@ -38,8 +38,8 @@ class Transaction:
             ValueError: a job with this id exists.
         """
         seq = self._jobs.index.add(job)
-        delivery, delta = _due_delivery(None, job), counter_delta(None, job)
-        self._steps.append(Step(JobRecord(seq=seq, job=job, request=request, delivery=delivery, delta=delta)))
+        delivery, adds_to = _due_delivery(None, job), _grown_total(None, job)
+        self._steps.append(Step(JobRecord(seq=seq, job=job, request=request, delivery=delivery, adds_to=adds_to)))
 
     def apply(self, job_id: str, event: Event, *, output: bytes | None = None) -> Job:
         """Apply `event` to the job, store its `output`, and return the new version.
@@ -64,7 +64,7 @@ class Transaction:
             chunk_base=self._restart_chunks(old, new) if moved else None,
             delivery=_due_delivery(old, new),
             drops_delivery=old.final,
-            delta=counter_delta(old, new),
+            adds_to=_grown_total(old, new),
         )
         self._steps.append(Step(record, old, event))
         return new
@@ -145,6 +145,16 @@ class Transaction:
             self._jobs.logs.reset(old.id)
             return 0
         return self._jobs.logs.restart(old.id) if new.status is Status.IN_QUEUE else None
+
+
+def _grown_total(old: Job | None, new: Job) -> Total | None:
+    """Return the endpoint's total to which this change adds one."""
+    if old is None or new.status is not old.status:
+        if new.status is Status.COMPLETED:
+            return "completed"
+        if new.status is Status.FAILED:
+            return "failed"
+    return "retried" if old is not None and new.retries > old.retries else None
 
 
 def _due_delivery(old: Job | None, new: Job) -> Delivery | None:

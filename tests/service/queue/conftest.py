@@ -8,10 +8,8 @@ from collections.abc import Callable, Collection, Sequence
 import pytest
 
 from runpod_worker.service.journal.port import (
-    NO_DELTA,
     Body,
     ChunkRecord,
-    CounterDelta,
     Delivery,
     EndedJob,
     ForgetRecord,
@@ -19,6 +17,7 @@ from runpod_worker.service.journal.port import (
     Record,
     Snapshot,
     StoredJob,
+    Totals,
     Written,
 )
 from runpod_worker.service.journal.writer import Append, GroupWriter
@@ -33,7 +32,7 @@ class Disk:
         self.chunks: dict[int, list[bytes]] = {}
         self.chunk_bases: dict[int, int] = {}
         self.deliveries: dict[str, Delivery] = {}
-        self.counters: dict[str, CounterDelta] = {}
+        self.totals = Totals()
         self.forgotten: set[str] = set()
         self.problems: list[str] = []
         """What no journal should be asked to write."""
@@ -78,7 +77,8 @@ class Disk:
             self.deliveries.pop(job.id, None)
         if record.delivery is not None:
             self.deliveries[job.id] = record.delivery
-        self.counters[job.endpoint] = self.counters.get(job.endpoint, NO_DELTA).plus(record.delta)
+        if record.adds_to is not None:
+            self.totals[job.endpoint, record.adds_to] += 1
 
 
 class ManualJournal:
@@ -103,7 +103,7 @@ class ManualJournal:
         stored = sorted(self.disk.jobs.values(), key=lambda each: each.seq)
         unfinished = [each for each in stored if not each.job.final]
         deliveries = sorted(self.disk.deliveries.values(), key=lambda delivery: delivery.job_id)
-        return Snapshot(unfinished, deliveries, dict(self.disk.counters), stored[-1].seq if stored else 0)
+        return Snapshot(unfinished, deliveries, Totals(self.disk.totals), stored[-1].seq if stored else 0)
 
     def append(self, records: Sequence[Record], *, durable: bool) -> Written:
         append = Append(records, durable=durable, failures_seen=self._failures_seen)
