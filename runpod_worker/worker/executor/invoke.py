@@ -43,10 +43,10 @@ class Invoker:
         """`aio`: the main thread's event loop."""
         self.handler = handler
         self._model = (model,) if handler.takes_model else ()
-        self._sender = sender
+        self.sender = sender
         self._deadlines = deadlines
         self._settings = settings
-        self._aio = aio
+        self.aio = aio
 
     def start(self, attempt: Attempt) -> Started:
         """Start the attempt's clocks, just before the handler is called."""
@@ -81,7 +81,7 @@ class Invoker:
         """
         work = self.run_on_loop(attempt, lambda *_: value)
         if threading.current_thread() is threading.main_thread():
-            return self._aio.run(work)
+            return self.aio.run(work)
         return asyncio.run(work)
 
     def _iterate(self, attempt: Attempt, guard: SlotThread, values: Iterator[Any]) -> Outcome:
@@ -89,7 +89,7 @@ class Invoker:
         try:
             while chunk := stream.chunk(guard.call(attempt, next, values, _END)):
                 is_open = attempt.window.add(len(chunk.data))
-                self._sender.push(chunk)
+                self.sender.push(chunk)
                 if not is_open:
                     attempt.window.wait()
         except BaseException as error:
@@ -128,9 +128,9 @@ class Invoker:
 
     async def _push_on_loop(self, chunk: Chunk) -> None:
         is_open = chunk.attempt.window.add(len(chunk.data))
-        self._sender.put(chunk)
-        if self._sender.must_flush(chunk):
-            await asyncio.get_running_loop().run_in_executor(None, self._sender.send)
+        self.sender.put(chunk)
+        if self.sender.must_flush(chunk):
+            await asyncio.get_running_loop().run_in_executor(None, self.sender.send)
         elif chunk.index % YIELD_EVERY == 0:
             await asyncio.sleep(0)
         if not is_open:

@@ -88,8 +88,7 @@ class JobLoop:
             self._check(check)
         self._warm_up()
         self._concurrency = concurrency_of(handler, self._settings)
-        invoker = self._invoker(self._sender)
-        self._runner = runner_for(invoker, self._sender, self._on_ended, self._concurrency, self._aio)
+        self._runner = runner_for(self._invoker(self._sender), self._on_ended, self._concurrency)
         return Ready(
             kind=handler.kind,
             slots=self._concurrency.slots,

@@ -20,7 +20,6 @@ from runpod_worker.log import job_id, log
 from runpod_worker.worker.executor.attempt import Attempt
 from runpod_worker.worker.executor.interrupt import guard_here
 from runpod_worker.worker.executor.invoke import Invoker
-from runpod_worker.worker.executor.sender import MessageSender
 from runpod_worker.worker.handler.declaration import Handler
 from runpod_worker.worker.ipc.messages import SlotsChanged, ToAgent
 
@@ -81,9 +80,8 @@ def concurrency_of(handler: Handler, settings: WorkerSettings) -> Concurrency:
 class ThreadRunner:
     """Slots that are threads. A single slot is the thread that calls `serve`."""
 
-    def __init__(self, invoker: Invoker, sender: MessageSender, on_ended: OnEnded, slots: int) -> None:
+    def __init__(self, invoker: Invoker, on_ended: OnEnded, slots: int) -> None:
         self._invoker = invoker
-        self._sender = sender
         self._on_ended = on_ended
         self._slots = slots
         self._inbox: queue.SimpleQueue[Attempt | Literal["signal"] | None] = queue.SimpleQueue()
@@ -155,29 +153,20 @@ class ThreadRunner:
                 return attempt
 
     def _send(self, unsent: list[ToAgent]) -> None:
-        self._sender.send(*unsent)
+        self._invoker.sender.send(*unsent)
         unsent.clear()
 
 
 class LoopRunner:
     """Slots that are tasks of the event loop that `aio` owns."""
 
-    def __init__(
-        self,
-        invoker: Invoker,
-        sender: MessageSender,
-        on_ended: OnEnded,
-        concurrency: Concurrency,
-        aio: asyncio.Runner,
-    ) -> None:
+    def __init__(self, invoker: Invoker, on_ended: OnEnded, concurrency: Concurrency) -> None:
         self._invoker = invoker
-        self._sender = sender
         self._on_ended = on_ended
         self._concurrency = concurrency
         self._free = concurrency.slots
         self._resize_timer: asyncio.TimerHandle | None = None
-        self._aio = aio
-        self._loop = aio.get_loop()
+        self._loop = invoker.aio.get_loop()
         self._inbox: deque[Attempt] = deque()
         self._wake_scheduled = False
         self._tasks: set[asyncio.Task[None]] = set()
@@ -191,7 +180,7 @@ class LoopRunner:
             self._loop.call_soon_threadsafe(self._start_jobs)
 
     def serve(self) -> None:
-        self._aio.run(self._serve())
+        self._invoker.aio.run(self._serve())
 
     def wake(self) -> None:
         with suppress(RuntimeError):  # the loop has ended already
@@ -255,7 +244,7 @@ class LoopRunner:
     def _flush(self) -> None:
         messages, self._unsent = self._unsent, []
         try:
-            self._sender.send(*messages)
+            self._invoker.sender.send(*messages)
         except ChannelClosed:
             log.debug("executor.agent_gone")
             self._closing.set()
@@ -264,10 +253,8 @@ class LoopRunner:
 Runner = ThreadRunner | LoopRunner
 
 
-def runner_for(
-    invoker: Invoker, sender: MessageSender, on_ended: OnEnded, concurrency: Concurrency, aio: asyncio.Runner
-) -> Runner:
+def runner_for(invoker: Invoker, on_ended: OnEnded, concurrency: Concurrency) -> Runner:
     """The runner that suits the handler's kind and the number of slots."""
     if invoker.handler.kind.on_loop:
-        return LoopRunner(invoker, sender, on_ended, concurrency, aio)
-    return ThreadRunner(invoker, sender, on_ended, concurrency.slots)
+        return LoopRunner(invoker, on_ended, concurrency)
+    return ThreadRunner(invoker, on_ended, concurrency.slots)
