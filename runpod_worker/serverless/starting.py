@@ -13,7 +13,7 @@ import msgspec
 from runpod_worker.config import WorkerSettings, channel_fd, sdk_settings, worker_settings
 from runpod_worker.core.errors import DeclarationError
 from runpod_worker.core.protocol import SDK_VERSION
-from runpod_worker.worker.launch import flags
+from runpod_worker.worker.launch import modes
 from runpod_worker.worker.worker import Worker
 
 from . import fitness
@@ -36,7 +36,7 @@ def start(config: Config) -> None:
         DeclarationError: a key has an invalid value.
     """
     _print(f"--- Starting Serverless Worker |  Version {SDK_VERSION} ---")
-    options = flags.take(sys.argv)
+    options = modes.take_flags(sys.argv)
     config["reference_counter_start"] = time.perf_counter()
     config["rp_args"] = _arguments(options)
     if options.rp_log_level:
@@ -49,7 +49,7 @@ def start(config: Config) -> None:
         sys.exit(code)
 
 
-def _run(config: Config, options: flags.Flags, settings: WorkerSettings) -> int:
+def _run(config: Config, options: modes.Flags, settings: WorkerSettings) -> int:
     fd = channel_fd()
     if fd is not None:
         from runpod_worker.worker.executor.main import serve
@@ -62,12 +62,10 @@ def _run(config: Config, options: flags.Flags, settings: WorkerSettings) -> int:
         realtime = Listen("0.0.0.0", sdk.realtime_port, sdk.realtime_concurrency)  # noqa: S104 - as the SDK does
         local = Listen(options.rp_api_host, options.rp_api_port, options.rp_api_concurrency)
         return serve_api(_worker(config, deployed=False), settings, local if options.rp_serve_api else realtime)
-    from runpod_worker.worker.launch import modes
-
     return modes.run(_worker(config, deployed=not _runs_once(options, settings)).declaration, options, settings)
 
 
-def _runs_once(options: flags.Flags, settings: WorkerSettings) -> bool:
+def _runs_once(options: modes.Flags, settings: WorkerSettings) -> bool:
     """Whether the handler runs once, on a test input."""
     if channel_fd() is not None or options.rp_serve_api or sdk_settings().realtime_port:
         return False
@@ -104,7 +102,7 @@ def _handler(config: Config, *, deployed: bool) -> Any:
     return handler
 
 
-def _arguments(options: flags.Flags) -> dict[str, Any]:
+def _arguments(options: modes.Flags) -> dict[str, Any]:
     """The flags under the SDK's names; None for flags that were not given, as in the SDK."""
     values = dataclasses.asdict(options)
     arguments: dict[str, Any] = {name: value if value is not False else None for name, value in values.items()}

@@ -6,6 +6,7 @@ after an import. The agent imports its HTTP client while the executor imports th
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import subprocess
@@ -22,11 +23,24 @@ import runpod_worker
 from runpod_worker.config import WorkerSettings, environment, executor_settings
 from runpod_worker.log import log, setup
 from runpod_worker.system import require_worker_support
-from runpod_worker.worker.launch.malloc import ENVIRONMENT, tune_malloc
 
 if TYPE_CHECKING:
     from runpod_worker.worker.agent.process import Process
     from runpod_worker.worker.handler.declaration import Declaration
+
+MAX_MMAP_THRESHOLD_BYTES = 32 * 2**20
+"""Give only larger blocks a mapping of their own. glibc allows no higher threshold."""
+
+TRIM_THRESHOLD_BYTES = 128 * 2**20
+"""Return free memory to the system when there is more of it than this."""
+
+MALLOC_ENVIRONMENT = {
+    "MALLOC_MMAP_THRESHOLD_": str(MAX_MMAP_THRESHOLD_BYTES),
+    "MALLOC_TRIM_THRESHOLD_": str(TRIM_THRESHOLD_BYTES),
+}
+"""Tunes a process that is started with these variables."""
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
 def run_handler(path: Path, settings: WorkerSettings) -> int:
@@ -40,7 +54,7 @@ def run_handler(path: Path, settings: WorkerSettings) -> int:
     signal.signal(signal.SIGTERM, _exit_early)  # until the loop listens
     from runpod_worker.worker.agent.process import Spawned
 
-    executor = Spawned([sys.executable, str(path)], {**ENVIRONMENT, **environment(), **executor_env(settings)})
+    executor = Spawned([sys.executable, str(path)], {**MALLOC_ENVIRONMENT, **environment(), **executor_env(settings)})
     executor.launch()
     return _run_agent(settings, lambda: executor, started_at)
 
@@ -133,6 +147,19 @@ def with_package(env: Mapping[str, str]) -> dict[str, str]:
     """Return the environment, with this package importable."""
     root = str(Path(runpod_worker.__file__).parents[1])
     return {**env, "PYTHONPATH": os.pathsep.join(filter(None, [root, env.get("PYTHONPATH")]))}
+
+
+def tune_malloc() -> None:
+    """Let malloc of this process keep the memory of large bodies, where malloc is glibc's.
+
+    By default glibc returns every block over 128 KB to the system when it is freed, and asks for fresh pages for the
+    next one. With 1 MB outputs that was up to two thirds of the time for a job.
+    """
+    if sys.platform == "linux":
+        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+        if mallopt is not None:  # musl has none, and needs none
+            mallopt(_M_MMAP_THRESHOLD, MAX_MMAP_THRESHOLD_BYTES)
+            mallopt(_M_TRIM_THRESHOLD, TRIM_THRESHOLD_BYTES)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 import pytest
 
-from runpod_worker.worker.launch.truncate import truncate
+from runpod_worker.worker.launch.local import truncate
 
 
 @pytest.mark.parametrize("value", [None, 1.5, "a" * 400, list(range(16)), {"a": [{"b": "c"}]}, {}, []])
