@@ -62,34 +62,33 @@ def _torch(wanted: bool) -> Any:
 
 def _name_by_torch(wanted: str, torch: Any) -> str:
     mps = getattr(torch.backends, "mps", None)
-    if wanted == "auto":
-        return "cuda:0" if torch.cuda.is_available() else "mps" if mps and mps.is_available() else "cpu"
-    if wanted == "mps" and not (mps and mps.is_available()):
+    has_mps = bool(mps and mps.is_available())
+    if wanted == "mps" and not has_mps:
         raise SettingsError(f"device: mps was requested, but torch {torch.__version__} finds no Metal device")
-    if wanted.startswith("cuda"):
-        if not torch.cuda.is_available():
-            why = "was built without CUDA" if torch.version.cuda is None else "finds no usable NVIDIA driver or GPU"
-            raise SettingsError(f"device: {wanted} was requested, but torch {torch.__version__} {why}")
-        return _counted(wanted, torch.cuda.device_count())
-    return wanted
+    if wanted in ("cpu", "mps"):
+        return wanted
+    why = "was built without CUDA" if torch.version.cuda is None else "finds no usable NVIDIA driver or GPU"
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    return _choose(wanted, count, "mps" if has_mps else "cpu", f"torch {torch.__version__} {why}")
 
 
 def _by_driver(wanted: str, driver: Path) -> Device:
     gpus = sorted(driver.glob("*/information")) if driver.is_dir() else []
-    name = wanted
-    if wanted == "auto":
-        name = "cuda:0" if gpus else "cpu"
-    elif wanted.startswith("cuda"):
-        if not gpus:
-            raise SettingsError(f"device: {wanted} was requested, but there is no NVIDIA driver ({driver} is empty)")
-        name = _counted(wanted, len(gpus))
+    name = _choose(wanted, len(gpus), "cpu", f"there is no NVIDIA driver ({driver} is empty)")
     if not name.startswith("cuda"):
         return Device(name, name)
     match = _MODEL.search(gpus[int(name.partition(":")[2])].read_text())
     return Device(name, name, match[1].strip() if match else None)
 
 
-def _counted(wanted: str, count: int) -> str:
+def _choose(wanted: str, count: int, otherwise: str, missing: str) -> str:
+    """The name of the device among `count` CUDA devices. `otherwise`: what `auto` is without any."""
+    if wanted == "auto":
+        return "cuda:0" if count else otherwise
+    if not wanted.startswith("cuda"):
+        return wanted
+    if not count:
+        raise SettingsError(f"device: {wanted} was requested, but {missing}")
     index = int(wanted.partition(":")[2] or 0)
     if index >= count:
         raise SettingsError(

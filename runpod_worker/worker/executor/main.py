@@ -10,7 +10,7 @@ import socket
 import threading
 from collections.abc import Callable
 
-from runpod_worker.config import WorkerSettings, worker_settings
+from runpod_worker.config import WorkerSettings
 from runpod_worker.core.errors import ChannelClosed, CheckFailed, RunpodWorkerError
 from runpod_worker.log import log, setup
 from runpod_worker.worker.executor.interrupt import waking_on_signals
@@ -31,7 +31,7 @@ def serve(
     declare: Callable[[], Declaration],
     fd: int,
     *,
-    settings: WorkerSettings | None = None,
+    settings: WorkerSettings,
     terminate: Callable[[], None] | None = None,
 ) -> int:
     """Load the model, run the agent's jobs until it closes the channel, and return the exit code.
@@ -39,11 +39,9 @@ def serve(
     Args:
         declare: returns what the user declared. If it raises, the error is reported like a failure to load the model.
         fd: the executor's end of the channel.
-        settings: taken from the environment by default.
         terminate: called in the main thread on SIGTERM and SIGINT. By default these signals do nothing,
             because the agent decides when this process ends.
     """
-    settings = settings or worker_settings()
     setup(settings.log_level, as_json=settings.endpoint_id is not None)
     for number in (signal.SIGTERM, signal.SIGINT):
         # Not SIG_IGN, which the user's own child processes would inherit.

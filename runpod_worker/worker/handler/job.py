@@ -51,8 +51,6 @@ class Job(dict[str, Any], Generic[Input]):
 
     __slots__ = ("_backend",)
 
-    _backend: JobBackend | None
-
     def __init__(self, received: dict[str, Any], backend: JobBackend | None = None) -> None:
         super().__init__(received)
         self._backend = backend

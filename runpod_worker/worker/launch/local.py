@@ -44,12 +44,9 @@ def run(
 ) -> int:
     """Run one job, print its progress and its result, return the exit code.
 
-    Args:
-        declaration: the handler, model and hooks.
-        settings: the device, and the names in errors.
-        test_input: the job as JSON or `@FILE`; by default test_input.json in the current folder.
-        test_output: the expected output as JSON or `@FILE`; by default the output is not compared.
-        full: print long values in full. The comparison always uses full values.
+    `test_input` is the job as JSON or `@FILE`, by default test_input.json in the current folder. `test_output` is the
+    expected output, or None: the output is not compared. `full`: print long values in full. The comparison always uses
+    full values.
     """
     printer = _Printer(sys.stdout, full=full)
     try:
