@@ -105,7 +105,7 @@ class Batch:
         elif record.drops_output:
             self.outputs.pop(seq, None)
             self.deletes.append(("DELETE FROM outputs WHERE seq = ?", (seq,)))
-        if record.drops_chunks:
+        if record.chunk_base == 0:
             self.chunks = {place: body for place, body in self.chunks.items() if place[0] != seq}
             self.deletes.append(("DELETE FROM chunks WHERE seq = ?", (seq,)))
         if record.chunk_base is not None:

@@ -46,10 +46,8 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     output: bytes | None = None
     drops_output: bool = False
     """Whether to delete an earlier output; `output` implies it."""
-    drops_chunks: bool = False
-    """Whether to delete the chunks written so far."""
     chunk_base: int | None = None
-    """If set, the number of the next attempt's first chunk."""
+    """If set, the number of the next attempt's first chunk; 0 deletes the chunks written so far."""
     delivery: Delivery | None = None
     """If set, the webhook to send from now on."""
     drops_delivery: bool = False

@@ -60,7 +60,6 @@ class Transaction:
             job=new,
             output=output,
             drops_output=moved and output is None,
-            drops_chunks=old.final,
             chunk_base=self._restart_chunks(old, new) if moved else None,
             delivery=_due_delivery(old, new),
             drops_delivery=old.final,

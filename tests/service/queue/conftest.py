@@ -69,7 +69,7 @@ class Disk:
             self.bodies.pop(("outputs", seq), None)
         if record.output is not None:
             self.bodies["outputs", seq] = record.output
-        if record.drops_chunks:
+        if record.chunk_base == 0:
             self.chunks.pop(seq, None)
         if record.chunk_base is not None:
             self.chunk_bases[seq] = record.chunk_base
