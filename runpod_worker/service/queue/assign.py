@@ -44,7 +44,6 @@ class Takes:
         self._jobs = jobs
         self._settings = settings
         self._released: OrderedDict[tuple[str, str, str], None] = OrderedDict()
-        self._closed = False
 
     async def add(self, job: Job, submission: Submission) -> None:
         """Add a new job. If a take is open, assign the job to it in the same commit.
@@ -135,11 +134,6 @@ class Takes:
             for poll, assigned in answers:
                 poll.resolve(assigned if transaction.committed else [])
 
-    def close(self) -> None:
-        """Answer every open take, and assign no more jobs."""
-        self._closed = True
-        self.polls.close()
-
     def _assign_next(self, transaction: Transaction, request: TakeRequest) -> list[Job]:
         taken = self._taken(request)
         head = self._jobs.index.head(request.endpoint, request.max_jobs)
@@ -184,7 +178,7 @@ class Takes:
 
     def _is_refused(self, request: TakeRequest) -> bool:
         """Whether the take gets no jobs, because the service drains or the worker has released it."""
-        return self._closed or self._is_released(request.endpoint, request.worker, request.id)
+        return self.polls.closed or self._is_released(request.endpoint, request.worker, request.id)
 
     def _is_released(self, endpoint: str, worker: str, take_id: str) -> bool:
         return (endpoint, worker, take_id) in self._released

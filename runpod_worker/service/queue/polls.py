@@ -78,10 +78,6 @@ class Polls(Waiters[list[Assigned], TakeRequest]):
             resolve(future, None)
         return None
 
-    def is_waiting(self, endpoint: str) -> bool:
-        """Whether a take of the endpoint is open."""
-        return endpoint in self._waiting
-
     def release(self, endpoint: str, worker: str, take_ids: Collection[str]) -> None:
         """Answer the worker's open takes with these ids: no jobs."""
         for future, request in list(self._waiting.get(endpoint, {}).items()):

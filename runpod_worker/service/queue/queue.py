@@ -199,10 +199,8 @@ class JobQueue:
     def drain(self) -> None:
         """Assign no more jobs, answer every waiting request, and let later requests return without waiting."""
         self.draining = True
-        self.takes.close()
-        self.workers.close()
-        self.jobs.ended.close()
-        self.jobs.moved.close()
+        for waiters in (self.takes.polls, self.workers.waiters, self.jobs.ended, self.jobs.moved):
+            waiters.close()
 
     async def _read_now(self, endpoint: str, job_id: str) -> StreamRead:
         job = await self.get(endpoint, job_id)

@@ -20,7 +20,7 @@ class Waiters(Generic[T, R]):
 
     def __init__(self) -> None:
         self._waiting: dict[str, OrderedDict[asyncio.Future[T | None], R | None]] = {}
-        self._closed = False
+        self.closed = False
 
     def __len__(self) -> int:
         return sum(map(len, self._waiting.values()))
@@ -32,7 +32,7 @@ class Waiters(Generic[T, R]):
 
     async def wait(self, key: str, timeout_s: float, request: R | None = None) -> T | None:
         """Wait for the next value of `key`; None after `timeout_s`, or when the service drains."""
-        if timeout_s <= 0 or self._closed:
+        if timeout_s <= 0 or self.closed:
             return None
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T | None] = loop.create_future()
@@ -46,7 +46,7 @@ class Waiters(Generic[T, R]):
 
     def close(self) -> None:
         """Wake all requests with None, and let later requests return without waiting."""
-        self._closed = True
+        self.closed = True
         for key in list(self._waiting):
             self.notify(key, None)
 

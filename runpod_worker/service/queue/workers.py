@@ -48,7 +48,8 @@ class Workers:
         self._index = index
         self._now = now
         self._known: dict[tuple[str, str], Worker] = {}
-        self._waiters: Waiters[bool, None] = Waiters()
+        self.waiters: Waiters[bool, None] = Waiters()
+        """Job-stops, and the takes of retired workers."""
 
     def touch(self, endpoint: str, worker: str) -> Worker:
         """Record a request of the worker."""
@@ -90,7 +91,7 @@ class Workers:
         known = self._known.get((endpoint, worker))
         if known is not None:
             known.stops[job_id] = attempt
-            self._waiters.notify(f"{endpoint}/{worker}", True)
+            self.waiters.notify(f"{endpoint}/{worker}", True)
 
     def drop_stop(self, endpoint: str, worker: str, job_id: str) -> None:
         """Drop an earlier stop of a job that the worker has taken again."""
@@ -104,7 +105,7 @@ class Workers:
         if not known.stops:
             known.polls += 1
             try:
-                await self._waiters.wait(f"{endpoint}/{worker}", timeout_s)
+                await self.waiters.wait(f"{endpoint}/{worker}", timeout_s)
             finally:
                 known.polls -= 1
                 known.seen_at = self._now()
@@ -114,7 +115,7 @@ class Workers:
 
     async def idle(self, timeout_s: float) -> None:
         """Keep the take of a retired worker open."""
-        await self._waiters.wait("retired", timeout_s)
+        await self.waiters.wait("retired", timeout_s)
 
     def counts(self, endpoint: str) -> dict[str, int]:
         """Return the `workers` part of /health."""
@@ -130,10 +131,6 @@ class Workers:
         silent = [key for key, known in self._known.items() if known.seen_at < silent_since and not known.polls]
         for key in silent:
             del self._known[key]
-
-    def close(self) -> None:
-        """Answer every open job-stop, and the takes of retired workers."""
-        self._waiters.close()
 
     def _state(self, name: str, known: Worker) -> str:
         if known.unhealthy:
