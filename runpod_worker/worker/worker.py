@@ -31,9 +31,7 @@ class Worker:
     def __init__(self) -> None:
         self._handler: Handler | None = None
         self._model: Hook | None = None
-        self._warmups: list[Hook] = []
-        self._checks: list[Hook] = []
-        self._shutdowns: list[Hook] = []
+        self._hooks: dict[str, list[Hook]] = {"warmups": [], "checks": [], "shutdowns": []}
         self._session: Session | None = None
 
     @overload
@@ -97,17 +95,17 @@ class Worker:
 
         It is called with the model or nothing. A function that warms up by itself returns None.
         """
-        self._warmups.append(Hook.of(function, "warmup(model) or warmup()"))
+        self._hooks["warmups"].append(Hook.of(function, "warmup(model) or warmup()"))
         return function
 
     def check(self, function: F) -> F:
         """Declare a fitness check, called before the first job with the model or nothing. It fails by raising."""
-        self._checks.append(Hook.of(function, "check(model) or check()"))
+        self._hooks["checks"].append(Hook.of(function, "check(model) or check()"))
         return function
 
     def shutdown(self, function: F) -> F:
         """Declare a function that runs after the last job, called with the model or nothing."""
-        self._shutdowns.append(Hook.of(function, "shutdown(model) or shutdown()"))
+        self._hooks["shutdowns"].append(Hook.of(function, "shutdown(model) or shutdown()"))
         return function
 
     def declaration(self) -> Declaration:
@@ -122,13 +120,8 @@ class Worker:
             raise DeclarationError(
                 f"{_name(self._handler.function)} asks for a model: put @worker.model above the function that loads it"
             )
-        return Declaration(
-            handler=self._handler,
-            model=self._model,
-            warmups=list(self._warmups),
-            checks=list(self._checks),
-            shutdowns=list(self._shutdowns),
-        )
+        hooks = {name: list(hooks) for name, hooks in self._hooks.items()}
+        return Declaration(handler=self._handler, model=self._model, **hooks)
 
     def run_once(
         self,

@@ -28,7 +28,6 @@ from runpod_worker.core.protocol import MAX_RESULT_BYTES, MIB, SDK_VERSION
 _OWN_CODE = str(Path(runpod_worker.worker.__file__).parent)
 _UNENCODABLE = (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError)
 _KEYS = {None: "null", True: "true", False: "false"}
-_MARKS = ("error", "refresh_worker")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +44,14 @@ def outcome_of_return(value: Any) -> Outcome:
     try:
         if not isinstance(value, dict):
             return Outcome(_check_size(encode(value)))
-        if not any(mark in value for mark in _MARKS):
-            return Outcome(_check_size(encode(value)) if value else None)
-        return _marked(value)
-    except OutputError as error:
-        return Outcome(error=str(error))
+        error, output = value.get("error"), value
+        if "error" in value or "refresh_worker" in value:
+            output = {key: item for key, item in value.items() if key not in ("error", "refresh_worker")}
+        text = error_text(error) if error else None
+        data = _check_size(encode(output)) if output else None
+        return Outcome(data, text, refresh=bool(value.get("refresh_worker")))
+    except OutputError as failure:
+        return Outcome(error=str(failure))
 
 
 def yielded_error(value: Any) -> str | None:
@@ -131,19 +133,11 @@ def encode(value: Any, name: str = "output") -> bytes:
 def _with_text_keys(value: Any) -> Any:
     """The value with the keys None, True and False as text: Python's own encoder accepts them, msgspec's does not."""
     if isinstance(value, dict):
-        return {_text_key(key): _with_text_keys(item) for key, item in value.items()}
+        return {
+            _KEYS[key] if key is None or isinstance(key, bool) else key: _with_text_keys(item)
+            for key, item in value.items()
+        }
     return [_with_text_keys(item) for item in value] if isinstance(value, list | tuple) else value
-
-
-def _text_key(key: Any) -> Any:
-    return _KEYS[key] if key is None or isinstance(key, bool) else key
-
-
-def _marked(value: dict[Any, Any]) -> Outcome:
-    output = {key: item for key, item in value.items() if key not in _MARKS}
-    error, refresh = value.get("error"), bool(value.get("refresh_worker"))
-    text = error_text(error) if error else None
-    return Outcome(_check_size(encode(output)) if output else None, text, refresh)
 
 
 def _check_size(data: bytes, name: str = "output") -> bytes:
