@@ -115,15 +115,8 @@ class ClientRoutes:
         return json_reply(b'{"removed":%d,"status":"completed"}' % removed)
 
     async def health(self, call: Call) -> Answer:
-        counts = self._queue.jobs.index.counts(call.endpoint)
-        jobs = {
-            "completed": counts.completed,
-            "failed": counts.failed,
-            "inProgress": counts.in_progress,
-            "inQueue": counts.in_queue,
-            "retried": counts.retried,
-        }
-        return json_reply(msgspec.json.encode({"jobs": jobs, "workers": self._queue.workers.counts(call.endpoint)}))
+        jobs, workers = self._queue.jobs.index.counts(call.endpoint), self._queue.workers.counts(call.endpoint)
+        return json_reply(msgspec.json.encode({"jobs": jobs, "workers": workers}, order="sorted"))
 
     async def _submission(self, call: Call, limit: int) -> Submission:
         submission = wire.parse_submission(await call.request.read_body(limit), self._settings)

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import NamedTuple
+
+import msgspec
 
 from runpod_worker.core.job import Job, Status
 from runpod_worker.service.journal.port import TOTALS, Snapshot, Total, Totals
@@ -18,9 +19,8 @@ Place = tuple[bool, float, int]
 """A job's place in the queue: by priority, then by the time of submission, then in the order of adding."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Counts:
-    """The number of jobs of an endpoint. The first two are current, the others are totals."""
+class Counts(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """The number of jobs of an endpoint, as /health names them. The first two are current, the others are totals."""
 
     in_queue: int = 0
     in_progress: int = 0
