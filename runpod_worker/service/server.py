@@ -234,16 +234,11 @@ async def run_service(
 
 def serve(settings: ServiceSettings, *, ready: Callable[[str], None] | None = None) -> None:
     """Run the job service as this process, until a signal ends it."""
-    _tune_gc()
-    with asyncio.Runner(loop_factory=new_event_loop) as runner:
-        runner.run(run_service(settings, ready=ready))
-
-
-def _tune_gc() -> None:
-    """Look for garbage cycles rarely: jobs form none, and a look through a hundred thousand of them takes long."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(50_000, 20, 100)
+    gc.set_threshold(50_000, 20, 100)  # rarely: jobs form no cycles, and a look through 100,000 of them takes long
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        runner.run(run_service(settings, ready=ready))
 
 
 def _stop_on_signals() -> asyncio.Event:

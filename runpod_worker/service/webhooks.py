@@ -182,7 +182,7 @@ class Webhooks:
         except ValueError as exc:
             await self._give_up(delivery, f"url: {exc}")
         except (aiohttp.ClientError, TimeoutError, OSError) as exc:
-            if isinstance(exc, aiohttp.ClientConnectorError) and net.refused(exc):
+            if net.refused(exc):
                 await self._give_up(delivery, "the address is not a public one")
             else:
                 await self._fail(delivery, type(exc).__name__)
