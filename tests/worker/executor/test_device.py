@@ -53,7 +53,6 @@ def test_torch_without_such_a_device_is_never_given_another_one(name):
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA device")
 def test_on_a_gpu_auto_is_the_first_one():
     chosen = device.resolve("auto", with_torch=True)
 
