@@ -5,7 +5,7 @@ job_rules    the rules about each job
 demand       how many jobs to take, and when a job must not wait
 events       everything that can happen
 effects      the actions that the agent performs
+messages     what the agent and an executor send each other
 values       an assignment, an attempt, a take, an outcome
-state        the jobs and executors of the worker
-deadlines    one deadline for each key
+state        the jobs, executors and deadlines of the worker
 """

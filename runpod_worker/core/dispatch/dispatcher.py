@@ -14,8 +14,9 @@ from msgspec.structs import replace
 from runpod_worker.core.backoff import Backoff
 from runpod_worker.core.dispatch import effects, events
 from runpod_worker.core.dispatch.job_rules import JobRules
+from runpod_worker.core.dispatch.messages import Done, LoadFailed, Ready, Revoke, SlotsChanged, Started, ToDispatcher
 from runpod_worker.core.dispatch.state import ExecutorState, Phase
-from runpod_worker.core.dispatch.values import ExitReport, FailedLoad, StopCause
+from runpod_worker.core.dispatch.values import ExitReport, StopCause
 from runpod_worker.core.prefetch import PrefetchEstimator
 
 MAX_START_FAILURES = 3
@@ -54,12 +55,8 @@ class Dispatcher(JobRules):
             events.TakeSent: self._on_take_sent,
             events.Assigned: self._on_assigned,
             events.TakeLost: self._on_take_lost,
-            events.ExecutorReady: self._on_executor_ready,
-            events.SlotsChanged: self._on_slots_changed,
-            events.Started: self._on_started,
+            events.Received: self._on_received,
             events.Streamed: self._on_streamed,
-            events.Finished: self._on_finished,
-            events.Revoked: self._on_revoked,
             events.ExecutorExited: self._on_executor_exited,
             events.Delivered: self._on_delivered,
             events.ReportsFull: self._on_reports_full,
@@ -68,6 +65,13 @@ class Dispatcher(JobRules):
             events.Drain: self._on_drain,
             events.GraceOver: self._on_grace_over,
             events.Tick: self._on_tick,
+        }
+        self._message_rules: dict[type[ToDispatcher], Callable[[ExecutorState, Any], None]] = {
+            Ready: self._on_ready,
+            LoadFailed: self._on_load_failed,
+            SlotsChanged: self._on_slots_changed,
+            Started: self._on_started,
+            Done: self._on_done,
         }
 
     # ---------------------------------------------------------------- called by the agent
@@ -123,7 +127,7 @@ class Dispatcher(JobRules):
     # ---------------------------------------------------------------- takes and reports
 
     def _on_agreed(self, event: events.Agreed) -> None:
-        self._extensions = event.extensions
+        self._extensions, self._files_url = event.extensions, event.files_url
 
     def _on_take_sent(self, event: events.TakeSent) -> None:
         self._demand.open_take(event.request, event.is_poll)
@@ -160,34 +164,32 @@ class Dispatcher(JobRules):
 
     # ---------------------------------------------------------------- runs
 
-    def _on_started(self, event: events.Started) -> None:
-        executor = self._executors[event.executor]
-        job = executor.start(event.key, event.at)
+    def _on_received(self, event: events.Received) -> None:
+        self._message_rules[type(event.message)](self._executors[event.executor], event.message)
+
+    def _on_started(self, executor: ExecutorState, started: Started) -> None:
+        job = executor.start(started.key, started.at)
         if job is not None and executor.timeout_s is not None and job.stop is None:
-            self._limit(job, event.at + executor.timeout_s, StopCause.HANDLER_TIMEOUT)
+            self._limit(job, started.at + executor.timeout_s, StopCause.HANDLER_TIMEOUT)
 
     def _on_streamed(self, event: events.Streamed) -> None:
         job = self._jobs.get(event.key)
         if job is not None:
             job.has_streamed = True
 
-    def _on_finished(self, event: events.Finished) -> None:
-        job = self._free_slot(event.executor, event.key)
+    def _on_done(self, executor: ExecutorState, done: Done) -> None:
+        job = executor.remove(done.key)
         if job is None:
             return
-        outcome = event.outcome
-        if self._executors[event.executor].refresh and not outcome.refresh:
-            outcome = replace(outcome, refresh=True)
-        self._finish(job, outcome, stopped=event.stopped)
-        if outcome.refresh:
+        self._deadlines.clear(done.key)
+        if done.revoked:
+            self._end_unfinished(job)
+            return
+        if executor.refresh and not done.refresh:
+            done = replace(done, refresh=True)
+        self._finish(job, done)
+        if done.refresh:
             self._drain(0, "the handler asked for a new worker")
-
-    def _on_revoked(self, event: events.Revoked) -> None:
-        job = self._free_slot(event.executor, event.key)
-        if job is not None and job.stop is not None:
-            self._end_stopped(job)
-        elif job is not None:
-            self._release(job)
 
     # ---------------------------------------------------------------- executors
 
@@ -200,18 +202,20 @@ class Dispatcher(JobRules):
         self._emit(effects.StartExecutor(executor.number, delay_s, exited))
         self._deadlines.set(executor.number, self._now + delay_s + self._load_timeout_s)
 
-    def _on_executor_ready(self, event: events.ExecutorReady) -> None:
-        executor = self._executors[event.executor]
-        executor.is_ready, executor.slots = True, event.slots
-        executor.timeout_s, executor.refresh = event.timeout_s, event.refresh
+    def _on_ready(self, executor: ExecutorState, ready: Ready) -> None:
+        executor.is_ready, executor.slots = True, ready.slots
+        executor.timeout_s, executor.refresh = ready.timeout_s, ready.refresh
         self._deadlines.clear(executor.number)
         unassigned = list(self._unassigned.values())
         self._unassigned.clear()
         for job in unassigned:
             self._place(job)
 
-    def _on_slots_changed(self, event: events.SlotsChanged) -> None:
-        self._executors[event.executor].slots = event.slots
+    def _on_load_failed(self, executor: ExecutorState, failed: LoadFailed) -> None:
+        executor.failed_load = failed
+
+    def _on_slots_changed(self, executor: ExecutorState, changed: SlotsChanged) -> None:
+        executor.slots = changed.slots
 
     def _kill(self, executor: ExecutorState, reason: str) -> None:
         if not executor.is_killed:
@@ -222,7 +226,7 @@ class Dispatcher(JobRules):
         executor, exited = self._executors[event.executor], event.report
         self._deadlines.clear(executor.number)
         executor.failures = 0 if executor.is_ready else executor.failures + 1
-        failed_load = exited.failed_load or executor.failed_load
+        failed_load = executor.failed_load
         for job in executor.clear():
             self._deadlines.clear(job.key)
             self._lose_executor(job, exited)
@@ -237,7 +241,7 @@ class Dispatcher(JobRules):
             self._drain(1, reason)
 
     def _reason_to_give_up(
-        self, executor: ExecutorState, exited: ExitReport, failed_load: FailedLoad | None
+        self, executor: ExecutorState, exited: ExitReport, failed_load: LoadFailed | None
     ) -> str | None:
         if failed_load is not None:
             return f"the model could not be loaded: {failed_load.error}"
@@ -280,10 +284,7 @@ class Dispatcher(JobRules):
         jobs = [job for executor in self._executors for job in executor.clear()]
         for job in jobs:
             self._deadlines.clear(job.key)
-            if job.stop is not None:
-                self._end_stopped(job)
-            else:
-                self._release(job)
+            self._end_unfinished(job)
         self._exit(cut_off=bool(jobs))
 
     def _exit(self, *, cut_off: bool) -> None:
@@ -312,7 +313,7 @@ class Dispatcher(JobRules):
 
     def _load_overdue(self, executor: ExecutorState) -> None:
         error = f"it took longer than {self._load_timeout_s:g} s (RUNPOD_INIT_TIMEOUT)"
-        executor.failed_load = FailedLoad(error)
+        executor.failed_load = executor.failed_load or LoadFailed(error)
         self._kill(executor, error)
 
     def _job_overdue(self, key: str) -> None:
@@ -330,7 +331,7 @@ class Dispatcher(JobRules):
         job = executor.waiting[key]
         if not job.is_revoking and job.stop is None:
             job.is_revoking = True
-            self._emit(effects.Revoke(executor.number, key, job.attempt.job_id, is_blocked))
+            self._emit(effects.Send(executor.number, Revoke(key, is_blocked), job.attempt))
 
     def _withdraw_polls(self) -> None:
         for take_id in self._demand.withdraw_polls():

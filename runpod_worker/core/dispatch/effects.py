@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import msgspec
 
+from runpod_worker.core.dispatch.messages import Revoke, Run, Stop
 from runpod_worker.core.dispatch.values import AttemptRef, Outcome, StopCause
 
 
@@ -29,36 +30,12 @@ class StartExecutor(WorkerEffect, frozen=True):
     exited: str | None = None
 
 
-class Run(Effect, frozen=True):
-    """Send the job to the executor."""
+class Send(Effect, frozen=True):
+    """Send the executor this message about the attempt. Done, ExecutorExited or Kill follows."""
 
     executor: int
-    key: str
+    message: Run | Stop | Revoke
     attempt: AttemptRef
-    body: bytes
-    taken_at: float
-    timeout_s: float | None
-
-
-class Stop(Effect, frozen=True):
-    """Send the executor a Stop for the job. Finished or Kill follows."""
-
-    executor: int
-    key: str
-    job_id: str
-    cause: StopCause
-
-
-class Revoke(Effect, frozen=True):
-    """Send the executor a Revoke: forget the job unless it has started. Revoked or Finished follows.
-
-    `is_blocked`: the job waits behind jobs that run longer than expected; else the worker drains.
-    """
-
-    executor: int
-    key: str
-    job_id: str
-    is_blocked: bool
 
 
 class Kill(Effect, frozen=True):

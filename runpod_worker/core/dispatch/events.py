@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
-from runpod_worker.core.dispatch.values import Assignment, AttemptRef, ExitReport, Outcome, TakeRequest
+from runpod_worker.core.dispatch.messages import ToDispatcher
+from runpod_worker.core.dispatch.values import Assignment, AttemptRef, ExitReport, TakeRequest
 
 
 class Event(msgspec.Struct, frozen=True):
@@ -16,9 +17,13 @@ class WorkerStarted(Event, frozen=True):
 
 
 class Agreed(Event, frozen=True):
-    """The service answered a heartbeat with these extensions (docs/extensions.md)."""
+    """The service answered a heartbeat with these extensions (docs/extensions.md).
+
+    `files_url`: the base of the URLs of saved files; None if the service has no file store.
+    """
 
     extensions: frozenset[str]
+    files_url: str | None = None
 
 
 # ------------------------------------------------------------------ takes
@@ -47,50 +52,16 @@ class TakeLost(Event, frozen=True):
 # ------------------------------------------------------------------ executors
 
 
-class ExecutorReady(Event, frozen=True):
-    """The model is loaded. `refresh`: replace the worker after every job."""
+class Received(Event, frozen=True):
+    """The executor sent this message."""
 
     executor: int
-    slots: int
-    timeout_s: float | None = None
-    refresh: bool = False
-
-
-class SlotsChanged(Event, frozen=True):
-    """The executor now has this number of slots."""
-
-    executor: int
-    slots: int
-
-
-class Started(Event, frozen=True):
-    """The executor is about to call the handler."""
-
-    executor: int
-    key: str
-    at: float
+    message: ToDispatcher
 
 
 class Streamed(Event, frozen=True):
     """The job produced its first chunk. Callers may see it, so the job cannot simply run again."""
 
-    executor: int
-    key: str
-
-
-class Finished(Event, frozen=True):
-    """The handler returned and the job's slot is free. `stopped`: the executor ended it after a stop."""
-
-    executor: int
-    key: str
-    outcome: Outcome
-    stopped: bool = False
-
-
-class Revoked(Event, frozen=True):
-    """The executor forgot the job before its handler started."""
-
-    executor: int
     key: str
 
 

@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from msgspec.structs import replace
 
 from runpod_worker.core.dispatch import effects
-from runpod_worker.core.dispatch.deadlines import Deadlines
 from runpod_worker.core.dispatch.demand import Demand
-from runpod_worker.core.dispatch.state import ExecutorState, HeldJob, Phase
+from runpod_worker.core.dispatch.messages import Run, Stop
+from runpod_worker.core.dispatch.state import Deadlines, ExecutorState, HeldJob, Phase
 from runpod_worker.core.dispatch.values import Assignment, AttemptRef, ExitReport, Outcome, StopCause, Timings
 from runpod_worker.core.prefetch import PrefetchEstimator
 
@@ -37,6 +37,7 @@ class JobRules:
         self._demand = Demand(self._executors, prefetch)
         self._deadlines = Deadlines()
         self._extensions: frozenset[str] = frozenset()
+        self._files_url: str | None = None
         self._phase = Phase.WORKING
         self._jobs: dict[str, HeldJob] = {}
         self._jobs_by_id: dict[str, HeldJob] = {}
@@ -109,7 +110,8 @@ class JobRules:
         job.executor, job.started_at = executor.number, None
         job.had_free_slot = executor.free > len(executor.waiting)
         executor.waiting[job.key] = job
-        self._emit(effects.Run(executor.number, job.key, job.attempt, job.body, job.taken_at, job.timeout_s))
+        run = Run(job.key, job.body, job.taken_at, job.timeout_s, self._files_url)
+        self._emit(effects.Send(executor.number, run, job.attempt))
         if job.timeout_s is not None:
             self._limit(job, job.taken_at + job.timeout_s, StopCause.TIMEOUT)
 
@@ -121,12 +123,12 @@ class JobRules:
 
     # ---------------------------------------------------------------- ended
 
-    def _finish(self, job: HeldJob, outcome: Outcome, *, stopped: bool) -> None:
+    def _finish(self, job: HeldJob, outcome: Outcome) -> None:
         self._learn(job, outcome.timings)
         if job.stop is not None:
             self._end_stopped(job, outcome.error)
-        elif stopped and outcome.error is None:
-            self._report(job, replace(outcome, error="the handler was stopped"))
+        elif outcome.stopped:
+            self._report(job, replace(outcome, stopped=False, error="the handler was stopped"))
         else:
             self._report(job, outcome)
 
@@ -136,12 +138,6 @@ class JobRules:
         self._prefetch.add_duration((self._now if timings is None else timings.finished) - job.started_at)
         if job.had_free_slot and timings is not None:
             self._prefetch.add_preparation(max(0.0, timings.input_ready - job.taken_at))
-
-    def _free_slot(self, executor: int, key: str) -> HeldJob | None:
-        job = self._executors[executor].remove(key)
-        if job is not None:
-            self._deadlines.clear(key)
-        return job
 
     def _report(self, job: HeldJob, outcome: Outcome) -> None:
         job.is_reported = True
@@ -191,7 +187,7 @@ class JobRules:
             return
         job.stop = cause
         self._emit(effects.DiscardReports(job.key))
-        self._emit(effects.Stop(job.executor, job.key, job.attempt.job_id, cause))
+        self._emit(effects.Send(job.executor, Stop(job.key, cause), job.attempt))
         self._deadlines.set(job.key, self._now + self._stop_grace_s)
 
     def _end_stopped(self, job: HeldJob, error: str | None = None) -> None:
@@ -203,6 +199,13 @@ class JobRules:
         else:
             self._remove(job)
             self._emit(effects.Forget(job.key, job.attempt, job.stop))
+
+    def _end_unfinished(self, job: HeldJob) -> None:
+        """The slot of a job is free, and it has no outcome."""
+        if job.stop is not None:
+            self._end_stopped(job)
+        else:
+            self._release(job)
 
     # ---------------------------------------------------------------- its executor exited
 

@@ -52,27 +52,20 @@ class Timings(msgspec.Struct, frozen=True, array_like=True):
     first_chunk: float | None = None
 
 
-class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+class Outcome(msgspec.Struct, frozen=True, array_like=True):
     """The end of an attempt: an output (JSON), an error, or a confirmed stop.
 
+    `output`: None leaves the key out of the result (protocol C.2: the handler returned `{}`).
     `refresh`: replace this worker after the job. `files`: the number of output files to store before the report.
     """
 
     output: bytes | None = None
     error: str | None = None
-    stopped: bool = False
     refresh: bool = False
+    stopped: bool = False
     is_stream: bool = False
     files: int = 0
     timings: Timings | None = None
-
-
-class FailedLoad(msgspec.Struct, frozen=True):
-    """Why an executor cannot run jobs. `check` and `reason` are set if a fitness check failed."""
-
-    error: str
-    check: str | None = None
-    reason: str = ""
 
 
 class ExitReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -85,7 +78,6 @@ class ExitReport(msgspec.Struct, frozen=True, kw_only=True):
     last_lines: str = ""
     exit_code: int | None = None
     killed_for: str | None = None
-    failed_load: FailedLoad | None = None
     can_restart: bool = True
 
 

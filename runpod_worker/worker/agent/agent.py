@@ -15,12 +15,13 @@ from collections.abc import Callable, Coroutine, Sequence
 from runpod_worker.config import WorkerSettings
 from runpod_worker.core.dispatch import effects, events
 from runpod_worker.core.dispatch.dispatcher import Dispatcher
+from runpod_worker.core.dispatch.messages import Ready, Report, ToAgent, WindowUpdate
 from runpod_worker.core.errors import LinkDown, LinkRefused
 from runpod_worker.core.prefetch import PrefetchEstimator
 from runpod_worker.log import log
 from runpod_worker.worker.agent.breaker import CircuitBreaker
 from runpod_worker.worker.agent.delivery import Delivery
-from runpod_worker.worker.agent.executors import ExecutorHandle, event_of
+from runpod_worker.worker.agent.executors import ExecutorHandle
 from runpod_worker.worker.agent.health import touch_health_file
 from runpod_worker.worker.agent.heartbeats import Heartbeats, StopPoller
 from runpod_worker.worker.agent.outbox import Outbox
@@ -30,7 +31,6 @@ from runpod_worker.worker.agent.releaser import Releaser
 from runpod_worker.worker.agent.spool import Spool
 from runpod_worker.worker.agent.taker import Taker
 from runpod_worker.worker.agent.timer import DeadlineTimer
-from runpod_worker.worker.ipc.messages import Ready, ToAgent, WindowUpdate
 from runpod_worker.worker.link.http import HttpLink
 
 UNHEALTHY_S = 2.0
@@ -165,13 +165,12 @@ class Agent:
                 log.error("job.process_died", extra={"job": result.attempt.job_id, "how": report.how})
 
     def _on_message(self, executor: int, message: ToAgent) -> None:
-        event = event_of(executor, message)
-        if event is None:
-            self._outbox.add(executor, message)
+        if isinstance(message, Report):
+            self._outbox.add(message)
             return
         if isinstance(message, Ready):
             self._performer.note_ready(message, self._now() - self._started_at)
-        self.handle(event)
+        self.handle(events.Received(executor, message))
 
     def _on_sent(self, executor: int, key: str, size: int) -> None:
         self._executors[executor].send(WindowUpdate(key, size))

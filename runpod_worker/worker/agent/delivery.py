@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
 
 from runpod_worker.core.dispatch.events import Event, LeaseLost
+from runpod_worker.core.dispatch.messages import File
 from runpod_worker.core.dispatch.values import Outcome
 from runpod_worker.core.errors import LinkRefused, SpoolFull
 from runpod_worker.log import log
@@ -19,7 +20,6 @@ from runpod_worker.worker.agent.outcome import outcome_body
 from runpod_worker.worker.agent.reports import JobReports
 from runpod_worker.worker.agent.spool import FileName, Spool, SpooledReport
 from runpod_worker.worker.agent.taker import Taker
-from runpod_worker.worker.ipc.messages import File
 from runpod_worker.worker.link.http import HttpLink, ReportReply
 
 MAX_CONCURRENT_OUTCOMES = 32

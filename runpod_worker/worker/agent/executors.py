@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 
-from runpod_worker.core.dispatch import events
-from runpod_worker.core.dispatch.values import ExitReport, FailedLoad, Outcome
+from runpod_worker.core.dispatch.messages import ToAgent, ToExecutor
+from runpod_worker.core.dispatch.values import ExitReport
 from runpod_worker.log import log
 from runpod_worker.worker.agent.process import Process
 from runpod_worker.worker.ipc.channel import AgentChannel
-from runpod_worker.worker.ipc.messages import Done, LoadFailed, Ready, SlotsChanged, Started, ToAgent, ToExecutor
 
 LAST_MESSAGES_S = 0.3
 """Do not wait longer for the last messages of a dead process, whose own children may keep the channel open."""
@@ -24,11 +24,9 @@ class ExecutorHandle:
     """Starts the executor's process, and starts it again after `wait_exit`."""
 
     def __init__(self, number: int, process: Process, on_message: Callable[[int, ToAgent], None]) -> None:
-        self.number = number
         self._process = process
-        self._on_message = on_message
+        self._on_message = partial(on_message, number)
         self._channel: AgentChannel | None = None
-        self._failed_load: FailedLoad | None = None
         self._killed_for: str | None = None
         self._ended = asyncio.Event()
         """The process has exited, or closed its channel."""
@@ -37,10 +35,10 @@ class ExecutorHandle:
 
     def start(self) -> None:
         """Start the process."""
-        self._failed_load = self._killed_for = None
+        self._killed_for = None
         self._ended, self._exited, self._channel_closed = asyncio.Event(), asyncio.Event(), asyncio.Event()
         sock = self._process.start(self._on_exited)
-        self._channel = AgentChannel(sock, on_message=self._receive, on_closed=self._on_channel_closed)
+        self._channel = AgentChannel(sock, on_message=self._on_message, on_closed=self._on_channel_closed)
 
     def send(self, message: ToExecutor) -> None:
         """Send a message, if the executor is running."""
@@ -70,7 +68,6 @@ class ExecutorHandle:
             last_lines=last_lines,
             exit_code=self._process.exit_code,
             killed_for=self._killed_for,
-            failed_load=self._failed_load,
             can_restart=self._process.can_restart,
         )
 
@@ -87,12 +84,6 @@ class ExecutorHandle:
         except TimeoutError:
             self.kill("it did not end when its channel was closed")
 
-    def _receive(self, message: ToAgent) -> None:
-        if isinstance(message, LoadFailed):
-            self._failed_load = FailedLoad(message.error, message.check, message.reason)
-        else:
-            self._on_message(self.number, message)
-
     def _on_exited(self) -> None:
         self._exited.set()
         self._ended.set()
@@ -104,31 +95,3 @@ class ExecutorHandle:
         if not self._process.can_restart:
             self._exited.set()
         self._ended.set()
-
-
-def event_of(executor: int, message: ToAgent) -> events.Event | None:
-    """Return the dispatcher's event for the message, or None."""
-    match message:
-        case Done():
-            return _end_of(executor, message)
-        case Started():
-            return events.Started(executor, message.key, message.at)
-        case Ready():
-            return events.ExecutorReady(executor, message.slots, message.timeout_s, message.refresh)
-        case SlotsChanged():
-            return events.SlotsChanged(executor, message.slots)
-    return None
-
-
-def _end_of(executor: int, done: Done) -> events.Event:
-    if done.revoked:
-        return events.Revoked(executor, done.key)
-    outcome = Outcome(
-        output=done.output,
-        error=done.error,
-        refresh=done.refresh,
-        is_stream=done.is_stream,
-        files=done.files,
-        timings=done.timings,
-    )
-    return events.Finished(executor, done.key, outcome, done.stopped)

@@ -9,8 +9,9 @@ from functools import partial
 
 from runpod_worker.core.backoff import Backoff
 from runpod_worker.core.dispatch.dispatcher import Dispatcher
-from runpod_worker.core.dispatch.effects import Effect, Stop
+from runpod_worker.core.dispatch.effects import Effect, Send
 from runpod_worker.core.dispatch.events import Agreed, Event, StopRequested
+from runpod_worker.core.dispatch.messages import Stop
 from runpod_worker.core.errors import LinkDown, LinkRefused
 from runpod_worker.log import log
 from runpod_worker.worker.agent.breaker import CircuitBreaker
@@ -49,7 +50,7 @@ class Heartbeats:
         self._dispatcher = dispatcher
         self._handle = handle
         self._interval_s = max(MIN_INTERVAL_S, interval_s)
-        self._extensions: frozenset[str] | None = None
+        self._agreed: Agreed | None = None
         self.answered = asyncio.Event()
         """Set by the first reply. From then on the worker may take jobs."""
 
@@ -57,23 +58,24 @@ class Heartbeats:
         """Send heartbeats until cancelled."""
         with suppress(LinkRefused):
             await self._breaker.call(partial(self._link.heartbeat, []))
-        self._note_extensions()
+        self._note_agreed()
         self.answered.set()
         while True:
             await asyncio.sleep(self._interval_s)
             try:
                 await self._link.heartbeat(self._dispatcher.job_ids())
                 self._breaker.record_success()
-                self._note_extensions()
+                self._note_agreed()
             except LinkDown as error:
                 self._breaker.record_failure(error)
             except LinkRefused as error:
                 log.warning("heartbeat.refused", extra={"status": error.status, "error": str(error)})
 
-    def _note_extensions(self) -> None:
-        if self._link.extensions != self._extensions:
-            self._extensions = self._link.extensions
-            self._handle(Agreed(self._extensions))
+    def _note_agreed(self) -> None:
+        agreed = Agreed(self._link.extensions, self._link.files_url)
+        if agreed != self._agreed:
+            self._agreed = agreed
+            self._handle(agreed)
 
 
 class StopPoller:
@@ -119,5 +121,6 @@ class StopPoller:
             return NO_ROUTE_PAUSE_S if error.status in NO_SUCH_ROUTE else EMPTY.delay(tries, self._random)
         self._breaker.record_success()
         results = [self._handle(StopRequested(attempt)) for attempt in attempts]
-        stops = any(isinstance(effect, Stop) for result in results for effect in result)
+        sent = [effect.message for result in results for effect in result if isinstance(effect, Send)]
+        stops = any(isinstance(message, Stop) for message in sent)
         return 0.0 if stops or self._now() - started_at >= MIN_HOLD_S else EMPTY.delay(tries, self._random)

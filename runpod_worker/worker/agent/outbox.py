@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from runpod_worker.core.dispatch.events import Delivered, Event, ReportsFull, Streamed
+from runpod_worker.core.dispatch.messages import Chunks, File, FileFailed, Progress, Report
 from runpod_worker.core.dispatch.values import AttemptRef, Outcome
 from runpod_worker.core.errors import LinkRefused
 from runpod_worker.core.protocol import MIB
@@ -16,13 +17,10 @@ from runpod_worker.worker.agent.breaker import CircuitBreaker
 from runpod_worker.worker.agent.delivery import Delivery
 from runpod_worker.worker.agent.reports import JobReports
 from runpod_worker.worker.agent.spool import Spool, SpooledReport
-from runpod_worker.worker.ipc.messages import Chunks, File, FileFailed, Progress, ToAgent
 from runpod_worker.worker.link.http import HttpLink, ReportReply
 
 MAX_BUFFERED_BYTES = 128 * MIB
 """Stop taking jobs while this many bytes of reports are undelivered."""
-
-REPORTS = (Chunks, Progress, File, FileFailed)
 
 
 class Outbox:
@@ -60,17 +58,15 @@ class Outbox:
         if reports is not None:
             reports.attempt = attempt
 
-    def add(self, executor: int, message: ToAgent) -> None:
+    def add(self, message: Report) -> None:
         """Accept a chunk, progress or a file of a run, also after the run's slot is free."""
-        if not isinstance(message, REPORTS):
-            return
         reports = self._reports.get(message.key)
         if reports is None or reports.is_discarded:
             return
         match message:
             case Chunks():
                 if not reports.has_streamed:
-                    self._handle(Streamed(executor, message.key))
+                    self._handle(Streamed(message.key))
                 reports.add_chunks(message.index, message.outputs)
             case Progress():
                 reports.set_progress(message.value)

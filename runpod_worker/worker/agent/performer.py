@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from runpod_worker.core.dispatch import effects
+from runpod_worker.core.dispatch.messages import Ready, Revoke, Run, Stop
 from runpod_worker.log import log
 from runpod_worker.worker.agent.executors import ExecutorHandle
 from runpod_worker.worker.agent.outbox import Outbox
 from runpod_worker.worker.agent.outcome import Startup, outcome_body, timings_json
 from runpod_worker.worker.agent.releaser import Releaser
 from runpod_worker.worker.agent.taker import Taker
-from runpod_worker.worker.ipc.messages import Ready, Revoke, Run, Stop
 from runpod_worker.worker.link.http import HttpLink
 
 
@@ -44,12 +44,12 @@ class Performer:
     def perform(self, effect: effects.Effect) -> None:
         """Perform an effect on a job, a take or an executor."""
         match effect:
-            case effects.Run():
-                self._run(effect)
+            case effects.Send():
+                self._send(effect)
             case effects.Report():
                 self._report(effect)
-            case effects.Stop() | effects.Revoke() | effects.Kill():
-                self._command(effect)
+            case effects.Kill():
+                self._executors[effect.executor].kill(effect.reason)
             case effects.DiscardReports():
                 self._outbox.discard(effect.key)
             case effects.Release():
@@ -64,23 +64,16 @@ class Performer:
             case effects.ReleaseTake():
                 self._releaser.release_take(effect.take_id)
 
-    def _run(self, effect: effects.Run) -> None:
-        self._outbox.open(effect.key, effect.attempt, effect.executor)
-        message = Run(effect.key, effect.body, effect.taken_at, effect.timeout_s, self._link.files_url)
+    def _send(self, effect: effects.Send) -> None:
+        message, job_id = effect.message, effect.attempt.job_id
+        match message:
+            case Run():
+                self._outbox.open(message.key, effect.attempt, effect.executor)
+            case Stop():
+                log.info("job.stopping", extra={"job": job_id, "reason": str(message.reason)})
+            case Revoke(is_blocked=True):
+                log.info("prefetch.released", extra={"job": job_id})
         self._executors[effect.executor].send(message)
-
-    def _command(self, effect: effects.Stop | effects.Revoke | effects.Kill) -> None:
-        executor = self._executors[effect.executor]
-        match effect:
-            case effects.Stop():
-                log.info("job.stopping", extra={"job": effect.job_id, "reason": str(effect.cause)})
-                executor.send(Stop(effect.key, str(effect.cause)))
-            case effects.Revoke():
-                if effect.is_blocked:
-                    log.info("prefetch.released", extra={"job": effect.job_id})
-                executor.send(Revoke(effect.key))
-            case effects.Kill():
-                executor.kill(effect.reason)
 
     def _report(self, effect: effects.Report) -> None:
         outcome, timings = effect.outcome, None

@@ -7,9 +7,9 @@ from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
+from runpod_worker.core.dispatch.messages import File
 from runpod_worker.core.dispatch.values import AttemptRef, Outcome
 from runpod_worker.core.protocol import MIB
-from runpod_worker.worker.ipc.messages import File
 
 MAX_CHUNKS_BYTES = MIB // 2
 """One request carries chunks up to this, or a single larger chunk. Servers accept much more."""

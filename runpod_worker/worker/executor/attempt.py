@@ -8,15 +8,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from runpod_worker.core.dispatch.values import Timings
+from runpod_worker.core.dispatch.messages import Done, Run
+from runpod_worker.core.dispatch.values import Outcome, Timings
 from runpod_worker.core.errors import JobStopped
 from runpod_worker.core.protocol import EXECUTION_TIMEOUT_ERROR
 from runpod_worker.worker.executor import results
 from runpod_worker.worker.executor.files.inputs import Downloads, JobFiles
-from runpod_worker.worker.executor.results import Outcome
 from runpod_worker.worker.executor.window import FlowWindow
 from runpod_worker.worker.handler.job import File, Job
-from runpod_worker.worker.ipc.messages import Done, Run
 
 now = time.monotonic
 """The clock of all times in messages; agent and executor share it."""
@@ -170,10 +169,10 @@ class Attempt:
         elif timed_out:
             outcome = Outcome(outcome.output if is_stream else None, stop_reason)
         return Done(
-            self.key,
             outcome.output,
             outcome.error,
             outcome.refresh,
+            key=self.key,
             stopped=stopped,
             is_stream=is_stream,
             files=self.saved_files,

@@ -12,15 +12,15 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
 from runpod_worker.config import WorkerSettings
+from runpod_worker.core.dispatch.messages import Done, Started
+from runpod_worker.core.dispatch.values import Outcome
 from runpod_worker.core.errors import JobStopped
 from runpod_worker.log import log
 from runpod_worker.worker.executor import results
 from runpod_worker.worker.executor.attempt import Attempt, now
 from runpod_worker.worker.executor.interrupt import Deadlines, SlotThread, Task
-from runpod_worker.worker.executor.results import Outcome
 from runpod_worker.worker.executor.sender import Chunk, MessageSender
 from runpod_worker.worker.handler.declaration import Handler
-from runpod_worker.worker.ipc.messages import Done, Started
 
 YIELD_EVERY = 32
 """Chunks. After this many, a generator that never waits lets the other tasks of its loop run."""

@@ -17,6 +17,7 @@ from weakref import WeakValueDictionary
 import msgspec
 
 from runpod_worker.config import WorkerSettings, download_settings
+from runpod_worker.core.dispatch.messages import Done, Ready, Revoke, Run, Stop, ToExecutor, WindowUpdate
 from runpod_worker.core.errors import ChannelClosed, CheckFailed, HandlerError, InputError
 from runpod_worker.core.schema import validate
 from runpod_worker.log import log
@@ -32,7 +33,6 @@ from runpod_worker.worker.executor.runners import Concurrency, Runner, concurren
 from runpod_worker.worker.executor.sender import MessageSender
 from runpod_worker.worker.executor.window import FlowWindow, window_size
 from runpod_worker.worker.handler.declaration import Declaration, Hook
-from runpod_worker.worker.ipc.messages import Done, Ready, Revoke, Run, Stop, ToExecutor, WindowUpdate
 
 
 class JobLoop:
@@ -148,7 +148,7 @@ class JobLoop:
         try:
             attempt = self._prepare(run, self._sender, self._files, self._window(run.key))
         except Exception as error:  # includes exceptions from __post_init__ of the user's input type
-            self._sender.send(Done(run.key, error=results.outcome_of_exception(error, self._settings).error))
+            self._sender.send(Done(key=run.key, error=results.outcome_of_exception(error, self._settings).error))
             return
         self._attempts[run.key] = attempts_by_job_id[attempt.id] = attempt
         if attempt.job_files is None:
@@ -166,7 +166,7 @@ class JobLoop:
                 attempt.input_ready_at = now()
                 self._loaded_runner().submit(attempt)
             elif attempt.claim():
-                self._answer(Done(attempt.key, error=results.outcome_of_exception(error, self._settings).error))
+                self._answer(Done(key=attempt.key, error=results.outcome_of_exception(error, self._settings).error))
         except ChannelClosed:  # the thread that reads the channel ends the executor
             log.debug("executor.agent_gone")
 
@@ -197,7 +197,7 @@ class JobLoop:
             return
         is_stop = isinstance(message, Stop)
         if attempt.claim():  # its handler has not started, and will not
-            self._answer(Done(message.key, stopped=is_stop, revoked=not is_stop))
+            self._answer(Done(key=message.key, stopped=is_stop, revoked=not is_stop))
         elif isinstance(message, Stop):
             attempt.stop(message.reason)
 

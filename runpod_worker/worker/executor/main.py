@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable
 
 from runpod_worker.config import WorkerSettings
+from runpod_worker.core.dispatch.messages import LoadFailed
 from runpod_worker.core.errors import ChannelClosed, CheckFailed, RunpodWorkerError
 from runpod_worker.log import log, setup
 from runpod_worker.worker.executor.interrupt import waking_on_signals
@@ -18,7 +19,6 @@ from runpod_worker.worker.executor.job_loop import JobLoop
 from runpod_worker.worker.executor.results import traceback_of
 from runpod_worker.worker.handler.declaration import Declaration
 from runpod_worker.worker.ipc.channel import ExecutorChannel
-from runpod_worker.worker.ipc.messages import LoadFailed
 
 LOAD_FAILED = 1
 """Exit code after a failed load."""

@@ -13,7 +13,6 @@ from __future__ import annotations
 import traceback
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -22,21 +21,13 @@ import msgspec
 
 import runpod_worker.worker
 from runpod_worker.config import WorkerSettings
+from runpod_worker.core.dispatch.values import Outcome
 from runpod_worker.core.errors import InputError, OutputError
 from runpod_worker.core.protocol import MAX_RESULT_BYTES, MIB, SDK_VERSION
 
 _OWN_CODE = str(Path(runpod_worker.worker.__file__).parent)
 _UNENCODABLE = (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError)
 _KEYS = {None: "null", True: "true", False: "false"}
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """The outcome of an attempt. `output` is None if there is none."""
-
-    output: bytes | None = None
-    error: str | None = None
-    refresh: bool = False
 
 
 def outcome_of_return(value: Any) -> Outcome:

@@ -15,13 +15,13 @@ from contextlib import closing, suppress
 from typing import Any, Literal
 
 from runpod_worker.config import WorkerSettings
+from runpod_worker.core.dispatch.messages import SlotsChanged, ToAgent
 from runpod_worker.core.errors import ChannelClosed
 from runpod_worker.log import job_id, log
 from runpod_worker.worker.executor.attempt import Attempt
 from runpod_worker.worker.executor.interrupt import guard_here
 from runpod_worker.worker.executor.invoke import Invoker
 from runpod_worker.worker.handler.declaration import Handler
-from runpod_worker.worker.ipc.messages import SlotsChanged, ToAgent
 
 RESIZE_INTERVAL_S = 1.0
 """Interval of calls of the user's function for the number of slots, while jobs run."""

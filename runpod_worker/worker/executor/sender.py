@@ -13,9 +13,9 @@ from collections.abc import Callable
 
 import msgspec
 
+from runpod_worker.core.dispatch.messages import Chunks, Progress, ToAgent
 from runpod_worker.core.errors import ChannelClosed
 from runpod_worker.worker.executor.attempt import Attempt, now
-from runpod_worker.worker.ipc.messages import Chunks, Progress, ToAgent
 
 BATCH_S = 0.0005
 """Chunks that follow each other faster than this travel together."""

@@ -1,5 +1,4 @@
-"""The protocol between the agent and an executor.
+"""The protocol between the agent and an executor. Its messages are in core/dispatch/messages.py.
 
-messages   what the two send each other
 channel    how messages travel: one Unix socket pair
 """

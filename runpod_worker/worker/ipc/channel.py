@@ -25,8 +25,8 @@ from typing import Generic, TypeVar
 
 import msgspec
 
+from runpod_worker.core.dispatch.messages import ToAgent, ToExecutor
 from runpod_worker.core.errors import ChannelClosed, ChannelGarbled
-from runpod_worker.worker.ipc.messages import Message, ToAgent, ToExecutor
 
 READ_SIZE = 256 * 1024
 """Bytes per read. A Unix socket buffers this much by default, so one read empties it."""
@@ -184,7 +184,7 @@ class AgentChannel:
         self._unsent.clear()
 
 
-def _encode(messages: Iterable[Message]) -> bytearray:
+def _encode(messages: Iterable[ToAgent | ToExecutor]) -> bytearray:
     data = bytearray()
     for message in messages:
         start = len(data)

@@ -15,10 +15,10 @@ from typing import Any, TextIO
 import msgspec
 
 from runpod_worker.config import WorkerSettings
+from runpod_worker.core.dispatch.messages import Chunks, Done, Progress, Ready, ToAgent
 from runpod_worker.core.errors import InputError
 from runpod_worker.net.loop import new_event_loop
 from runpod_worker.worker.handler.declaration import Declaration
-from runpod_worker.worker.ipc.messages import Chunks, Done, Progress, Ready, ToAgent
 from runpod_worker.worker.launch.once import JOB_ID, run_job
 
 TEST_INPUT = Path("test_input.json")
@@ -95,7 +95,7 @@ class _Printer:
         self._out = out
         self._full = full
         self._truncated = False
-        self._done = Done(JOB_ID, error="the job has not run")
+        self._done = Done(key=JOB_ID, error="the job has not run")
         self._chunks: list[Any] = []
 
     def on_message(self, *messages: ToAgent) -> None:

@@ -21,13 +21,13 @@ from typing import Any
 import msgspec
 
 from runpod_worker.config import WorkerSettings, worker_settings
+from runpod_worker.core.dispatch.messages import Chunks, Done, Progress, Run, Stop, ToAgent
 from runpod_worker.core.errors import DeclarationError
 from runpod_worker.log import fields, log
 from runpod_worker.net.loop import new_event_loop
 from runpod_worker.worker.executor.attempt import now
 from runpod_worker.worker.executor.job_loop import JobLoop
 from runpod_worker.worker.handler.declaration import Declaration, Hook, make_handler
-from runpod_worker.worker.ipc.messages import Chunks, Done, Progress, Run, Stop, ToAgent
 
 JOB_ID = "local_test"
 

@@ -7,6 +7,7 @@ import pytest
 
 from runpod_worker.core.dispatch import effects, events
 from runpod_worker.core.dispatch.dispatcher import Dispatcher
+from runpod_worker.core.dispatch.messages import Ready, Started
 from runpod_worker.core.dispatch.values import Assignment, TakeRequest
 from runpod_worker.core.prefetch import PrefetchEstimator
 from runpod_worker.core.protocol import EXTENSIONS
@@ -24,12 +25,15 @@ class Driver:
         self.send(events.WorkerStarted())
         self.send(events.Agreed(frozenset(extensions)))
         for number in range(executors if slots else 0):
-            self.send(events.ExecutorReady(number, slots))
+            self.become_ready(number, slots)
         self.takes = 0
 
     def send(self, event: events.Event, *, after: float = 0.0) -> list[effects.Effect]:
         self.now += after
         return self.dispatcher.handle(event, self.now)
+
+    def become_ready(self, executor: int = 0, slots: int = 1, timeout_s: float | None = None) -> list[effects.Effect]:
+        return self.send(events.Received(executor, Ready("function", slots, 0.0, "cpu", timeout_s=timeout_s)))
 
     def assign(self, *ids: str, attempt: int | None = 1, timeout_s: float | None = None) -> list[effects.Effect]:
         """Let a take return these jobs."""
@@ -42,9 +46,9 @@ class Driver:
     def start(self, job: str, *, executor: int = 0, **options: Any) -> str:
         """Assign a job and let its handler start; return its key."""
         [run] = self.assign(job, **options)
-        assert isinstance(run, effects.Run)
-        self.send(events.Started(executor, run.key, self.now))
-        return run.key
+        assert isinstance(run, effects.Send)
+        self.send(events.Received(executor, Started(run.message.key, self.now)))
+        return run.message.key
 
     def tick(self) -> list[effects.Effect]:
         """Let time pass until the next deadline."""
@@ -53,10 +57,11 @@ class Driver:
         self.now = max(self.now, deadline)
         return self.send(events.Tick())
 
-    def tick_until(self, kind: type[effects.Effect]) -> list[effects.Effect]:
+    def tick_until(self, kind: type) -> list[effects.Effect]:
+        """Let time pass until an effect of this kind, or one that sends a message of this kind."""
         for _ in range(20):
             result = self.tick()
-            if any(isinstance(effect, kind) for effect in result):
+            if any(isinstance(getattr(effect, "message", effect), kind) for effect in result):
                 return result
         pytest.fail(f"no {kind.__name__}")
 

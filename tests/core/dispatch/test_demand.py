@@ -3,7 +3,8 @@
 from typing import Any
 
 from runpod_worker.core.dispatch import effects, events
-from runpod_worker.core.dispatch.values import Assignment, Outcome, TakeRequest, Timings
+from runpod_worker.core.dispatch.messages import Done, Revoke
+from runpod_worker.core.dispatch.values import Assignment, TakeRequest, Timings
 
 # ---------------------------------------------------------------- takes and prefetch
 
@@ -29,7 +30,7 @@ def test_a_take_counts_until_it_is_answered_or_lost(drive: Any) -> None:
 def test_nothing_is_taken_while_too_much_is_undelivered(drive: Any) -> None:
     worker = drive()
     for number in range(64):
-        worker.send(events.Finished(0, worker.start(f"j{number}"), Outcome()))
+        worker.send(events.Received(0, Done(key=worker.start(f"j{number}"))))
 
     assert worker.dispatcher.wanted(worker.now) == 0
     worker.send(events.Delivered("j0#1"))
@@ -49,9 +50,9 @@ def test_large_jobs_are_not_prefetched_beyond_their_bytes(drive: Any) -> None:
     assert worker.dispatcher.wanted(worker.now) == 33
     worker.send(events.TakeSent(TakeRequest(1, "t"), is_poll=True))
     [run] = worker.send(events.Assigned("t", (Assignment(id="a", body=b"x" * 16 * 2**20),)))
-    assert isinstance(run, effects.Run)
+    assert isinstance(run, effects.Send)
 
-    worker.send(events.Finished(0, run.key, Outcome()))
+    worker.send(events.Received(0, Done(key=run.message.key)))
 
     assert worker.dispatcher.wanted(worker.now) == 2
 
@@ -72,13 +73,13 @@ def test_a_job_behind_one_that_outlives_all_recent_ones_is_revoked(drive: Any) -
     learn(worker, *[0.05] * 20)
     worker.start("a")
     [waiting] = worker.assign("b")
-    assert isinstance(waiting, effects.Run)
+    assert isinstance(waiting, effects.Send)
     began = worker.now
 
-    result = worker.tick_until(effects.Revoke)
+    result = worker.tick_until(Revoke)
 
     assert 0.0625 < worker.now - began < 0.2
-    assert result == [effects.Revoke(0, waiting.key, "b", is_blocked=True)]
+    assert result == [effects.Send(0, Revoke(waiting.message.key, is_blocked=True), waiting.attempt)]
 
 
 def test_a_take_for_a_slot_whose_job_outlives_all_recent_ones_is_withdrawn(drive: Any) -> None:
@@ -97,7 +98,7 @@ def test_durations_and_preparation_are_learned_from_the_executors_times(drive: A
     key = worker.start("a")
     timings = Timings(worker.now + 0.125, worker.now + 0.2, worker.now + 1.0, worker.now + 1.0)
 
-    worker.send(events.Finished(0, key, Outcome(timings=timings)))
+    worker.send(events.Received(0, Done(key=key, timings=timings)))
 
     assert worker.prefetch.outlier_s > 1.25
     assert worker.prefetch.lead_s > 0.125

@@ -4,9 +4,11 @@ import pytest
 
 from runpod_worker.core.dispatch import effects, events
 from runpod_worker.core.dispatch.dispatcher import Dispatcher
-from runpod_worker.core.dispatch.values import ExitReport, FailedLoad
+from runpod_worker.core.dispatch.messages import LoadFailed, Ready, SlotsChanged
+from runpod_worker.core.dispatch.values import ExitReport
 from runpod_worker.core.prefetch import PrefetchEstimator
 
+READY = Ready("function", 1, 0.0, "cpu")
 CRASHED = ExitReport(how="exited with code 7", exit_code=7)
 
 
@@ -31,7 +33,7 @@ def test_every_executor_is_started_with_the_worker() -> None:
 
 def test_an_executor_that_was_ready_is_replaced_at_once(dispatcher: Dispatcher) -> None:
     dispatcher.handle(events.WorkerStarted(), 0.0)
-    dispatcher.handle(events.ExecutorReady(0, 1), 0.5)
+    dispatcher.handle(events.Received(0, READY), 0.5)
 
     assert exit_once(dispatcher) == [effects.StartExecutor(0, 0.0, "exited with code 7")]
 
@@ -50,7 +52,7 @@ def test_an_executor_that_was_ready_in_between_starts_counting_anew(dispatcher: 
     dispatcher.handle(events.WorkerStarted(), 0.0)
     for _ in range(2):
         exit_once(dispatcher)
-    dispatcher.handle(events.ExecutorReady(0, 1), 0.5)
+    dispatcher.handle(events.Received(0, READY), 0.5)
 
     assert exit_once(dispatcher) == [effects.StartExecutor(0, 0.0, "exited with code 7")]
 
@@ -60,7 +62,6 @@ def test_an_executor_that_was_ready_in_between_starts_counting_anew(dispatcher: 
     [
         (ExitReport(how="exited with code 0", exit_code=0), "the handler's program ended without worker.start()"),
         (ExitReport(how="died", can_restart=False), "the handler's process died"),
-        (ExitReport(how="died", failed_load=FailedLoad("no weights")), "the model could not be loaded: no weights"),
     ],
 )
 def test_what_cannot_get_better_ends_the_worker(dispatcher: Dispatcher, report: ExitReport, reason: str) -> None:
@@ -69,11 +70,20 @@ def test_what_cannot_get_better_ends_the_worker(dispatcher: Dispatcher, report: 
     assert exit_once(dispatcher, report) == [effects.AnnounceDrain(1, reason), effects.Exit(cut_off=False)]
 
 
+def test_a_model_that_cannot_be_loaded_ends_the_worker(dispatcher: Dispatcher) -> None:
+    dispatcher.handle(events.WorkerStarted(), 0.0)
+    dispatcher.handle(events.Received(0, LoadFailed("no weights")), 0.5)
+
+    reason = "the model could not be loaded: no weights"
+    assert exit_once(dispatcher) == [effects.AnnounceDrain(1, reason), effects.Exit(cut_off=False)]
+
+
 def test_a_failed_check_is_reported_with_its_name_and_reason(dispatcher: Dispatcher) -> None:
     dispatcher.handle(events.WorkerStarted(), 0.0)
-    failed = FailedLoad("the check gpu failed: too hot", "gpu", "too hot")
+    failed = LoadFailed("the check gpu failed: too hot", "gpu", "too hot")
+    dispatcher.handle(events.Received(0, failed), 0.5)
 
-    result = exit_once(dispatcher, ExitReport(how="exited with code 1", failed_load=failed))
+    result = exit_once(dispatcher)
 
     assert result[0] == effects.ReportUnhealthy("gpu", "too hot")
 
@@ -98,7 +108,7 @@ def test_a_worker_that_drains_replaces_no_executor(dispatcher: Dispatcher) -> No
 
 
 def test_the_number_of_slots_may_change(dispatcher: Dispatcher) -> None:
-    dispatcher.handle(events.ExecutorReady(0, 1), 0.0)
-    dispatcher.handle(events.SlotsChanged(0, 4), 0.0)
+    dispatcher.handle(events.Received(0, READY), 0.0)
+    dispatcher.handle(events.Received(0, SlotsChanged(4)), 0.0)
 
     assert dispatcher.wanted(0.0) == 4

@@ -6,6 +6,7 @@ import pytest
 
 from runpod_worker.core.dispatch import effects, events
 from runpod_worker.core.dispatch.job_rules import EXECUTOR_FIRST_S
+from runpod_worker.core.dispatch.messages import Done, Started, Stop
 from runpod_worker.core.dispatch.values import Assignment, AttemptRef, ExitReport, Outcome, StopCause, TakeRequest
 
 KILLED = ExitReport(how="was killed by SIGKILL", killed_for="it did not stop")
@@ -13,7 +14,8 @@ CRASHED = ExitReport(how="exited with code 3", last_lines="Traceback", exit_code
 
 
 def kinds(result: list[effects.Effect]) -> list[str]:
-    return [type(effect).__name__ for effect in result]
+    """The names of the effects, or of the messages that they send."""
+    return [type(getattr(effect, "message", effect)).__name__ for effect in result]
 
 
 def outcomes(result: list[effects.Effect]) -> list[Outcome]:
@@ -27,7 +29,7 @@ def test_an_assigned_job_runs_is_reported_and_forgotten(drive: Any) -> None:
     worker = drive()
     key = worker.start("a")
 
-    [report] = worker.send(events.Finished(0, key, Outcome(output=b"1")))
+    [report] = worker.send(events.Received(0, Done(key=key, output=b"1")))
 
     assert isinstance(report, effects.Report)
     assert report.outcome.output == b"1"
@@ -49,9 +51,9 @@ def test_jobs_wait_until_an_executor_is_ready_and_run_in_their_order(drive: Any)
     worker = drive(slots=0)
     assert worker.assign("a", "b") == []
 
-    result = worker.send(events.ExecutorReady(0, 1))
+    result = worker.become_ready()
 
-    assert [effect.attempt.job_id for effect in result if isinstance(effect, effects.Run)] == ["a", "b"]
+    assert [effect.attempt.job_id for effect in result if isinstance(effect, effects.Send)] == ["a", "b"]
 
 
 def test_a_job_goes_to_the_executor_that_has_room(drive: Any) -> None:
@@ -59,14 +61,14 @@ def test_a_job_goes_to_the_executor_that_has_room(drive: Any) -> None:
 
     runs = worker.assign("a", "b")
 
-    assert sorted(effect.executor for effect in runs if isinstance(effect, effects.Run)) == [0, 1]
+    assert sorted(effect.executor for effect in runs if isinstance(effect, effects.Send)) == [0, 1]
 
 
 def test_a_handler_that_asks_for_a_new_worker_drains_it(drive: Any) -> None:
     worker = drive()
     key = worker.start("a")
 
-    result = worker.send(events.Finished(0, key, Outcome(refresh=True)))
+    result = worker.send(events.Received(0, Done(key=key, refresh=True)))
 
     assert kinds(result) == ["Report", "AnnounceDrain", "Exit"]
     assert worker.dispatcher.wanted(worker.now) == 0
@@ -80,7 +82,7 @@ def test_a_job_assigned_again_while_it_runs_is_adopted_and_not_run_twice(drive: 
     key = worker.start("a")
 
     [adopt] = worker.assign("a", attempt=2)
-    [report] = worker.send(events.Finished(0, key, Outcome(output=b"1")))
+    [report] = worker.send(events.Received(0, Done(key=key, output=b"1")))
 
     assert adopt == effects.Adopt(key, AttemptRef("a", 2, "take2"), 1)
     assert isinstance(report, effects.Report)
@@ -90,7 +92,7 @@ def test_a_job_assigned_again_while_it_runs_is_adopted_and_not_run_twice(drive: 
 def test_a_job_assigned_again_while_its_outcome_is_on_the_way_is_adopted(drive: Any) -> None:
     worker = drive()
     key = worker.start("a")
-    worker.send(events.Finished(0, key, Outcome(output=b"1")))
+    worker.send(events.Received(0, Done(key=key, output=b"1")))
 
     assert kinds(worker.assign("a", attempt=2)) == ["Adopt"]
 
@@ -98,13 +100,13 @@ def test_a_job_assigned_again_while_its_outcome_is_on_the_way_is_adopted(drive: 
 def test_a_stream_that_is_assigned_again_runs_anew(drive: Any) -> None:
     worker = drive(slots=2)
     key = worker.start("a")
-    worker.send(events.Streamed(0, key))
+    worker.send(events.Streamed(key))
 
     result = worker.assign("a", attempt=2)
 
     assert kinds(result) == ["DiscardReports", "Stop", "Run"]
     assert worker.dispatcher.job_ids() == ["a"]
-    assert kinds(worker.send(events.Finished(0, key, Outcome(), stopped=True))) == ["Forget"]
+    assert kinds(worker.send(events.Received(0, Done(key=key, stopped=True)))) == ["Forget"]
     assert worker.dispatcher.job_ids() == ["a"]
 
 
@@ -123,9 +125,9 @@ def test_a_job_stays_known_after_its_slot_is_free_until_its_outcome_is_delivered
     """Chunks and files that are encoded after the slot is free still belong to it."""
     worker = drive()
     key = worker.start("a")
-    worker.send(events.Finished(0, key, Outcome(files=1)))
+    worker.send(events.Received(0, Done(key=key, files=1)))
 
-    worker.send(events.Streamed(0, key))
+    worker.send(events.Streamed(key))
 
     assert worker.dispatcher.job_ids() == ["a"]
     assert worker.dispatcher.wanted(worker.now) == 1
@@ -141,7 +143,7 @@ def test_a_stop_is_confirmed_when_the_slot_is_free(drive: Any) -> None:
     result = worker.send(events.StopRequested(AttemptRef("a", None)))
     assert kinds(result) == ["DiscardReports", "Stop"]
 
-    [report] = worker.send(events.Finished(0, key, Outcome(), stopped=True))
+    [report] = worker.send(events.Received(0, Done(key=key, stopped=True)))
     assert isinstance(report, effects.Report)
     assert (report.outcome, report.stopped_for) == (Outcome(stopped=True), StopCause.SERVICE)
 
@@ -171,7 +173,7 @@ def test_a_plain_service_hears_nothing_of_a_stopped_job(drive: Any) -> None:
     key = worker.start("a", attempt=None)
     worker.send(events.StopRequested(AttemptRef("a", None)))
 
-    result = worker.send(events.Finished(0, key, Outcome(), stopped=True))
+    result = worker.send(events.Received(0, Done(key=key, stopped=True)))
 
     assert kinds(result) == ["Forget"]
     assert worker.send(events.StopRequested(AttemptRef("b", None))) == []
@@ -184,7 +186,7 @@ def test_a_job_that_waits_for_an_executor_is_stopped_at_once(drive: Any) -> None
     result = worker.send(events.StopRequested(AttemptRef("a", 1)))
 
     assert outcomes(result) == [Outcome(stopped=True)]
-    assert worker.send(events.ExecutorReady(0, 1)) == []
+    assert worker.become_ready() == []
 
 
 def test_a_job_that_does_not_stop_costs_its_executor_the_process(drive: Any) -> None:
@@ -206,7 +208,7 @@ def test_a_lost_lease_stops_the_job_in_silence(drive: Any) -> None:
     key = worker.start("a")
 
     assert kinds(worker.send(events.LeaseLost(key))) == ["DiscardReports", "Stop"]
-    assert kinds(worker.send(events.Finished(0, key, Outcome(), stopped=True))) == ["Forget"]
+    assert kinds(worker.send(events.Received(0, Done(key=key, stopped=True)))) == ["Forget"]
 
 
 # ---------------------------------------------------------------- executors exit (behaviours 4 and 5)
@@ -238,13 +240,13 @@ def test_where_nothing_can_be_released_the_other_jobs_of_a_killed_process_run_ag
     worker.start("a", attempt=None)
 
     assert kinds(worker.send(events.ExecutorExited(0, KILLED))) == ["StartExecutor"]
-    assert kinds(worker.send(events.ExecutorReady(0, 1))) == ["Run"]
+    assert kinds(worker.become_ready()) == ["Run"]
 
 
 def test_a_job_that_has_streamed_is_not_run_again(drive: Any) -> None:
     worker = drive(extensions=())
     key = worker.start("a", attempt=None)
-    worker.send(events.Streamed(0, key))
+    worker.send(events.Streamed(key))
 
     [outcome] = outcomes(worker.send(events.ExecutorExited(0, KILLED)))
 
@@ -255,7 +257,7 @@ def test_a_job_that_loses_two_executors_before_it_starts_fails(drive: Any) -> No
     worker = drive(extensions=())
     worker.assign("a", attempt=None)
     assert outcomes(worker.send(events.ExecutorExited(0, CRASHED))) == []
-    worker.send(events.ExecutorReady(0, 1))
+    worker.become_ready()
 
     [outcome] = outcomes(worker.send(events.ExecutorExited(0, CRASHED)))
 
@@ -269,28 +271,28 @@ def test_a_drain_releases_what_has_not_started_and_exits_after_the_job_that_runs
     worker = drive()
     key = worker.start("a")
     [waiting] = worker.assign("b")
-    assert isinstance(waiting, effects.Run)
+    assert isinstance(waiting, effects.Send)
     worker.send(events.TakeSent(TakeRequest(1, "open"), is_poll=True))
 
     result = worker.send(events.Drain(0, "a signal"))
     assert kinds(result) == ["AnnounceDrain", "WithdrawTake", "Revoke"]
 
-    assert kinds(worker.send(events.Revoked(0, waiting.key))) == ["Release"]
+    assert kinds(worker.send(events.Received(0, Done(key=waiting.message.key, revoked=True)))) == ["Release"]
     assert kinds(worker.assign("c")) == ["Release"]
     assert kinds(worker.send(events.TakeLost("open"))) == ["ReleaseTake"]
-    assert kinds(worker.send(events.Finished(0, key, Outcome()))) == ["Report", "Exit"]
+    assert kinds(worker.send(events.Received(0, Done(key=key)))) == ["Report", "Exit"]
 
 
 def test_where_nothing_can_be_released_a_drain_runs_the_waiting_jobs(drive: Any) -> None:
     worker = drive(extensions=())
     first = worker.start("a", attempt=None)
     [second] = worker.assign("b", attempt=None)
-    assert isinstance(second, effects.Run)
+    assert isinstance(second, effects.Send)
 
     assert kinds(worker.send(events.Drain(0, "a signal"))) == ["AnnounceDrain"]
     assert kinds(worker.assign("c", attempt=None)) == ["Run"]
-    assert kinds(worker.send(events.Finished(0, first, Outcome()))) == ["Report"]
-    assert kinds(worker.send(events.Finished(0, second.key, Outcome()))) == ["Report"]
+    assert kinds(worker.send(events.Received(0, Done(key=first)))) == ["Report"]
+    assert kinds(worker.send(events.Received(0, Done(key=second.message.key)))) == ["Report"]
 
 
 def test_a_drain_without_a_ready_executor_forgets_what_it_cannot_release(drive: Any) -> None:
@@ -331,24 +333,25 @@ def test_the_agent_notices_a_timeout_a_quarter_of_a_second_after_the_executor(dr
     taken_at = worker.now
     key = worker.start("a", timeout_s=3.0)
 
-    result = worker.tick_until(effects.Stop)
+    result = worker.tick_until(Stop)
 
     assert worker.now == taken_at + 3 + EXECUTOR_FIRST_S == taken_at + 3.25
-    assert result[-1] == effects.Stop(0, key, "a", StopCause.TIMEOUT)
-    [outcome] = outcomes(worker.send(events.Finished(0, key, Outcome(), stopped=True)))
+    assert result[-1] == effects.Send(0, Stop(key, StopCause.TIMEOUT), AttemptRef("a", 1, "take1"))
+    [outcome] = outcomes(worker.send(events.Received(0, Done(key=key, stopped=True))))
     assert outcome.error == "executionTimeout exceeded"
 
 
 def test_the_handlers_own_timeout_counts_from_its_start(drive: Any) -> None:
     worker = drive(slots=0)
-    worker.send(events.ExecutorReady(0, 1, timeout_s=2.0))
+    worker.become_ready(timeout_s=2.0)
     [run] = worker.assign("a", timeout_s=100.0)
-    assert isinstance(run, effects.Run)
-    worker.send(events.Started(0, run.key, worker.now), after=1.0)
+    assert isinstance(run, effects.Send)
+    worker.send(events.Received(0, Started(run.message.key, worker.now)), after=1.0)
     started_at = worker.now - 1.0
 
-    result = worker.tick_until(effects.Stop)
+    result = worker.tick_until(Stop)
 
     assert worker.now == started_at + 2.25
-    assert isinstance(result[-1], effects.Stop)
-    assert result[-1].cause is StopCause.HANDLER_TIMEOUT
+    assert isinstance(result[-1], effects.Send)
+    assert isinstance(result[-1].message, Stop)
+    assert result[-1].message.reason is StopCause.HANDLER_TIMEOUT

@@ -16,11 +16,7 @@ import pytest
 
 from runpod_worker.config import worker_settings
 from runpod_worker.core.dispatch.events import Drain
-from runpod_worker.core.dispatch.values import Timings
-from runpod_worker.worker.agent.agent import Agent
-from runpod_worker.worker.agent.spool import Spool
-from runpod_worker.worker.ipc import channel
-from runpod_worker.worker.ipc.messages import (
+from runpod_worker.core.dispatch.messages import (
     Chunks,
     Done,
     File,
@@ -33,6 +29,10 @@ from runpod_worker.worker.ipc.messages import (
     ToAgent,
     ToExecutor,
 )
+from runpod_worker.core.dispatch.values import Timings
+from runpod_worker.worker.agent.agent import Agent
+from runpod_worker.worker.agent.spool import Spool
+from runpod_worker.worker.ipc import channel
 from runpod_worker.worker.link.http import HttpLink
 from runpod_worker.worker.link.transport import HttpTransport
 
@@ -114,7 +114,7 @@ class InMemoryExecutor:
                 self._tasks[message.key].cancel()
             case Revoke() if message.key in self._tasks and message.key not in self._started:
                 self._tasks.pop(message.key).cancel()
-                self._send(Done(message.key, revoked=True))
+                self._send(Done(key=message.key, revoked=True))
 
     async def _run(self, run: Run) -> None:
         ready_at = time.monotonic()
@@ -128,12 +128,12 @@ class InMemoryExecutor:
                 output, is_stream = await self._call(job)
         except asyncio.CancelledError:
             if self._tasks.pop(run.key, None) is not None:
-                self._send(Done(run.key, stopped=True))
+                self._send(Done(key=run.key, stopped=True))
             return
         ended_at = time.monotonic()
         timings = Timings(ready_at, started_at, ended_at, ended_at)
         del self._tasks[run.key]
-        self._send(Done(run.key, output, is_stream=is_stream, files=job.files, timings=timings))
+        self._send(Done(output, key=run.key, is_stream=is_stream, files=job.files, timings=timings))
 
     async def _call(self, job: Job) -> tuple[bytes, bool]:
         result = self._handler(job)

@@ -17,9 +17,9 @@ import msgspec
 import pytest
 
 from runpod_worker.config import worker_settings
+from runpod_worker.core.dispatch.messages import Done, Ready, Run, ToAgent, ToExecutor
 from runpod_worker.worker.executor.job_loop import JobLoop
 from runpod_worker.worker.ipc import channel
-from runpod_worker.worker.ipc.messages import Done, Ready, Run, ToAgent, ToExecutor
 
 WAIT_S = 30.0
 

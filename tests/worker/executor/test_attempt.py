@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from runpod_worker.config import download_settings
+from runpod_worker.core.dispatch.messages import Done, Run
 from runpod_worker.worker.executor.attempt import Attempt
 from runpod_worker.worker.executor.files.inputs import Downloads
 from runpod_worker.worker.executor.results import Outcome
 from runpod_worker.worker.executor.window import FlowWindow
-from runpod_worker.worker.ipc.messages import Done, Run
 
 LINES_OF_STOP = 12
 

@@ -6,8 +6,8 @@ import json
 import pytest
 from PIL import Image
 
+from runpod_worker.core.dispatch.messages import Chunks, Done, File, FileFailed, Stop, WindowUpdate
 from runpod_worker.worker.executor.window import window_size
-from runpod_worker.worker.ipc.messages import Chunks, Done, File, FileFailed, Stop, WindowUpdate
 
 
 def test_saved_files_are_counted_and_sent_as_they_were_when_saved(start):

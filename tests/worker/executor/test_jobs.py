@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from runpod_worker.worker.ipc.messages import Chunks, Done, Progress, Run, Started
+from runpod_worker.core.dispatch.messages import Chunks, Done, Progress, Run, Started
 
 FOUR_KINDS = {
     "function": "def handler(job):\n    return job['input']['n'] * 2",

@@ -4,7 +4,7 @@ import signal
 
 import pytest
 
-from runpod_worker.worker.ipc.messages import LoadFailed, Started
+from runpod_worker.core.dispatch.messages import LoadFailed, Started
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from runpod_worker.worker.ipc.messages import File, Progress
+from runpod_worker.core.dispatch.messages import File, Progress
 
 
 def test_ready_describes_the_worker(start):

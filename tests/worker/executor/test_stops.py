@@ -5,7 +5,7 @@ import textwrap
 
 import pytest
 
-from runpod_worker.worker.ipc.messages import Chunks, Done, File, Progress, Revoke, Started, Stop
+from runpod_worker.core.dispatch.messages import Chunks, Done, File, Progress, Revoke, Started, Stop
 
 STOPPABLE = {
     "function": """

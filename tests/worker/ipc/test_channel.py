@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from runpod_worker.core.dispatch.messages import Chunks, Done, Run, Stop, ToAgent
 from runpod_worker.core.errors import ChannelClosed, ChannelGarbled
 from runpod_worker.worker.ipc import channel
-from runpod_worker.worker.ipc.messages import Chunks, Done, Run, Stop, ToAgent
 
 WAIT_S = 30.0
 

@@ -21,10 +21,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from runpod_worker.core.dispatch.messages import File, FileFailed, ToAgent
 from runpod_worker.core.errors import ChannelClosed, OutputError
 from runpod_worker.worker.executor.attempt import Attempt
 from runpod_worker.worker.executor.window import FlowWindow
-from runpod_worker.worker.ipc.messages import File, FileFailed, ToAgent
 
 MAX_PENDING = 8
 """Files that may wait to be encoded and sent. At the limit, the thread that saves a file does both itself."""

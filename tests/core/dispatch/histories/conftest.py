@@ -12,7 +12,7 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from runpod_worker.core.dispatch import effects, events
+from runpod_worker.core.dispatch import effects, events, messages
 from runpod_worker.core.dispatch.dispatcher import Dispatcher
 from runpod_worker.core.dispatch.job_rules import EXECUTOR_FIRST_S
 from runpod_worker.core.dispatch.values import Assignment, AttemptRef, ExitReport, Outcome, StopCause, TakeRequest
@@ -101,7 +101,7 @@ class WorkerMachine(RuleBasedStateMachine):
     def send(self, event: events.Event) -> list[effects.Effect]:
         result = self.dispatcher.handle(event, self.now)
         for effect in result:
-            name = re.sub(r"(?<!^)([A-Z])", r"_\1", type(effect).__name__).lower()
+            name = re.sub(r"(?<!^)([A-Z])", r"_\1", type(getattr(effect, "message", effect)).__name__).lower()
             getattr(self, f"on_{name}", self.accept)(effect)
         return result
 
@@ -113,10 +113,10 @@ class WorkerMachine(RuleBasedStateMachine):
         assert not self.draining, "an executor was started after Drain"
         self.executors[effect.executor] = Executor("loading")
 
-    def on_run(self, effect: effects.Run) -> None:
-        executor = self.executors[effect.executor]
+    def on_run(self, effect: Any) -> None:
+        executor, message = self.executors[effect.executor], effect.message
         assert executor.state == "ready", f"a job was sent to an executor that is {executor.state}"
-        run = self.runs.setdefault(effect.key, Run(effect.key, effect.attempt))
+        run = self.runs.setdefault(message.key, Run(message.key, effect.attempt))
         assert not run.ended
         assert effect.attempt in self.pending
         assert not any(run.key in each.jobs for each in self.executors), "one attempt runs twice"
@@ -127,17 +127,17 @@ class WorkerMachine(RuleBasedStateMachine):
         for other in (other for each in self.executors for other in each.jobs.values()):
             if other.attempt.job_id == effect.attempt.job_id:
                 assert other.stop is not None, "a job runs twice"
-        run.timeout_at = None if effect.timeout_s is None else effect.taken_at + effect.timeout_s
+        run.timeout_at = None if message.timeout_s is None else message.taken_at + message.timeout_s
         run.started = run.revoking = False
         executor.jobs[run.key] = run
 
-    def on_stop(self, effect: effects.Stop) -> None:
-        run = self.executors[effect.executor].jobs[effect.key]
+    def on_stop(self, effect: Any) -> None:
+        run = self.executors[effect.executor].jobs[effect.message.key]
         assert run.stop is None, "a job was stopped twice"
-        run.stop, run.stop_at = effect.cause, self.now
+        run.stop, run.stop_at = effect.message.reason, self.now
 
-    def on_revoke(self, effect: effects.Revoke) -> None:
-        run = self.executors[effect.executor].jobs[effect.key]
+    def on_revoke(self, effect: effects.Send) -> None:
+        run = self.executors[effect.executor].jobs[effect.message.key]
         assert not run.revoking, "a job was revoked twice"
         assert "return" in self.extensions
         run.revoking = True
@@ -265,9 +265,9 @@ class WorkerMachine(RuleBasedStateMachine):
         known = job_id in self.dispatcher.job_ids()
         result = self.send(events.StopRequested(AttemptRef(job_id, number)))
         if not known and "stop" in self.extensions:
-            confirmed = [ref for ref in self.undelivered.values() if ref == AttemptRef(job_id, number)]
+            confirmed = [ref for ref in self.undelivered.values() if ref[:2] == (job_id, number)]
             assert confirmed, "the stop of an attempt that was never seen was not confirmed"
-        assert known or not [effect for effect in result if isinstance(effect, effects.Stop)]
+        assert known or not [effect for effect in result if isinstance(getattr(effect, "message", None), messages.Stop)]
 
     @precondition(lambda self: self.undelivered)
     @rule(data=st.data())
@@ -295,7 +295,7 @@ class WorkerMachine(RuleBasedStateMachine):
 
     def become_ready(self, number: int, slots: int, timeout_s: float | None) -> None:
         self.executors[number].state, self.executors[number].slots = "ready", slots
-        self.send(events.ExecutorReady(number, slots, timeout_s))
+        self.send(events.Received(number, messages.Ready("function", slots, 0.0, "cpu", None, timeout_s)))
 
     @precondition(lambda self: any(each.can_start for each in self.executors))
     @rule(data=st.data())
@@ -307,13 +307,13 @@ class WorkerMachine(RuleBasedStateMachine):
         run = self.executors[number].waiting()[0]
         if run.stop is None and not run.revoking:
             run.started = True
-            self.send(events.Started(number, run.key, self.now))
+            self.send(events.Received(number, messages.Started(run.key, self.now)))
             return
         del self.executors[number].jobs[run.key]
         if run.stop is None:
-            self.send(events.Revoked(number, run.key))
+            self.send(events.Received(number, messages.Done(key=run.key, revoked=True)))
         else:
-            self.send(events.Finished(number, run.key, Outcome(), stopped=True))
+            self.send(events.Received(number, messages.Done(key=run.key, stopped=True)))
 
     @precondition(lambda self: any(each.running() for each in self.executors))
     @rule(data=st.data(), streams=st.booleans())
@@ -324,7 +324,7 @@ class WorkerMachine(RuleBasedStateMachine):
             self.stream(number, run)
             return
         del self.executors[number].jobs[run.key]
-        self.send(events.Finished(number, run.key, Outcome(output=b"1"), stopped=run.stop is not None))
+        self.send(events.Received(number, messages.Done(b"1", key=run.key, stopped=run.stop is not None)))
 
     @precondition(lambda self: any(each.state != "absent" for each in self.executors))
     @rule(data=st.data(), reloads=st.booleans())
@@ -359,7 +359,7 @@ class WorkerMachine(RuleBasedStateMachine):
 
     def stream(self, number: int, run: Run) -> None:
         run.streamed = True
-        self.send(events.Streamed(number, run.key))
+        self.send(events.Streamed(run.key))
 
     # ---------------------------------------------------------------- time and the end
 
@@ -383,7 +383,7 @@ class WorkerMachine(RuleBasedStateMachine):
         self.send(events.ReportsFull(full))
         if number < len(self.executors) and self.executors[number].state == "ready":
             self.executors[number].slots = slots
-            self.send(events.SlotsChanged(number, slots))
+            self.send(events.Received(number, messages.SlotsChanged(slots)))
 
     @precondition(lambda self: self.number > 3)
     @rule(force=st.sampled_from([False, False, True]))

@@ -56,7 +56,7 @@ def never_gives_up_on_a_job(self: Any, job: HeldJob, exited: ExitReport) -> None
     JobRules._run_elsewhere(self, job, exited)
 
 
-def reports_stopped_jobs(self: Any, job: HeldJob, outcome: Outcome, *, stopped: bool) -> None:
+def reports_stopped_jobs(self: Any, job: HeldJob, outcome: Outcome) -> None:
     self._report(job, outcome)
 
 

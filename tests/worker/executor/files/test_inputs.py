@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from runpod_worker.worker.ipc.messages import Done, Revoke, Started, Stop
+from runpod_worker.core.dispatch.messages import Done, Revoke, Started, Stop
 
 WAIT_S = 30.0
 

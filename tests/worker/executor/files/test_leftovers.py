@@ -5,7 +5,7 @@ import json
 import os
 import threading
 
-from runpod_worker.worker.ipc.messages import Done, Started
+from runpod_worker.core.dispatch.messages import Done, Started
 
 WAIT_S = 30.0
 ALLOWED = {"RUNPOD_ALLOW_PRIVATE_DOWNLOAD_URLS": "true"}

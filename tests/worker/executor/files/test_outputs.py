@@ -7,12 +7,12 @@ import pytest
 from PIL import Image
 
 from runpod_worker.config import download_settings
+from runpod_worker.core.dispatch.messages import File, FileFailed, Run
 from runpod_worker.core.errors import OutputError
 from runpod_worker.worker.executor.attempt import Attempt
 from runpod_worker.worker.executor.files.inputs import Downloads
 from runpod_worker.worker.executor.files.outputs import MAX_PENDING, SavedFiles
 from runpod_worker.worker.executor.window import FlowWindow
-from runpod_worker.worker.ipc.messages import File, FileFailed, Run
 
 
 class Sent:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
-from runpod_worker.core.dispatch.values import Timings
+from runpod_worker.core.dispatch.values import Outcome
 
 
 class Message(msgspec.Struct, tag=True, array_like=True, frozen=True):
@@ -38,9 +38,13 @@ class Stop(Message, frozen=True):
 
 
 class Revoke(Message, frozen=True):
-    """Forget the job unless its handler has started. The answer is Done(revoked=True), or the job's own Done."""
+    """Forget the job unless its handler has started. The answer is Done(revoked=True), or the job's own Done.
+
+    `is_blocked`: the job waits behind jobs that run longer than expected; else the worker drains.
+    """
 
     key: str
+    is_blocked: bool = False
 
 
 class WindowUpdate(Message, frozen=True):
@@ -90,56 +94,54 @@ class Started(Message, frozen=True):
     at: float
 
 
-class Chunks(Message, frozen=True):
-    """Consecutive chunks of one job, each as JSON; the first one has this index."""
+class Done(Outcome, tag=True, frozen=True, kw_only=True):
+    """The attempt's slot is free, with this outcome. Exactly one per Run.
+
+    `stopped`: the executor ended the attempt after a Stop. `revoked`: it forgot the job before its handler started.
+    """
 
     key: str
+    revoked: bool = False
+
+
+# ------------------------------------------------------------------ executor -> agent, for the job service
+
+
+class Report(Message, frozen=True):
+    """A report of an attempt that the agent delivers. Some may follow the attempt's Done."""
+
+    key: str
+
+
+class Chunks(Report, frozen=True):
+    """Consecutive chunks of one job, each as JSON; the first one has this index."""
+
     index: int
     outputs: list[bytes]
 
 
-class Progress(Message, frozen=True):
+class Progress(Report, frozen=True):
     """The handler's latest progress value (JSON)."""
 
-    key: str
     value: bytes
 
 
-class File(Message, frozen=True):
+class File(Report, frozen=True):
     """A file that the handler saved. The agent stores it before it reports the job's outcome."""
 
-    key: str
     token: str
     name: str
     content_type: str
     body: bytes
 
 
-class FileFailed(Message, frozen=True):
+class FileFailed(Report, frozen=True):
     """Encoding a saved file failed: the job fails with this error."""
 
-    key: str
     name: str
     error: str
 
 
-class Done(Message, frozen=True):
-    """The attempt's slot is free. Exactly one per Run.
-
-    output: None leaves the key out of the result (protocol C.2: the handler returned `{}`).
-    files: how many File and FileFailed messages the attempt has in total; some may follow this message.
-    """
-
-    key: str
-    output: bytes | None = None
-    error: str | None = None
-    refresh: bool = False
-    stopped: bool = False
-    revoked: bool = False
-    is_stream: bool = False
-    files: int = 0
-    timings: Timings | None = None
-
-
 ToExecutor = Run | Stop | Revoke | WindowUpdate
-ToAgent = Ready | LoadFailed | SlotsChanged | Started | Chunks | Progress | File | FileFailed | Done
+ToDispatcher = Ready | LoadFailed | SlotsChanged | Started | Done
+ToAgent = ToDispatcher | Chunks | Progress | File | FileFailed
