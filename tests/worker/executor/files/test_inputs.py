@@ -9,7 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from runpod_worker.config import download_settings
 from runpod_worker.core.dispatch.messages import Done, Revoke, Started, Stop
+from runpod_worker.worker.executor.files.inputs import Downloads, JobFiles
+from runpod_worker.worker.handler.job import File
 
 WAIT_S = 30.0
 
@@ -155,6 +158,32 @@ def test_private_addresses_are_refused(start, file_server):
     assert "input.audio: " in error
     assert "127.0.0.1 is not a public address" in error
     assert file_server.requested == []
+
+
+def test_a_failed_download_ends_the_others_of_its_job(start, file_server):
+    executor = start(
+        "class Request(msgspec.Struct):\n    files: list[File]\n"
+        "@worker.handler(input=Request)\ndef handler(job): return 'called'",
+        RUNPOD_MAX_DOWNLOAD_BYTES="10",
+    )
+    slow, large = file_server.slow("/slow"), file_server.slow("/large", b"x" * 11)
+    executor.run("a", {"files": [file_server.url("/slow"), file_server.url("/large")]})
+    assert happened(slow.requested)
+
+    large.release()
+
+    assert "input.files[1]: " in executor.until(Done, "a").error
+    assert happened(slow.left)
+    end(executor)
+
+
+def test_downloads_that_were_stopped_do_not_begin(file_server):
+    files = JobFiles(Downloads(download_settings()))
+    files.decode_field(File, file_server.url("/a"))
+
+    files.stop("cancelled")
+
+    assert files.start({}).cancelled()
 
 
 @pytest.mark.parametrize("order", [Stop("a", "cancelled"), Revoke("a")])
