@@ -17,7 +17,6 @@ import math
 from bisect import bisect_right, insort
 from collections import deque
 from collections.abc import Iterable
-from itertools import accumulate
 
 WINDOW_JOBS = 64
 """The number of recent durations that count."""
@@ -46,7 +45,6 @@ class Durations:
         self._sorted: list[float] = []
         self._window = window
         self._sum = 0.0
-        self._means: list[float] | None = None
 
     def add(self, duration_s: float) -> None:
         """Record a job that ended after `duration_s`."""
@@ -58,7 +56,6 @@ class Durations:
         self._recent.append(duration_s)
         insort(self._sorted, duration_s)
         self._sum += duration_s
-        self._means = None
 
     @property
     def longest(self) -> float:
@@ -88,10 +85,7 @@ class Durations:
         """The mean of the durations from `index` on, in sorted order."""
         if index == 0:
             return self.mean
-        if self._means is None:
-            sums = accumulate(reversed(self._sorted))
-            self._means = [total / count for count, total in enumerate(sums, 1)][::-1]
-        return self._means[index]
+        return sum(self._sorted[index:]) / (len(self._sorted) - index)
 
 
 class _Smoothed:

@@ -79,8 +79,9 @@ class Demand:
         wanted = free = held = 0
         for executor in self._executors:
             if executor.can_run:
-                wanted += self._prefetch.jobs_wanted(executor.free, executor.elapsed(now))
-                free += executor.free
+                free_slots = executor.free
+                wanted += self._prefetch.jobs_wanted(free_slots, executor.elapsed(now))
+                free += free_slots
                 held += len(executor.waiting)
         fit = max(free, 1, int(MAX_PREFETCH_BYTES / self._job_bytes))
         return max(0, min(min(wanted, fit) - held - self._expected, MAX_TAKE_JOBS))
@@ -89,10 +90,13 @@ class Demand:
         """Return the number of further jobs that this executor should hold."""
         return self._prefetch.jobs_wanted(executor.free, executor.elapsed(now)) - len(executor.waiting)
 
+    @property
+    def is_taking(self) -> bool:
+        """Whether a take is open; its reply is an event."""
+        return bool(self._takes)
+
     def due_at(self, now: float) -> float:
-        """Return when `wanted` may rise without an event. Infinite while a take is open: its reply is an event."""
-        if self._takes:
-            return math.inf
+        """Return when `wanted` may rise without an event, while no take is open."""
         times = [self._prefetch.due_in(executor.elapsed(now)) for executor in self._executors if executor.can_run]
         return now + min((time for time in times if time is not None), default=math.inf)
 

@@ -101,9 +101,10 @@ class Dispatcher(JobRules):
         if self._can_release:
             for executor in self._executors:
                 at = min(at, self._demand.blocked_at(executor))
-        wanted = self.wanted(self._now) if self._last_wanted is None else self._last_wanted
-        if not wanted and self._phase is Phase.WORKING and not self._is_full:
-            at = min(at, self._demand.due_at(self._now))
+        if not self._demand.is_taking and self._phase is Phase.WORKING and not self._is_full:
+            wanted = self.wanted(self._now) if self._last_wanted is None else self._last_wanted
+            if not wanted:
+                at = min(at, self._demand.due_at(self._now))
         return None if at == math.inf else max(at, self._now)
 
     def job_ids(self) -> list[str]:

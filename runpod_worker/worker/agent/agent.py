@@ -121,6 +121,8 @@ class Agent:
                 self._perform(effect)
             else:
                 self._performer.perform(effect)
+        if result:
+            self._flush()
         if not self._settling:
             self._settling = True
             asyncio.get_running_loop().call_soon(self._settle)
@@ -174,6 +176,11 @@ class Agent:
 
     def _on_sent(self, executor: int, key: str, size: int) -> None:
         self._executors[executor].send(WindowUpdate(key, size))
+        self._flush()
+
+    def _flush(self) -> None:
+        for executor in self._executors:
+            executor.flush()
 
     # ---------------------------------------------------------------- tasks
 

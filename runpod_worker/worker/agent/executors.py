@@ -27,6 +27,7 @@ class ExecutorHandle:
         self._process = process
         self._on_message = partial(on_message, number)
         self._channel: AgentChannel | None = None
+        self._unsent: list[ToExecutor] = []
         self._killed_for: str | None = None
         self._ended = asyncio.Event()
         """The process has exited, or closed its channel."""
@@ -36,14 +37,20 @@ class ExecutorHandle:
     def start(self) -> None:
         """Start the process."""
         self._killed_for = None
+        self._unsent.clear()
         self._ended, self._exited, self._channel_closed = asyncio.Event(), asyncio.Event(), asyncio.Event()
         sock = self._process.start(self._on_exited)
         self._channel = AgentChannel(sock, on_message=self._on_message, on_closed=self._on_channel_closed)
 
     def send(self, message: ToExecutor) -> None:
-        """Send a message, if the executor is running."""
-        if self._channel is not None:
-            self._channel.send(message)
+        """Send a message with the next `flush`, if the executor is running."""
+        self._unsent.append(message)
+
+    def flush(self) -> None:
+        """Send the messages together: several jobs wake the executor only once."""
+        if self._unsent and self._channel is not None:
+            self._channel.send(*self._unsent)
+        self._unsent.clear()
 
     def kill(self, reason: str) -> None:
         """Kill the process."""

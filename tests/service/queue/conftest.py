@@ -94,7 +94,7 @@ class ManualJournal:
         self.reports: list[tuple[list[Append], set[str], int]] = []
         self.broken: list[Append] = []
         self.dead = False
-        self._groups = GroupWriter(self)  # type: ignore[arg-type]
+        self._groups = GroupWriter(self)
         self._failures_seen = 0
         self._on_lost: Callable[[Collection[str]], None]
 
