@@ -36,11 +36,13 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True):
 class JobRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The newest version of a job, and the changes that belong to it.
 
-    `seq` numbers the jobs in the order of adding.
+    `seq` numbers the jobs in the order of adding. `epoch` matters only if several services share a
+    journal: it is the epoch in which the writer owns the endpoint.
     """
 
     seq: int
     job: Job
+    epoch: int = 0
     request: bytes | None = None
     """The caller's request, set only for a new job."""
     output: bytes | None = None
@@ -68,6 +70,7 @@ class ChunkRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     job_id: str
     start: int
     chunks: list[bytes]
+    epoch: int = 0
 
 
 class ForgetRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -76,6 +79,7 @@ class ForgetRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     seq: int
     job_id: str
     ended_at: float
+    epoch: int = 0
 
 
 Record = JobRecord | ChunkRecord | ForgetRecord
