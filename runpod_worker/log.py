@@ -12,6 +12,8 @@ import logging
 import sys
 from typing import TextIO
 
+from runpod_worker.core.errors import SettingsError
+
 log = logging.getLogger("runpod_worker")
 
 job_id: contextvars.ContextVar[str | None] = contextvars.ContextVar("job_id", default=None)
@@ -50,9 +52,16 @@ class JsonFormatter(logging.Formatter):
 
 
 def setup(level: str = "INFO", *, as_json: bool = False, stream: TextIO | None = None) -> None:
-    """Write the package's log lines to `stream`, by default standard error. Programs call it, never the library."""
+    """Write the package's log lines to `stream`, by default standard error. Programs call it, never the library.
+
+    Raises:
+        SettingsError: there is no such level.
+    """
+    name = {"TRACE": "DEBUG", "NOTSET": "CRITICAL", "WARN": "WARNING"}.get(level.upper(), level.upper())
+    if name not in logging.getLevelNamesMapping():
+        raise SettingsError(f"log level: expected ERROR, WARN, INFO, DEBUG, TRACE or NOTSET, got {level!r}")
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(JsonFormatter() if as_json else TextFormatter())
     log.handlers[:] = [handler]
-    log.setLevel({"TRACE": "DEBUG", "NOTSET": "CRITICAL", "WARN": "WARNING"}.get(level.upper(), level.upper()))
+    log.setLevel(name)
     log.propagate = False

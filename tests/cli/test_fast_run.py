@@ -75,3 +75,11 @@ def test_an_error_is_one_line(handler: str) -> None:
     assert done.returncode == 1
     assert done.stderr.startswith("error: no job service to take jobs from")
     assert done.stderr.count("\n") == 1
+
+
+def test_an_unknown_log_level_is_one_line(handler: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert fast_run.run(fast_run.Arguments(Path(handler), {"url": "http://x/v2/e", "log_level": "LOUD"}, False)) == 1
+
+    assert capsys.readouterr().err == (
+        "error: log level: expected ERROR, WARN, INFO, DEBUG, TRACE or NOTSET, got 'LOUD'\n"
+    )
