@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import os
 import select
 import socket
@@ -36,6 +37,16 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.
             monkeypatch.delenv(name)
     monkeypatch.setenv("RUNPOD_WORKER_SPOOL", str(tmp_path_factory.mktemp("spool")))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+@pytest.fixture(autouse=True)
+def clean_logger() -> Iterator[None]:
+    """Each test begins with the logger of a library, which some tests set up as a program would."""
+    logger = logging.getLogger("runpod_worker")
+    logger.handlers[:], logger.propagate = [], True
+    logger.setLevel(logging.NOTSET)
+    yield
+    logger.handlers[:] = []
 
 
 @pytest.fixture

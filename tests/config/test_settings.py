@@ -1,6 +1,5 @@
 """The origin of a setting's value, and errors for wrong values."""
 
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -84,7 +83,6 @@ class Renamed:
 @pytest.fixture
 def warned(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> Callable[[], list[tuple[str, str]]]:
     monkeypatch.setattr(loading, "_WARNED", set())
-    monkeypatch.setattr(logging.getLogger("runpod_worker"), "propagate", True)
     return lambda: [(r.old, r.new) for r in caplog.records if r.message == "setting.renamed"]  # type: ignore[attr-defined]
 
 

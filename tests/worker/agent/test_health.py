@@ -1,7 +1,6 @@
 """The file that a container's health check looks at."""
 
 import asyncio
-import logging
 import os
 from pathlib import Path
 
@@ -42,8 +41,6 @@ async def test_without_a_file_the_touching_ends() -> None:
 async def test_a_file_that_cannot_be_written_is_logged_and_does_not_end_the_worker(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    logging.getLogger("runpod_worker").propagate = True
-
     await touch_health_file(tmp_path / "no folder" / "alive")
 
     assert caplog.messages == ["health.failed"]
