@@ -22,6 +22,9 @@ T = TypeVar("T")
 MAX_QUERY_FIELDS = 100
 """A query with more fields is refused."""
 
+MAX_CACHED_QUERY_CHARS = 256
+"""A longer query is parsed each time, so that the cache stays small."""
+
 _NO_QUERY: Mapping[str, str] = {}
 _ENDPOINT = re.compile(r"[A-Za-z0-9._~-]{1,128}", re.ASCII)
 
@@ -204,10 +207,16 @@ def parse(request: Request, target: str) -> Call | None:
     return Call(request, parts[2], parts[3], tuple(parts[4:]), fields)
 
 
-@lru_cache(1024)
 def _parse_query(text: str) -> Mapping[str, str]:
     """The query's fields. Workers send the same few all the time."""
+    return (_cached_fields if len(text) <= MAX_CACHED_QUERY_CHARS else _fields)(text)
+
+
+def _fields(text: str) -> Mapping[str, str]:
     try:
         return dict(parse_qsl(text, keep_blank_values=True, max_num_fields=MAX_QUERY_FIELDS))
     except ValueError as exc:
         raise BadRequest(f"query: {exc}") from exc
+
+
+_cached_fields = lru_cache(1024)(_fields)

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 MAX_JOINED_BYTES = 16 * 1024
 """A larger body is not copied behind its headers: below this, one buffer is sent faster than two."""
 
+MAX_LINE_BYTES = 64 * 1024
+"""A longer request line is refused. RunPod's SDK lists every job that a worker holds in the URL of its heartbeat."""
+
 _http_log = log.getChild("http")
 _http_log.addFilter(lambda record: not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError)))
 """aiohttp's own lines, without a traceback for bytes that are not HTTP; their sender is answered 400."""
@@ -49,6 +52,7 @@ class DisconnectServer(web.Server):
             request_factory=cast("Any", partial(SocketRequest, loop=loop, client_max_size=body_limit)),
             access_log=None,
             logger=_http_log,
+            max_line_size=MAX_LINE_BYTES,
             auto_decompress=False,  # bodies are not compressed, and a few bytes must not expand to gigabytes
         )
         self._app = app

@@ -104,10 +104,13 @@ class HttpLink:
         return [AttemptRef(job_id, number) for job_id, number in pairs if isinstance(job_id, str)]
 
     async def heartbeat(self, job_ids: Collection[str]) -> None:
-        """Report that this worker is alive and holds these jobs."""
+        """Report that this worker is alive and holds these jobs. Many jobs take several requests."""
         if self._urls.ping is None:
             return
-        url = self._urls.heartbeat(job_ids)
+        for url in self._urls.heartbeats(job_ids):
+            await self._heartbeat(url)
+
+    async def _heartbeat(self, url: str) -> None:
         reply = _checked(await self._transport.send("GET", url, self._offer, None, HEARTBEAT_TIMEOUT_S))
         offered = frozenset(reply.headers.get(_EXTENSIONS, "").split()) & EXTENSIONS
         self.files_url = reply.headers.get(_FILES_URL) if "files" in offered else None

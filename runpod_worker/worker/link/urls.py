@@ -13,6 +13,10 @@ from runpod_worker.core.protocol import SDK_VERSION
 MAX_REASON_CHARS = 256
 """A longer reason for a failed fitness check is cut: it travels in a URL."""
 
+MAX_JOB_IDS_CHARS = 4000
+"""A heartbeat that lists more job ids, percent-encoded, is sent in parts: servers refuse request lines over 8 KB."""
+
+_COMMA = quote(",", safe="")
 _SAFE_ID = re.compile(r"[A-Za-z0-9_.~-]+").fullmatch
 _DONE_WORKER = re.compile(r"(/job-done/)[^/?]+(?=/)")
 
@@ -60,12 +64,20 @@ class Urls:
         """Return the URL of a job's chunks."""
         return self._stream.replace("$ID", _segment(job_id))
 
-    def heartbeat(self, job_ids: Collection[str]) -> str:
-        """Return the URL of a heartbeat that lists these jobs."""
-        url = self.ping or ""
-        if job_ids:
-            url = with_parameter(url, f"job_id={quote(','.join(job_ids), safe='')}")
-        return with_parameter(url, f"runpod_version={SDK_VERSION}")
+    def heartbeats(self, job_ids: Collection[str]) -> list[str]:
+        """Return the URLs of a heartbeat that lists these jobs: one, or several parts."""
+        parts, size = [""], 0
+        for job_id in (quote(job_id, safe="") for job_id in job_ids):
+            size += len(job_id) + len(_COMMA)
+            if not parts[-1]:
+                parts[-1] = job_id
+            elif size <= MAX_JOB_IDS_CHARS:
+                parts[-1] += _COMMA + job_id
+            else:
+                parts.append(job_id)
+                size = len(job_id)
+        urls = [with_parameter(self.ping or "", f"job_id={part}") if part else self.ping or "" for part in parts]
+        return [with_parameter(url, f"runpod_version={SDK_VERSION}") for url in urls]
 
     def unhealthy(self, check: str, reason: str) -> str:
         """Return the URL that reports a failed fitness check."""

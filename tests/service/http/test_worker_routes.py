@@ -300,3 +300,13 @@ async def test_every_reply_to_a_worker_names_the_extensions(api, plain):
         "take",
         "timings",
     }
+
+
+async def test_a_ping_of_the_sdk_may_list_500_jobs(api, plain):
+    for number in range(500):
+        await api.run(number)
+    held = [job["id"] for _ in range(5) for job in await plain.take_batch(100)]
+
+    reply = await plain.ping(*held)
+
+    assert (len(held), reply.status) == (500, 200)

@@ -259,6 +259,17 @@ async def test_a_heartbeat_names_the_jobs_that_are_held(service: Any, link: Http
     assert two.target == "/v2/ep/ping/pod-1?gpu=NVIDIA+RTX+A5000&job_id=a1%2Ca2&runpod_version=1.12.0"
 
 
+async def test_a_heartbeat_of_many_jobs_is_sent_in_parts(service: Any, link: HttpLink) -> None:
+    job_ids = [f"job-{number}-é" for number in range(1000)]
+
+    await link.heartbeat(job_ids)
+
+    parts = service.to("ping")
+    assert 1 < len(parts) < 10
+    assert max(len(part.target) for part in parts) < 4200
+    assert [job_id for part in parts for job_id in part.query["job_id"].split(",")] == job_ids
+
+
 async def test_stops_come_from_the_job_stop_route(service: Any, link: HttpLink) -> None:
     await service.stop("a", "b")
 

@@ -91,6 +91,23 @@ async def test_the_service_offers_its_extensions_in_a_heartbeat(make_link: MakeL
     assert link.files_url is not None
 
 
+async def test_a_worker_with_2000_jobs_keeps_every_lease(
+    service: InProcessService, link: HttpLink, clock: ManualClock
+) -> None:
+    for number in range(2000):
+        await service.submit(number)
+    held = [job.id for take in range(20) for job in await link.take(request(take, 100), busy=True)]
+    assert len(held) == 2000
+
+    for _ in range(2):
+        await clock.advance(service.server.queue.settings.lease_s - 1)
+        await link.heartbeat(held)
+        await service.server.queue.sweep.once()
+
+    counts = (await service.request("GET", "/health")).json["jobs"]
+    assert (counts["inProgress"], counts["inQueue"], counts["retried"]) == (2000, 0, 0)
+
+
 async def test_a_take_without_jobs_is_empty(link: HttpLink) -> None:
     assert list(await link.take(request(), busy=False)) == []
 
