@@ -122,7 +122,7 @@ class Workers:
         counts = dict.fromkeys(("idle", "initializing", "ready", "running", "throttled", "unhealthy"), 0)
         for (of, name), known in self._known.items():
             if of == endpoint:
-                counts[self._state(name, known)] += 1
+                counts[self._state(endpoint, name, known)] += 1
         counts["ready"] = counts["idle"]
         return counts
 
@@ -132,10 +132,10 @@ class Workers:
         for key in silent:
             del self._known[key]
 
-    def _state(self, name: str, known: Worker) -> str:
+    def _state(self, endpoint: str, name: str, known: Worker) -> str:
         if known.unhealthy:
             return "unhealthy"
-        if self._index.leased(name):
+        if any(job.endpoint == endpoint for job in self._index.leased(name)):
             return "running"
         return "idle" if known.ready else "initializing"
 

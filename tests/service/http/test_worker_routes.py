@@ -310,3 +310,15 @@ async def test_a_ping_of_the_sdk_may_list_500_jobs(api, plain):
     reply = await plain.ping(*held)
 
     assert (len(held), reply.status) == (500, 200)
+
+
+async def test_health_counts_a_worker_as_running_only_for_the_endpoint_of_its_job(running, plain, workers):
+    plain_worker, _ = workers
+    await plain.api.run("a")
+    await plain.take()
+    other = running.endpoint("other")
+    await plain_worker(other).ping()
+
+    counts = (await other.get("/health")).json["workers"]
+
+    assert (counts["running"], counts["initializing"]) == (0, 1)
