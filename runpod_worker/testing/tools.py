@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -15,6 +16,9 @@ T = TypeVar("T")
 SETTLE_TURNS = 50
 """`advance` gives tasks this many turns of the event loop, so a chain of up to this many awaits completes."""
 
+MAX_TIMERS = 1000
+"""`advance` lets so many timers fire one after the other."""
+
 MAX_TURNS = 8
 """`check_start_close` interrupts `start` after 0 turns of the event loop, after 1, and so on, below this number."""
 
@@ -22,15 +26,17 @@ TIMEOUT_S = 20.0
 
 
 class ManualClock:
-    """A clock that only `advance` moves. Calling it returns the time in seconds since the epoch.
+    """A clock that only `advance` and `step` move. Calling it returns the time in seconds since the epoch.
 
     Pass it as a clock: `InProcessService(now=clock)`. Inside `with clock.driving():` the running event loop uses it
     too, so `asyncio.sleep`, timeouts and `call_later` wait for `advance`. Sockets still work.
+    `step` sets the wall clock as an administrator would: `monotonic` does not notice.
     """
 
     def __init__(self, wall: float = 1_000_000.0) -> None:
         self._wall = wall
         self._elapsed = 0.0
+        self._driven: tuple[asyncio.AbstractEventLoop, float] | None = None
 
     def __call__(self) -> float:
         return self._wall + self._elapsed
@@ -39,16 +45,32 @@ class ManualClock:
         """Seconds since the clock was made."""
         return self._elapsed
 
+    def step(self, seconds: float) -> None:
+        """Set the wall clock forward, or back by a negative number."""
+        self._wall += seconds
+
     async def advance(self, seconds: float) -> None:
         """Let ready tasks run, move the time, and let the woken tasks run.
 
-        Timers fire in the order of their times, all at the new time. To let one timer set the next, advance in steps.
+        Each timer of a driven loop fires at its own time, so one may set the next. After `MAX_TIMERS` the time moves to
+        the end at once.
         """
         if seconds < 0:
             raise ValueError(f"seconds: expected no negative number, got {seconds}")
         await _settle()
-        self._elapsed += seconds
+        end = self._elapsed + seconds
+        for _ in range(MAX_TIMERS):
+            at = self._next_timer()
+            if at > end:
+                break
+            self._elapsed = max(self._elapsed, at)
+            await _settle()
+        self._elapsed = end
         await _settle()
+
+    def freeze(self, seconds: float) -> None:
+        """Move the time while nothing runs, as for a process that is stopped and continued: timers fire late."""
+        self._elapsed += seconds
 
     @contextmanager
     def driving(self) -> Iterator[None]:
@@ -56,10 +78,20 @@ class ManualClock:
         loop = asyncio.get_running_loop()
         real, start = loop.time, loop.time()
         loop.time = lambda: start + self._elapsed  # type: ignore[method-assign]
+        self._driven = loop, start
         try:
             yield
         finally:
             loop.time = real  # type: ignore[method-assign]
+            self._driven = None
+
+    def _next_timer(self) -> float:
+        """Return when the next timer of the driven loop fires, by `monotonic`."""
+        if self._driven is None:
+            return math.inf
+        loop, start = self._driven
+        timers: list[asyncio.TimerHandle] = loop._scheduled  # type: ignore[attr-defined]  # asyncio shows it nowhere else
+        return min((timer.when() - start for timer in timers if not timer.cancelled()), default=math.inf)
 
 
 @contextmanager

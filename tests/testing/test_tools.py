@@ -112,3 +112,29 @@ async def test_a_file_and_a_stream_are_read_whole(tmp_path) -> None:
         path = f"/files/{reply.json['id']}/{'t' * 22}/a.txt"
         assert (await service.request("PUT", path, b"content", {"Content-Type": "text/plain"})).status == 200
         assert (await service.request("GET", path)).body == b"content"
+
+
+async def test_each_timer_of_a_driven_loop_fires_at_its_own_time_unless_the_clock_was_frozen() -> None:
+    clock, fired = ManualClock(), []
+
+    async def tick() -> None:
+        while True:
+            await asyncio.sleep(10)
+            fired.append(clock.monotonic())
+
+    with clock.driving():
+        ticking = asyncio.create_task(tick())
+        await clock.advance(35)
+        assert fired == pytest.approx([10, 20, 30])
+        clock.freeze(100)
+        await clock.advance(1)
+        assert fired[3:] == pytest.approx([135])
+        ticking.cancel()
+
+
+async def test_a_step_moves_the_wall_clock_only() -> None:
+    clock = ManualClock(100.0)
+
+    clock.step(-45)
+
+    assert (clock(), clock.monotonic()) == (55.0, 0.0)
