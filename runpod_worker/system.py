@@ -9,7 +9,9 @@ import asyncio
 import os
 import signal
 import socket
+import time
 from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,11 @@ except ImportError:
     fcntl: Any = None
 else:
     fcntl = _fcntl
+
+_BOOT_CLOCK = getattr(time, "CLOCK_BOOTTIME", getattr(time, "CLOCK_MONOTONIC", None))  # the second one on macOS
+boot_time: Callable[[], float] = time.monotonic if _BOOT_CLOCK is None else partial(time.clock_gettime, _BOOT_CLOCK)
+"""Seconds that no step of the wall clock changes. Unlike `time.monotonic` on Linux, they count while the machine is
+suspended."""
 
 WINDOWS_LOCK_OFFSET = 2**30
 """On Windows other processes cannot read locked bytes, so lock a byte far behind the end of the file."""

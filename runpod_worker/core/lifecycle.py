@@ -142,6 +142,15 @@ def due(job: Job, now: float) -> Event | None:
     return LeaseExpired(at=now)
 
 
+def clamp_times(job: Job, now: float) -> Job:
+    """Return an unfinished job with no time after `now`: it was stored before the clock was set back."""
+    latest = max(job.created_at, job.queued_at, job.taken_at or 0.0)
+    if latest <= now or job.final:
+        return job
+    taken_at = None if job.taken_at is None else min(job.taken_at, now)
+    return replace(job, created_at=min(job.created_at, now), queued_at=min(job.queued_at, now), taken_at=taken_at)
+
+
 def infer_failure(error: str | None, *, attempt: int = 0) -> FailureKind:
     """The kind of a failure when only its text is known. The text comes from a worker's report, or from a job that
     release 0.1 stored after this `attempt`."""

@@ -30,7 +30,7 @@ from runpod_worker.service.journal.port import Journal
 from runpod_worker.service.queue.queue import JobQueue
 from runpod_worker.service.settings import ServiceSettings
 from runpod_worker.service.webhooks import Webhooks
-from runpod_worker.system import on_termination
+from runpod_worker.system import boot_time, on_termination
 
 if TYPE_CHECKING:
     from runpod_worker.service.keys import Keys
@@ -66,6 +66,25 @@ def open_stores(settings: ServiceSettings) -> Stores:
     return Stores(journal=SqliteJournal(path), keys=Keys(path), files=FolderFiles(settings.data / "files"))
 
 
+class SteadyClock:
+    """Seconds since the epoch: the wall clock at the start, plus the time since then.
+
+    A later step of the wall clock neither ends leases and timeouts nor extends them. The times that the service shows
+    follow the step after a restart.
+    """
+
+    def __init__(
+        self,
+        wall: Callable[[], float] = time.time,  # noqa: TID251 - a service's times begin with the real clock
+        elapsed: Callable[[], float] = boot_time,
+    ) -> None:
+        self._elapsed = elapsed
+        self._origin = wall() - elapsed()
+
+    def __call__(self) -> float:
+        return self._origin + self._elapsed()
+
+
 class Server:
     """One job service on one port.
 
@@ -74,7 +93,7 @@ class Server:
         stores: where things are kept; closed with the server.
         open_to_all: without keys, answer every caller that reaches the host, from any machine.
         root_endpoint: its routes are answered without `/v2/{endpoint}` too, such as `/run`.
-        now: the clock, in seconds since the epoch.
+        now: the clock, in seconds since the epoch; by default a `SteadyClock`.
         on_failed: called when one of the service's loops has ended with an error; then close the server.
 
     Raises:
@@ -88,13 +107,13 @@ class Server:
         *,
         open_to_all: bool = False,
         root_endpoint: str | None = None,
-        now: Callable[[], float] = time.time,  # noqa: TID251 - a server is where the real clock comes in
+        now: Callable[[], float] | None = None,
         on_failed: Callable[[], None] | None = None,
     ) -> None:
         self._settings = settings
         self._locked = not (open_to_all or is_loopback(settings.host))
         self._stores = stores
-        self._now = now
+        self._now = now = now or SteadyClock()
         self._tasks: list[asyncio.Task[None]] = []
         self._runner: web.ServerRunner | None = None
         self._binding: asyncio.Task[None] | None = None

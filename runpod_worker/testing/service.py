@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -41,7 +40,7 @@ class InProcessService:
     Args:
         settings: the service's settings; by default jobs are in memory and files are not stored.
         endpoint: the endpoint of `request`.
-        now: the service's clock in seconds since the epoch, such as a `ManualClock`.
+        now: the service's clock in seconds since the epoch, such as a `ManualClock`; by default the real one.
         stores: the stores of the service; default: those of the settings.
     """
 
@@ -50,7 +49,7 @@ class InProcessService:
         settings: ServiceSettings | None = None,
         *,
         endpoint: str = "ep",
-        now: Callable[[], float] = time.time,  # noqa: TID251 - the default is the real clock
+        now: Callable[[], float] | None = None,
         stores: Stores | None = None,
     ) -> None:
         settings = settings or ServiceSettings()

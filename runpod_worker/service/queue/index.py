@@ -109,6 +109,10 @@ class JobIndex:
         queue = self._queues.get(endpoint)
         return [] if queue is None else [self._entries[job_id].job for job_id in queue.first_ids(limit)]
 
+    def all_leased(self) -> list[Job]:
+        """Return the jobs on which any worker holds a lease."""
+        return [job for worker in self._leases for job in self.leased(worker)]
+
     def leased(self, worker: str) -> list[Job]:
         """Return the jobs on which this worker holds a lease."""
         return [self._entries[job_id].job for job_id in self._leases.get(worker, ())]

@@ -6,7 +6,7 @@ import asyncio
 
 from runpod_worker.core.errors import ServiceRefusal
 from runpod_worker.core.job import Job, Status
-from runpod_worker.core.lifecycle import ExecutionTimedOut, LeaseRenewed, due
+from runpod_worker.core.lifecycle import ExecutionTimedOut, LeaseRenewed, clamp_times, due
 from runpod_worker.log import log
 from runpod_worker.service.journal.port import EndedJob
 from runpod_worker.service.queue.assign import Takes
@@ -19,6 +19,12 @@ MAX_COMMIT_JOBS = 500
 
 MAX_FORGET_JOBS = 200
 """Jobs deleted in one commit. More take several, so that callers do not wait long."""
+
+MAX_DELAY_LEASES = 0.25
+"""A service that did not run for a larger part of a lease renews all leases: it did not read the heartbeats."""
+
+MIN_DELAY_S = 0.25
+"""A shorter delay is never a reason to renew leases."""
 
 RETRY_S = 1.0
 """The pause before the next pass after a failed write, or during the grace time after a start."""
@@ -36,27 +42,37 @@ class Sweep:
         self._forget_at = 0.0
 
     async def start(self) -> None:
-        """Renew every lease that is near its end, because no heartbeats arrived while the service was down."""
-        now = self._started_at = self._forget_at = self._jobs.now()
-        transaction = Transaction(self._jobs)
-        for job in self._jobs.index.overdue(now + self._settings.lease_s):
-            if job.lease is not None:
-                renewal = LeaseRenewed(at=now, worker=job.lease.worker, lease_s=self._settings.lease_s)
-                transaction.try_apply(job.id, renewal)
-        await transaction.commit(durable=False)
+        """Renew every lease, because no heartbeats arrived while the service was down.
+
+        If the clock was set back meanwhile, no time of a job is later than now.
+        """
+        now = self._forget_at = self._jobs.now()
+        for job_id in list(self._jobs.index):
+            job = self._jobs.index.get(job_id)
+            if job is not None and (clamped := clamp_times(job, now)) is not job:
+                self._jobs.index.put(clamped)
+        await self._renew_leases()
 
     async def run(self) -> None:
         """Sweep until cancelled. Call `start` first."""
+        late_s = 0.0
         while True:
             try:
-                await self.once()
+                await self.once(late_s)
+                late_s = 0.0
             except ServiceRefusal:
                 log.exception("sweep.failed")
                 self._jobs.timer.arm(self._jobs.now() + RETRY_S)
-            await self._jobs.timer.wait()
+            late_s = max(late_s, await self._jobs.timer.wait())
 
-    async def once(self) -> None:
-        """Apply everything that is due now, and arm the timer for the next deadline."""
+    async def once(self, late_s: float = 0.0) -> None:
+        """Apply everything that is due now, and arm the timer for the next deadline.
+
+        `late_s`: for so long this process did not run. After a long time, all leases are renewed first.
+        """
+        max_delay_s = max(MIN_DELAY_S, self._settings.lease_s * MAX_DELAY_LEASES)
+        if late_s > max_delay_s:
+            log.warning("service.delayed", extra={"late_s": round(late_s, 3), "leases": await self._renew_leases()})
         now = self._jobs.now()
         overdue = self._jobs.index.overdue(now)
         graced = {job.id for job in overdue if self._has_grace(job, now)}
@@ -66,7 +82,7 @@ class Sweep:
             self._jobs.workers.prune(now - self._settings.worker_retention_s)
             await self.forget(now - self._settings.retention_s, sync=False)
             await self.forget(now - self._settings.sync_retention_s, sync=True)
-        self._jobs.timer.arm(self._forget_at)
+        self._jobs.timer.arm(min(self._forget_at, now + max_delay_s))  # often enough to notice a delay
         self._jobs.timer.arm(now + RETRY_S if graced else self._jobs.index.next_due())
 
     async def forget(self, before: float, *, sync: bool) -> int:
@@ -85,8 +101,21 @@ class Sweep:
                 forgotten += len(chosen)
         return forgotten
 
+    async def _renew_leases(self) -> int:
+        """Renew every lease once, whatever its end, and return their number."""
+        now = self._started_at = self._jobs.now()
+        transaction = Transaction(self._jobs)
+        leased = self._jobs.index.all_leased()
+        for job in leased:
+            if job.lease is not None:
+                renewal = LeaseRenewed(at=now, worker=job.lease.worker, lease_s=self._settings.lease_s)
+                transaction.try_apply(job.id, renewal)
+        await transaction.commit(durable=False)
+        return len(leased)
+
     def _has_grace(self, job: Job, now: float) -> bool:
-        """Whether the attempt began before the service started: its result may still arrive, within one lease."""
+        """Whether the attempt began before the service started or was delayed: its result may still arrive, within one
+        lease."""
         started_before = job.taken_at is not None and job.taken_at < self._started_at
         in_grace = now < self._started_at + self._settings.lease_s
         return started_before and in_grace and isinstance(due(job, now), ExecutionTimedOut)

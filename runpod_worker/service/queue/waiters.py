@@ -78,6 +78,8 @@ class DeadlineTimer:
         self._now = now
         self._at = math.inf
         self._handle: asyncio.TimerHandle | None = None
+        self._fires_at = math.inf
+        self._late_s = 0.0
         self._event = asyncio.Event()
 
     def arm(self, at: float | None) -> None:
@@ -86,11 +88,24 @@ class DeadlineTimer:
             return
         if self._handle is not None:
             self._handle.cancel()
+            self._note_delay()
         self._at = at
-        self._handle = asyncio.get_running_loop().call_later(max(0.001, at - self._now()), self._event.set)
+        now = self._now()
+        self._fires_at = max(now + 0.001, at)
+        self._handle = asyncio.get_running_loop().call_later(self._fires_at - now, self._fire)
 
-    async def wait(self) -> None:
-        """Wait until the timer fires."""
+    async def wait(self) -> float:
+        """Wait until the timer fires. Return how late it was, in seconds: for so long this process did not run."""
         await self._event.wait()
         self._event.clear()
         self._at = math.inf
+        late_s, self._late_s = self._late_s, 0.0
+        return late_s
+
+    def _fire(self) -> None:
+        self._note_delay()
+        self._fires_at = math.inf
+        self._event.set()
+
+    def _note_delay(self) -> None:
+        self._late_s = max(self._late_s, self._now() - self._fires_at)

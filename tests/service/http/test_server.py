@@ -20,19 +20,21 @@ import sys
 from pathlib import Path
 from runpod_worker.service.server import serve
 from runpod_worker.service.settings import ServiceSettings
-serve(ServiceSettings(port=0, data=Path(sys.argv[1])), ready=lambda url: print(url, flush=True))
+settings = ServiceSettings(port=0, data=Path(sys.argv[1]), lease_s=float(sys.argv[2]))
+serve(settings, ready=lambda url: print(url, flush=True))
 """
 
 
 class Process:
     """The service in a process of its own, and a session to it."""
 
-    def __init__(self, data) -> None:
+    def __init__(self, data, lease_s=40.0) -> None:
         self.data = data
+        self.lease_s = lease_s
 
     async def __aenter__(self):
         self.child = await asyncio.create_subprocess_exec(
-            sys.executable, "-c", PROGRAM, str(self.data), stdout=asyncio.subprocess.PIPE
+            sys.executable, "-c", PROGRAM, str(self.data), str(self.lease_s), stdout=asyncio.subprocess.PIPE
         )
         line = await asyncio.wait_for(self.child.stdout.readline(), 30)
         self.url = line.decode().strip()
@@ -112,14 +114,30 @@ async def test_a_loop_that_fails_ends_the_service(tmp_path):
     settings = ServiceSettings(port=0)
     stores = open_stores(settings)
 
-    def broken(now):
+    def broken():
         raise RuntimeError("index is corrupt")
 
     server = Server(settings, stores)
-    server.queue.jobs.index.overdue = broken  # type: ignore[method-assign]
+    server.queue.jobs.index.all_leased = broken  # type: ignore[method-assign]
     with pytest.raises(RuntimeError):
         await server.start()
     await server.close()
+
+
+async def test_a_service_that_was_stopped_and_continued_takes_no_job_from_its_worker(tmp_path):
+    async with Process(tmp_path, lease_s=1.0) as service:
+        _, job = await service.send("POST", "/run", json={"input": 1})
+        await service.send("GET", "/job-take/w?gpu=A")
+
+        service.child.send_signal(signal.SIGSTOP)
+        await asyncio.sleep(3)
+        service.child.send_signal(signal.SIGCONT)
+        for _ in range(8):
+            await asyncio.sleep(0.25)
+            await service.send("GET", f"/ping/w?gpu=A&job_id={job['id']}")
+
+        _, view = await service.send("GET", f"/status/{job['id']}")
+        assert (view["status"], view.get("retries", 0)) == ("IN_PROGRESS", 0)
 
 
 async def test_sigterm_ends_the_process_at_once_and_answers_long_polls(tmp_path):

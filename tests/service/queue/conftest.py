@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Coroutine, Sequence
+from typing import Any
 
 import pytest
+from hypothesis import strategies as st
+from hypothesis.stateful import rule
 
+from runpod_worker.core.job import Status
 from runpod_worker.service.journal.port import (
     Body,
     ChunkRecord,
@@ -21,6 +25,8 @@ from runpod_worker.service.journal.port import (
     Written,
 )
 from runpod_worker.service.journal.writer import Append, GroupWriter
+from runpod_worker.service.queue.queue import JobQueue
+from runpod_worker.service.server import SteadyClock
 
 
 class Disk:
@@ -181,3 +187,54 @@ class ManualJournal:
 def manual_journal() -> tuple[type[Disk], type[ManualJournal]]:
     """The disk and the journal on it."""
     return Disk, ManualJournal
+
+
+class ClockRules:
+    """The time of a machine over the queue: it passes, the wall clock is set, the process is frozen."""
+
+    wall = 1000.0
+    elapsed = 0.0
+    queue: JobQueue
+    start: Callable[[Coroutine[Any, Any, None]], None]
+
+    def new_clock(self) -> SteadyClock:
+        """The clock of a new process."""
+        return SteadyClock(lambda: self.wall, lambda: self.elapsed)
+
+    def pass_time(self, seconds: float) -> None:
+        self.wall += seconds
+        self.elapsed += seconds
+
+    @rule(seconds=st.sampled_from([1.0, 41.0, 100.0]))
+    def sweep(self, seconds: float) -> None:
+        self.pass_time(seconds)
+        self.start(self.queue.sweep.once())
+
+    @rule(seconds=st.sampled_from([45.0, 3600.0]))
+    def step_clock(self, seconds: float) -> None:
+        """An administrator sets the wall clock: nothing becomes due, nothing is delayed."""
+        self.start(self.queue.sweep.once())
+        before = self.statuses()
+        self.wall += seconds
+        self.start(self.queue.sweep.once())
+        assert self.statuses() == before, "a step of the clock changes a job"
+
+    @rule(seconds=st.sampled_from([11.0, 100.0]))
+    def freeze(self, seconds: float) -> None:
+        """The process is stopped and continued. Its timer fires late, and heartbeats could not arrive."""
+        self.start(self.queue.sweep.once())
+        leased = {job.id for job in self.queue.jobs.index.all_leased() if job.stop is None}
+        self.pass_time(seconds)
+        self.start(self.queue.sweep.once(late_s=seconds))
+        lost = leased - {job.id for job in self.queue.jobs.index.all_leased()}
+        assert not lost, f"a frozen service takes jobs from workers that are alive: {lost}"
+
+    def statuses(self) -> dict[str, Status]:
+        jobs = {job_id: self.queue.jobs.index.get(job_id) for job_id in self.queue.jobs.index}
+        return {job_id: job.status for job_id, job in jobs.items() if job is not None}
+
+
+@pytest.fixture
+def clock_rules() -> type[ClockRules]:
+    """A part of a state machine."""
+    return ClockRules

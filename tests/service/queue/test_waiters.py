@@ -6,9 +6,12 @@ import asyncio
 from functools import partial
 from operator import ne
 
+import pytest
+
 from runpod_worker.core.job import Job
 from runpod_worker.service.queue.polls import Assigned, Polls, TakeRequest
 from runpod_worker.service.queue.waiters import DeadlineTimer, Waiters
+from runpod_worker.testing import ManualClock
 
 
 async def test_notify_wakes_all_that_wait_on_the_key_and_leaves_nothing_behind():
@@ -89,6 +92,26 @@ async def test_a_timer_fires_at_the_earliest_time_it_was_armed_for():
     timer.arm(start + 0.02)
     timer.arm(start + 50)
     timer.arm(None)
-    await asyncio.wait_for(timer.wait(), 20)
+    late_s = await asyncio.wait_for(timer.wait(), 20)
 
     assert loop.time() - start >= 0.015
+    assert 0 <= late_s <= loop.time() - start
+
+
+async def test_a_timer_tells_how_late_it_fired_even_if_it_is_armed_again_first():
+    clock = ManualClock()
+    timer = DeadlineTimer(clock)
+    with clock.driving():
+        timer.arm(clock() + 1)
+        await clock.advance(6)
+        assert await timer.wait() == pytest.approx(0)
+
+        timer.arm(clock() + 1)
+        clock.freeze(6)
+        assert await timer.wait() == pytest.approx(5)
+
+        timer.arm(clock() + 10)
+        clock.freeze(30)
+        timer.arm(clock() - 25)
+        await clock.advance(1)
+        assert await timer.wait() == pytest.approx(20)

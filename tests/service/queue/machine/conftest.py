@@ -54,11 +54,11 @@ class QueueMachine(RuleBasedStateMachine):
 
     disk_class: Any
     journal_class: Any
+    new_clock: Any
 
     def __init__(self) -> None:
         super().__init__()
         self.runner = asyncio.Runner()
-        self.clock = 1000.0
         self.numbers = itertools.count(1)
         self.tasks: list[asyncio.Task[None]] = []
         self.shown: dict[str, Job] = {}
@@ -73,10 +73,11 @@ class QueueMachine(RuleBasedStateMachine):
         self.runner.run(self.rebuild())
 
     async def rebuild(self) -> None:
+        self.clock = self.new_clock()
         self.queue = self.queue_on(self.journal)
 
     def queue_on(self, journal: Any) -> JobQueue:
-        return JobQueue(journal, ServiceSettings(), now=lambda: self.clock, new_id=self.new_name, max_recent=2)
+        return JobQueue(journal, ServiceSettings(), now=self.clock, new_id=self.new_name, max_recent=2)
 
     def new_name(self) -> str:
         return str(next(self.numbers))
@@ -322,21 +323,16 @@ class QueueMachine(RuleBasedStateMachine):
             self.forget_attempts(job_id)
         await self.queue.takes.release("ep", worker, takes, released)
 
-    # Time, webhooks, the disk
-
-    @rule(seconds=st.sampled_from([1.0, 41.0, 100.0]))
-    def sweep(self, seconds: float) -> None:
-        self.clock += seconds
-        self.start(self.queue.sweep.once())
+    # Webhooks, the disk; the time is in ClockRules
 
     @rule(delivered=st.booleans())
     def send_webhook(self, delivered: bool) -> None:
-        for delivery in self.queue.jobs.deliveries.take_due(self.clock, 1):
+        for delivery in self.queue.jobs.deliveries.take_due(self.clock(), 1):
             if delivered:
                 self.settled.add(delivery.job_id)
                 self.start(self.queue.settle(delivery))
             else:
-                self.start(self.queue.postpone(delivery, self.clock + 5))
+                self.start(self.queue.postpone(delivery, self.clock() + 5))
 
     @rule(count=st.integers(1, 8), broken=st.sets(st.integers(0, 3), max_size=2), report=st.booleans())
     def write(self, count: int, broken: set[int], report: bool) -> None:
@@ -423,9 +419,9 @@ async def picture(queue: JobQueue, disk: Any) -> dict[str, Any]:
 
 
 @pytest.fixture
-def machine(manual_journal: Any) -> type[QueueMachine]:
+def machine(manual_journal: Any, clock_rules: type) -> type[QueueMachine]:
     disk, journal = manual_journal
-    return type("Machine", (QueueMachine,), {"disk_class": disk, "journal_class": journal})
+    return type("Machine", (clock_rules, QueueMachine), {"disk_class": disk, "journal_class": journal})
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -17,7 +18,9 @@ from runpod_worker.service.queue.jobs import Jobs
 from runpod_worker.service.queue.polls import Assigned
 from runpod_worker.service.queue.reports import Reporter, Reports
 from runpod_worker.service.queue.streams import ChunkLogs
+from runpod_worker.service.queue.sweep import Sweep
 from runpod_worker.service.queue.transaction import Transaction
+from runpod_worker.service.server import SteadyClock
 
 
 def notify_before_commit(patch: pytest.MonkeyPatch) -> None:
@@ -95,7 +98,23 @@ def count_chunks_from_the_start_again(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(ChunkLogs, "restart", lambda self, job_id: restart(self, job_id) and None)
 
 
+def take_the_jobs_of_all_after_a_freeze(patch: pytest.MonkeyPatch) -> None:
+    async def renew_nothing(self: Sweep) -> int:
+        return 0
+
+    patch.setattr(Sweep, "_renew_leases", renew_nothing)
+
+
+def read_the_wall_clock(patch: pytest.MonkeyPatch) -> None:
+    def make(self: SteadyClock, wall: Callable[[], float], elapsed: Callable[[], float]) -> None:
+        self._elapsed, self._origin = wall, 0.0
+
+    patch.setattr(SteadyClock, "__init__", make)
+
+
 PLANTED = {
+    take_the_jobs_of_all_after_a_freeze: 100,
+    read_the_wall_clock: 100,
     notify_before_commit: 100,
     skip_the_read_after_a_failure: 100,
     write_what_was_decided_on_top_of_a_lost_write: 100,
