@@ -127,6 +127,10 @@ class LinkRefused(RunpodWorkerError):
         self.status = status
 
 
+class BodyRefused(LinkRefused):
+    """The job service refuses what the report contains, so sending it again cannot help."""
+
+
 class SpoolFull(RunpodWorkerError):
     """The spool has no room for another outcome."""
 

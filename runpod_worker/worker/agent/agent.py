@@ -28,6 +28,7 @@ from runpod_worker.worker.agent.outbox import Outbox
 from runpod_worker.worker.agent.performer import Performer
 from runpod_worker.worker.agent.process import Process
 from runpod_worker.worker.agent.releaser import Releaser
+from runpod_worker.worker.agent.replay import Replay
 from runpod_worker.worker.agent.spool import Spool
 from runpod_worker.worker.agent.taker import Taker
 from runpod_worker.worker.agent.timer import DeadlineTimer
@@ -75,7 +76,8 @@ class Agent:
         delivery = Delivery(
             link, self._breaker, spool, self._taker, self.handle, settings.worker_id, on_sent=self._on_sent, now=now
         )
-        self._outbox = Outbox(link, self._breaker, spool, delivery, self.handle)
+        self._outbox = Outbox(delivery, self.handle)
+        self._replay = Replay(link, self._breaker, spool)
         self._performer = Performer(link, self._executors, self._taker, self._releaser, self._outbox)
         self._heartbeats = Heartbeats(link, self._breaker, self._dispatcher, self.handle, settings.ping_interval_s)
         self._stop_poller = StopPoller(link, self._breaker, self.handle, now=now, random=random)
@@ -97,7 +99,7 @@ class Agent:
             self._spawn(self._heartbeats.run(), "heartbeats")
             self._spawn(self._stop_poller.run(), "stops")
             self._spawn(self._releaser.run(), "releases")
-            self._spawn(self._replay(), "replay")
+            self._spawn(self._replay_spool(), "replay")
             self._spawn(touch_health_file(self._settings.health_file), "health file")
             await self._exiting.wait()
             await self._shut_down()
@@ -201,9 +203,9 @@ class Agent:
         await self._heartbeats.answered.wait()
         await self._taker.run()
 
-    async def _replay(self) -> None:
+    async def _replay_spool(self) -> None:
         await self._heartbeats.answered.wait()
-        await self._outbox.replay()
+        await self._replay.run()
 
     async def _report_unhealthy(self, effect: effects.ReportUnhealthy) -> None:
         """Report once, because the worker exits with or without a reply."""
@@ -239,7 +241,7 @@ class Agent:
         for task in taking:
             task.cancel()
         min_end = self._now() + MIN_SHUTDOWN_S
-        deadline = max(self._grace_ends_at, min_end) if self._breaker.is_closed else min_end
+        deadline = max(self._grace_ends_at, min_end) if self._breaker.is_accepting else min_end
         exit_timeout_s = CUT_OFF_S if self._cut_off else MIN_SHUTDOWN_S
         shutdowns = [asyncio.create_task(executor.shutdown(exit_timeout_s)) for executor in self._executors]
         await asyncio.gather(*taking, return_exceptions=True)

@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import TypeVar
 
 from runpod_worker.core.backoff import Backoff
-from runpod_worker.core.errors import LinkBusy, LinkDown, LinkRefused
+from runpod_worker.core.errors import BodyRefused, LinkBusy, LinkDown, LinkRefused
 from runpod_worker.log import log
 
 MAX_DELIVERY_PROBE_S = 1.0
@@ -29,6 +29,14 @@ RETRY = Backoff(base_s=0.05, cap_s=10.0)
 Starts at 50 ms so that one reset connection costs little; grows so that a request that keeps failing does not slow the
 others.
 """
+
+DENIED = Backoff(base_s=2.0, cap_s=30.0)
+"""The time between two tries of a report that a wrong key, a wrong URL or a proxy keeps from the service."""
+
+MAX_DENIED_S = 24 * 3600.0
+"""Give up such a report after this time: the platform's default ttl of a job."""
+
+DENIED_HINT = "reports are kept and sent again: check the API key, the URLs and any proxy before the job service"
 
 MIN_BUSY_S = 1.0
 """Wait at least this long after status 429."""
@@ -46,6 +54,8 @@ class CircuitBreaker:
         self._closed.set()
         self._line = asyncio.Lock()
         self._changed = asyncio.Event()
+        self._denied = 0
+        """The number of reports that were denied and wait for the next try."""
         self._calls = 0
         """The number of reports that wait for a reply."""
         self._probes = 0
@@ -55,6 +65,11 @@ class CircuitBreaker:
     def is_closed(self) -> bool:
         """Whether the service answered the latest request."""
         return self._closed.is_set()
+
+    @property
+    def is_accepting(self) -> bool:
+        """Whether the service answers, and no report waits because it was denied."""
+        return self.is_closed and not self._denied
 
     async def acquire(self) -> None:
         """Wait until a request may be sent. Call `record_success` or `record_failure` after it."""
@@ -82,6 +97,46 @@ class CircuitBreaker:
             return await self._call(send)
         finally:
             self._calls -= 1
+
+    async def deliver(self, send: Callable[[], Awaitable[_Reply]], *, max_denied_s: float = MAX_DENIED_S) -> _Reply:
+        """Repeat `send` until the service accepts or refuses a report, and return the reply.
+
+        A 4xx that does not refuse the content comes from a wrong key, a wrong URL or a proxy. It must not cost a
+        result, so the report is sent again, at growing intervals.
+
+        Raises:
+            BodyRefused: the service refused the content.
+            LinkRefused: the report was denied for `max_denied_s`.
+        """
+        give_up_at, tries = self._now() + max_denied_s, 0
+        while True:
+            try:
+                reply = await self.call(send)
+            except BodyRefused:
+                raise
+            except LinkRefused as error:
+                if self._now() >= give_up_at:
+                    raise
+                await self._wait_denied(error, tries)
+                tries += 1
+            else:
+                if tries:
+                    log.info("report.accepted", extra={"tries": tries + 1})
+                return reply
+
+    def denied_delay_s(self, tries: int) -> float:
+        """Return how long a report waits after it was denied, and denied `tries` times before."""
+        return DENIED.ceiling(tries) * (1 + self._random()) / 2
+
+    async def _wait_denied(self, error: LinkRefused, tries: int) -> None:
+        """Wait until a denied report may be sent again. Log the first of the reports that are denied together."""
+        if not self._denied and not tries:
+            log.error("report.denied", extra={"status": error.status, "error": str(error), "hint": DENIED_HINT})
+        self._denied += 1
+        try:
+            await asyncio.sleep(self.denied_delay_s(tries))
+        finally:
+            self._denied -= 1
 
     async def _call(self, send: Callable[[], Awaitable[_Reply]]) -> _Reply:
         tries = 0

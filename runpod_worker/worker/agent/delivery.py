@@ -13,7 +13,7 @@ from functools import partial
 from runpod_worker.core.dispatch.events import Event, LeaseLost
 from runpod_worker.core.dispatch.messages import File
 from runpod_worker.core.dispatch.values import Outcome
-from runpod_worker.core.errors import LinkRefused, SpoolFull
+from runpod_worker.core.errors import BodyRefused, LinkRefused, SpoolFull
 from runpod_worker.log import log
 from runpod_worker.worker.agent.breaker import CircuitBreaker
 from runpod_worker.worker.agent.outcome import outcome_body
@@ -33,9 +33,6 @@ MAX_SMALL_BYTES = 64 * 1024
 
 WINDOW_STEP_BYTES = 16 * 1024
 """Acknowledge in steps of this size; small compared with the window, so the sender never stalls on it."""
-
-REJECTED_BODY = frozenset({400, 413, 422})
-"""Statuses that reject the body itself. The job is then reported as failed instead."""
 
 
 class Delivery:
@@ -65,8 +62,18 @@ class Delivery:
         self._outcome_slots = asyncio.Semaphore(MAX_CONCURRENT_OUTCOMES)
 
     async def deliver(self, reports: JobReports) -> None:
-        """Send until the outcome is acknowledged or refused."""
+        """Send until the outcome is acknowledged or refused. After `SPOOL_AFTER_S` it is in the spool too."""
+        try:
+            await self._deliver(reports)
+        finally:
+            if reports.spool_timer is not None:
+                reports.spool_timer.cancel()
+
+    async def _deliver(self, reports: JobReports) -> None:
         while True:
+            if reports.has_all_files and reports.spool_timer is None:
+                loop = asyncio.get_running_loop()
+                reports.spool_timer = loop.call_later(SPOOL_AFTER_S, self._spool_later, reports)
             if reports.chunks:
                 await self._unless_discarded(reports, self._send_chunks(reports))
             elif reports.files:
@@ -94,9 +101,11 @@ class Delivery:
         outputs = reports.next_chunks(several="chunks" in self._link.extensions)
         index = reports.index
         try:
-            await self._call(reports, lambda: self._link.report_chunks(reports.attempt, index, outputs))
+            send = self._breaker.deliver(lambda: self._link.report_chunks(reports.attempt, index, outputs))
+            await self._note_stale(reports, send)
         except LinkRefused as error:
             log.error("chunks.refused", extra={"job": reports.attempt.job_id, "error": str(error)})
+            reports.fail(f"a chunk of the output was refused: {error}")
         if not reports.is_discarded:
             self._acknowledge(reports, reports.remove_chunks(len(outputs)))
 
@@ -109,14 +118,14 @@ class Delivery:
             return await self._link.report_progress(reports.attempt, value, number)
 
         try:
-            await self._call(reports, send)
+            await self._note_stale(reports, self._breaker.call(send))
         except LinkRefused as error:
             log.error("progress.refused", extra={"job": reports.attempt.job_id, "error": str(error)})
 
-    async def _call(self, reports: JobReports, send: Callable[[], Awaitable[ReportReply]]) -> None:
+    async def _note_stale(self, reports: JobReports, sending: Awaitable[ReportReply]) -> None:
         """Send a report of a running job. A stale reply means that its lease is lost, unless it was assigned again."""
         attempt = reports.attempt
-        reply = await self._breaker.call(send)
+        reply = await sending
         if reply.stale and not reports.is_discarded and reports.attempt == attempt:
             log.info("lease.lost", extra={"job": attempt.job_id, "attempt": attempt.number})
             reports.discard()
@@ -132,10 +141,10 @@ class Delivery:
         job_id = reports.attempt.job_id
         store = partial(self._link.store_file, job_id, file.token, file.name, file.content_type, file.body)
         try:
-            await self._breaker.call(store)
+            await self._breaker.deliver(store)
         except LinkRefused as error:
             log.error("file.refused", extra={"job": job_id, "name_": file.name, "error": str(error)})
-            reports.file_error = reports.file_error or f"the file {file.name!r} could not be stored: {error}"
+            reports.fail(f"the file {file.name!r} could not be stored: {error}")
 
     def _acknowledge(self, reports: JobReports, size: int) -> None:
         """Report that these bytes left the agent, so that the job may send more."""
@@ -147,32 +156,38 @@ class Delivery:
     # ---------------------------------------------------------------- the outcome
 
     async def _send_outcome(self, reports: JobReports, outcome: Outcome) -> None:
-        if reports.file_error is not None:
-            reports.replace_body(outcome_body(Outcome(error=reports.file_error)))
-        timer = asyncio.get_running_loop().call_later(SPOOL_AFTER_S, self._spool_later, reports)
+        self._replace_failed(reports, outcome)
         try:
-            async with self._outcome_slots:
-                reply = await self._outcome_reply(reports, outcome)
+            reply = await self._outcome_reply(reports, outcome)
             if reply.stale:
                 log.info("outcome.ignored", extra={"job": reports.attempt.job_id, "attempt": reports.attempt.number})
         except LinkRefused as error:
             await self._report_refusal(reports, error, outcome)
-        finally:
-            timer.cancel()
         reports.replace_body(b"")
+        reports.is_delivered = True
         if reports.spooling is not None:
             await asyncio.shield(reports.spooling)  # `spool` may await it too, after this delivery is cancelled
             await asyncio.to_thread(self._unspool, reports)
+
+    @staticmethod
+    def _replace_failed(reports: JobReports, outcome: Outcome) -> None:
+        """Report a failure if the outcome says success, and a chunk or file of it could not be delivered."""
+        if reports.error is not None and outcome.error is None and not outcome.stopped:
+            reports.replace_body(outcome_body(Outcome(error=reports.error)))
 
     async def _outcome_reply(self, reports: JobReports, outcome: Outcome) -> ReportReply:
         """Send the outcome and return the reply. Send it again if the job was assigned again meanwhile."""
         while True:
             attempt = reports.attempt
-            reply = await self._breaker.call(partial(self._finish, reports, outcome))
+            reply = await self._breaker.deliver(partial(self._finish, reports, outcome))
             if not reply.stale or reports.attempt == attempt:
                 return reply
 
     async def _finish(self, reports: JobReports, outcome: Outcome) -> ReportReply:
+        async with self._outcome_slots:
+            return await self._finish_now(reports, outcome)
+
+    async def _finish_now(self, reports: JobReports, outcome: Outcome) -> ReportReply:
         is_small = len(reports.body) <= MAX_SMALL_BYTES
         take = self._taker.open() if is_small else None
         started_at = self._now()
@@ -192,38 +207,41 @@ class Delivery:
         """Fail a job whose outcome the service cannot accept, so that its caller does not wait without end."""
         fields = {"job": reports.attempt.job_id, "status": error.status, "error": str(error)}
         log.error("outcome.refused", extra=fields)
-        if error.status not in REJECTED_BODY:
+        if not isinstance(error, BodyRefused):
             return
         reports.replace_body(outcome_body(Outcome(error=f"the job service refused the outcome: {error}")))
         try:
-            await self._breaker.call(partial(self._finish, reports, outcome))
+            await self._breaker.deliver(partial(self._finish, reports, outcome))
         except LinkRefused as again:
             log.error("outcome.refused", extra={**fields, "status": again.status, "error": str(again)})
 
     # ---------------------------------------------------------------- the spool
 
     async def spool(self, reports: JobReports) -> None:
-        """Write the outcome to the spool, if the job has one and it is not in the spool yet."""
+        """Write the outcome to the spool, if the job has one and it is neither delivered nor in the spool yet."""
         if reports.spooling is not None:
             await asyncio.shield(reports.spooling)
-        if reports.outcome is not None and reports.body and not reports.spooled:
-            await asyncio.to_thread(self._write_spool, reports, reports.outcome)
+        if reports.is_delivered:
+            await asyncio.to_thread(self._unspool, reports)
+        elif reports.outcome is not None and not reports.spooled:
+            reports.fail_missing_files("the worker ended before a saved file arrived")
+            self._replace_failed(reports, reports.outcome)
+            await asyncio.to_thread(self._write_spool, reports, reports.outcome, list(reports.files))
 
     def _spool_later(self, reports: JobReports) -> None:
         if reports.outcome is not None:
-            writing = asyncio.to_thread(self._write_spool, reports, reports.outcome)
+            writing = asyncio.to_thread(self._write_spool, reports, reports.outcome, list(reports.files))
             reports.spooling = asyncio.create_task(writing, name=f"spool {reports.attempt.job_id}")
 
-    def _write_spool(self, reports: JobReports, outcome: Outcome) -> None:
+    def _write_spool(self, reports: JobReports, outcome: Outcome, files: list[File]) -> None:
         job_id, number = reports.attempt.job_id, reports.attempt.number
         new_report = partial(SpooledReport, job_id=job_id, attempt=number, worker_id=self._worker_id)
-        files = [
-            new_report(body=file.body, file=FileName(file.token, file.name, file.content_type))
-            for file in reports.files
+        file_reports = [
+            new_report(body=file.body, file=FileName(file.token, file.name, file.content_type)) for file in files
         ]
         outcome_report = new_report(body=reports.body, is_stream=outcome.is_stream)
         try:
-            reports.spooled = [self._spool.write(report) for report in (*files, outcome_report)]
+            reports.spooled = [self._spool.write(report) for report in (*file_reports, outcome_report)]
             log.warning("outcome.spooled", extra={"job": job_id})
         except (SpoolFull, OSError) as error:
             log.error("spool.failed", extra={"job": job_id, "error": str(error)})

@@ -4,20 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from functools import partial
-from pathlib import Path
 
 from runpod_worker.core.dispatch.events import Delivered, Event, ReportsFull, Streamed
 from runpod_worker.core.dispatch.messages import Chunks, File, FileFailed, Progress, Report
 from runpod_worker.core.dispatch.values import AttemptRef, Outcome
-from runpod_worker.core.errors import LinkRefused
 from runpod_worker.core.protocol import MIB
 from runpod_worker.log import log
-from runpod_worker.worker.agent.breaker import CircuitBreaker
 from runpod_worker.worker.agent.delivery import Delivery
 from runpod_worker.worker.agent.reports import JobReports
-from runpod_worker.worker.agent.spool import Spool, SpooledReport
-from runpod_worker.worker.link.http import HttpLink, ReportReply
 
 MAX_BUFFERED_BYTES = 128 * MIB
 """Stop taking jobs while this many bytes of reports are undelivered."""
@@ -26,17 +20,7 @@ MAX_BUFFERED_BYTES = 128 * MIB
 class Outbox:
     """Reports by run key. A run is open from its start until its outcome is delivered."""
 
-    def __init__(
-        self,
-        link: HttpLink,
-        breaker: CircuitBreaker,
-        spool: Spool,
-        delivery: Delivery,
-        handle: Callable[[Event], object],
-    ) -> None:
-        self._link = link
-        self._breaker = breaker
-        self._spool = spool
+    def __init__(self, delivery: Delivery, handle: Callable[[Event], object]) -> None:
         self._delivery = delivery
         self._handle = handle
         self._reports: dict[str, JobReports] = {}
@@ -105,35 +89,12 @@ class Outbox:
 
     async def spool_all(self) -> None:
         """Stop delivering, and write the undelivered outcomes to the spool."""
-        for task in self._tasks.values():
+        tasks = list(self._tasks.values())
+        for task in tasks:
             task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         for reports in list(self._reports.values()):
             await self._delivery.spool(reports)
-
-    # ---------------------------------------------------------------- what earlier processes spooled
-
-    async def replay(self) -> None:
-        """Deliver the reports of earlier processes from the spool."""
-        for path in await asyncio.to_thread(self._spool.adopt):
-            report = await asyncio.to_thread(self._spool.read, path)
-            if report is not None:
-                await self._replay(report, path)
-
-    async def _replay(self, report: SpooledReport, path: Path) -> None:
-        try:
-            await self._breaker.call(partial(self._send_spooled, report))
-            log.info("outcome.replayed", extra={"job": report.job_id})
-        except LinkRefused as error:
-            log.error("outcome.refused", extra={"job": report.job_id, "status": error.status, "error": str(error)})
-        await asyncio.to_thread(self._spool.remove, path)
-
-    async def _send_spooled(self, report: SpooledReport) -> ReportReply:
-        file = report.file
-        if file is not None:
-            await self._link.store_file(report.job_id, file.token, file.name, file.content_type, report.body)
-            return ReportReply()
-        attempt = AttemptRef(report.job_id, report.attempt)
-        return await self._link.finish(attempt, report.body, is_stream=report.is_stream, worker_id=report.worker_id)
 
     # ---------------------------------------------------------------- deliveries
 

@@ -34,11 +34,15 @@ class JobReports:
         self.progress_number = 0
         self.files: list[File] = []
         self.files_seen = 0
-        self.file_error: str | None = None
+        self.error: str | None = None
+        """Why a chunk or file of the job could not be delivered. The job then fails."""
         self.outcome: Outcome | None = None
         self.body = b""
         self.request: asyncio.Timeout | None = None
         """The request in flight; `discard` ends it."""
+        self.is_delivered = False
+        """Whether the service has answered the outcome."""
+        self.spool_timer: asyncio.TimerHandle | None = None
         self.unacknowledged = 0
         self.round_trip_s: float | None = None
         self.spooled: list[Path] = []
@@ -69,9 +73,20 @@ class JobReports:
 
     def fail_file(self, error: str) -> None:
         """Fail the job, because a file that its outcome names does not exist."""
-        self.file_error = self.file_error or error
+        self.fail(error)
         self.files_seen += 1
         self.wake.set()
+
+    def fail_missing_files(self, error: str) -> None:
+        """Fail the job if its outcome names a file that has not arrived, because none can arrive any more."""
+        if self.outcome is not None and not self.has_all_files:
+            self.files_seen = self.outcome.files
+            self.fail(error)
+            self.wake.set()
+
+    def fail(self, error: str) -> None:
+        """Fail the job with this error, unless it fails with another."""
+        self.error = self.error or error
 
     def set_outcome(self, outcome: Outcome, body: bytes) -> None:
         """Set the last report. It is sent once all files that it names are stored."""

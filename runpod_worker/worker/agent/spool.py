@@ -8,13 +8,15 @@ either complete or absent: written under another name, synced, renamed.
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import re
 import stat
 import threading
+import time
 import uuid
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -72,10 +74,18 @@ _V01_WORKER = re.compile(r"/job-done/([^/]+)/[^/]+$")
 class Spool:
     """The reports of one endpoint's workers on this machine. All methods block; any thread may call them."""
 
-    def __init__(self, directory: Path, *, endpoint: str, max_bytes: int) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        endpoint: str,
+        max_bytes: int,
+        now: Callable[[], float] = time.time,  # noqa: TID251 - compared with the times of files
+    ) -> None:
         """Access no file before the first call. Each `endpoint` has its own reports."""
         self._directory = directory / hashlib.sha256(endpoint.encode()).hexdigest()[:16]
         self._max_bytes = max_bytes
+        self._now = now
         self._lock = threading.Lock()
         self._own: Path | None = None
         self._adopted: list[Path] = []
@@ -111,6 +121,13 @@ class Spool:
     def remove(self, path: Path) -> None:
         """Remove a report that was delivered."""
         path.unlink(missing_ok=True)
+
+    def age_s(self, path: Path) -> float:
+        """Return the seconds since the report was written; infinity if it cannot be read."""
+        try:
+            return self._now() - path.stat().st_mtime
+        except OSError:
+            return math.inf
 
     def adopt(self) -> list[Path]:
         """Return the reports of processes that have ended, oldest first. From now on this process delivers them."""

@@ -9,7 +9,7 @@ import msgspec
 
 from runpod_worker.config import WorkerSettings
 from runpod_worker.core.dispatch.values import Assignment, AttemptRef, TakeRequest
-from runpod_worker.core.errors import LinkBusy, LinkDown, LinkRefused
+from runpod_worker.core.errors import BodyRefused, LinkBusy, LinkDown, LinkRefused
 from runpod_worker.core.protocol import (
     EXTENSIONS,
     X_ATTEMPT,
@@ -49,8 +49,9 @@ class ReportReply(NamedTuple):
 class HttpLink:
     """The job service as a worker sees it.
 
-    Every call may raise LinkDown (no reply, 5xx: try again later), LinkBusy (429, the same) or LinkRefused (4xx: do
-    not repeat it). A call may be cancelled at any time. The caller retries.
+    Every call may raise LinkDown (no reply, 5xx: try again later), LinkBusy (429, the same), BodyRefused (the service
+    refused the content: do not repeat it) or LinkRefused (another 4xx: perhaps a wrong key or a proxy). A call may be
+    cancelled at any time. The caller retries.
 
     `extensions`: the names of docs/extensions.md that the service offered in its reply to the latest heartbeat.
     `files_url`: the URL for files; None if the service does not offer `files`.
@@ -62,6 +63,7 @@ class HttpLink:
         self._authorization = {"Authorization": settings.api_key} if settings.api_key else {}
         self.extensions: frozenset[str] = frozenset()
         self.files_url: str | None = None
+        self._has_greeted = False
         self._headers: dict[str, str] = {}
         self._offer: dict[str, str] = {}
         self._numbered: dict[int, dict[str, str]] = {}
@@ -112,6 +114,7 @@ class HttpLink:
 
     async def _heartbeat(self, url: str) -> None:
         reply = _checked(await self._transport.send("GET", url, self._offer, None, HEARTBEAT_TIMEOUT_S))
+        self._has_greeted = True
         offered = frozenset(reply.headers.get(_EXTENSIONS, "").split()) & EXTENSIONS
         self.files_url = reply.headers.get(_FILES_URL) if "files" in offered else None
         if offered != self.extensions:
@@ -170,10 +173,12 @@ class HttpLink:
         """Store one output file.
 
         Raises:
-            LinkRefused: also if the service does not offer `files`.
+            BodyRefused: also if the service does not offer `files`.
+            LinkRefused: also if no heartbeat has succeeded yet.
         """
         if self.files_url is None:
-            raise LinkRefused("the job service stores no files", status=404)
+            refused = BodyRefused if self._has_greeted else LinkRefused
+            raise refused("the job service stores no files", status=404)
         url = file_url(self.files_url, job_id, token, name)
         headers = {**self._headers, "Content-Type": content_type}
         _checked(await self._transport.send("PUT", url, headers, body, REPORT_TIMEOUT_S))
@@ -221,6 +226,26 @@ class _Stops(msgspec.Struct):
 _stops = msgspec.json.Decoder(_Stops)
 
 
+class _Envelope(msgspec.Struct):
+    """An error of RunPod's API (protocol A.1). A proxy's error has another form."""
+
+    status: int
+    detail: str
+
+
+_envelope = msgspec.json.Decoder(_Envelope)
+
+BODY_STATUSES = frozenset({400, 413, 422})
+"""Statuses that refuse the content of a request, if the job service sends them and no proxy does."""
+
+
+def _refuses_body(reply: Reply) -> bool:
+    try:
+        return reply.status in BODY_STATUSES and _envelope.decode(reply.body).status == reply.status
+    except msgspec.MsgspecError:
+        return False
+
+
 def _checked(reply: Reply) -> Reply:
     if 200 <= reply.status < 300:
         return reply
@@ -229,7 +254,7 @@ def _checked(reply: Reply) -> Reply:
         raise LinkBusy(text, _seconds(reply.headers.get("retry-after")))
     if reply.status >= 500 or reply.status == 408:
         raise LinkDown(text)
-    raise LinkRefused(text, status=reply.status)
+    raise (BodyRefused if _refuses_body(reply) else LinkRefused)(text, status=reply.status)
 
 
 def _seconds(value: str | None) -> float:

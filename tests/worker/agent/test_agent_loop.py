@@ -378,7 +378,7 @@ async def test_files_are_stored_before_the_result_that_names_them(agreed: Any, s
 
 
 async def test_a_file_that_is_refused_fails_its_job(agreed: Any, start_agent: Any) -> None:
-    agreed.script("files", (413, b"too large"))
+    agreed.script("files", (413, b'{"status":413,"detail":"too large"}'))
     await start_agent(save)
     await agreed.add({"id": "a", "input": 1, "attempt": 1})
 

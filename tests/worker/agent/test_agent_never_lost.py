@@ -23,6 +23,9 @@ def handler(job):
 """
 
 
+REFUSAL = b'{"status":413,"title":"Payload Too Large","detail":"exceeded max body size"}'
+
+
 async def echo(job: Any) -> Any:
     return job.input
 
@@ -58,7 +61,7 @@ async def test_a_result_is_sent_until_it_is_acknowledged(service: Any, start_age
 
 
 async def test_a_refused_result_becomes_a_failure_with_the_services_words(service: Any, start_agent: Any) -> None:
-    service.script("job-done", (413, b"exceeded max body size"))
+    service.script("job-done", (413, REFUSAL))
     worker = await start_agent(echo)
     await service.add({"id": "a", "input": 1})
 
@@ -68,17 +71,63 @@ async def test_a_refused_result_becomes_a_failure_with_the_services_words(servic
     assert "outcome.refused" in worker.events
 
 
-async def test_an_outcome_of_an_unknown_job_is_logged_and_not_repeated(service: Any, start_agent: Any) -> None:
-    service.script("job-done", (404, b"job not found"))
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 407, 413, 422])
+async def test_a_proxys_refusal_costs_no_result_and_no_neighbour(service: Any, start_agent: Any, status: int) -> None:
+    service.script("job-done", (status, b"<html>from a proxy</html>"))
     worker = await start_agent(echo)
     await service.add({"id": "a", "input": 1})
     await service.add({"id": "b", "input": 2})
 
     await service.result("b")
+    await service.until(lambda: len(outcomes(service).get("a", [])) == 2)
+    await worker.logged("report.accepted")
 
     assert await worker.terminate() == 0
-    assert outcomes(service)["a"] == [{"output": 1}]
-    assert "outcome.refused" in worker.events
+    assert outcomes(service)["a"] == [{"output": 1}] * 2
+    assert worker.events.count("report.denied") == 1
+
+
+async def test_results_are_kept_across_a_start_with_a_wrong_key(service: Any, start_agent: Any) -> None:
+    service.fail("job-done", status=401)
+    first = await start_agent(echo)
+    await service.add({"id": "a", "input": 1})
+    await first.logged("report.denied")
+    assert await first.terminate() == 0
+
+    service.fail("job-done", "ping", "job-take", status=401)
+    second = await start_agent(echo)
+    await service.until(lambda: len(outcomes(service)["a"]) >= 2)
+    await second.logged("report.denied")
+    service.recover()
+
+    await second.logged("outcome.replayed")
+    assert outcomes(service)["a"][-1] == {"output": 1}
+
+
+async def test_a_spooled_outcome_that_is_refused_becomes_a_failure(service: Any, start_agent: Any) -> None:
+    service.fail("job-done", status=403)
+    first = await start_agent(echo)
+    await service.add({"id": "a", "input": 1})
+    await first.logged("report.denied")
+    assert await first.terminate() == 0
+    service.recover()
+    service.script("job-done", (413, REFUSAL))
+
+    await start_agent(echo)
+
+    await service.until(lambda: "error" in outcomes(service)["a"][-1])
+    assert "exceeded max body size" in outcomes(service)["a"][-1]["error"]
+
+
+async def test_a_refused_chunk_fails_the_job(service: Any, start_agent: Any) -> None:
+    async def stream(job: Any) -> Any:
+        yield "x"
+
+    service.script("job-stream", (413, REFUSAL))
+    await start_agent(stream)
+    await service.add({"id": "a", "input": 1})
+
+    assert "exceeded max body size" in (await service.result("a"))["error"]
 
 
 # ---------------------------------------------------------------- the service goes away

@@ -54,7 +54,7 @@ async def test_every_undelivered_outcome_is_spooled_when_a_delivery_waits_for_th
     link: Any = OneAnswer()
     breaker, spool, takes = CircuitBreaker(now=now, random=lambda: 0.0), SlowSpool(tmp_path), NoTakes()
     sender = Delivery(link, breaker, spool, takes, print, "w", on_sent=print, now=now)  # type: ignore[arg-type]
-    outbox = Outbox(link, breaker, spool, sender, print)
+    outbox = Outbox(sender, print)
     monkeypatch.setattr(delivery, "SPOOL_AFTER_S", 0.0)
     outbox.finish("a", AttemptRef("a", 1), Outcome(), b'{"output":1}')
     assert await asyncio.to_thread(spool.writes.wait, 30)
