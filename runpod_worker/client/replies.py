@@ -25,6 +25,7 @@ from runpod_worker.core.errors import (
 )
 from runpod_worker.core.job import Status
 from runpod_worker.core.lifecycle import FINAL
+from runpod_worker.core.nesting import MAX_REPLY_DEPTH, check_depth
 
 from .exchange import Json, Reply
 
@@ -55,8 +56,9 @@ def decode_json(reply: Reply, where: str) -> Json:
     """Return the JSON of a reply.
 
     Raises:
-        LinkDown: the body is not JSON.
+        LinkDown: the body is not JSON, or is nested too deep.
     """
+    check_depth(reply.body, LinkDown, MAX_REPLY_DEPTH)
     try:
         return msgspec.json.decode(reply.body)
     except msgspec.DecodeError:
@@ -100,7 +102,7 @@ def _reason(error: Json) -> str:
         return ""
     try:
         packed = json.loads(error) if isinstance(error, str) else error
-    except ValueError:
+    except (ValueError, RecursionError):
         return str(error)
     if not isinstance(packed, dict) or "error_message" not in packed:
         return str(error)
@@ -142,7 +144,7 @@ def _detail(reply: Reply) -> str:
     """The `detail` or `error` of the envelope (protocol A.1), or the start of the body."""
     try:
         body = msgspec.json.decode(reply.body)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         return _excerpt(reply)
     if isinstance(body, dict):
         for key in ("detail", "error", "title", "message"):

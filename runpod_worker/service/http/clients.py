@@ -178,7 +178,7 @@ async def render_job(queue: JobQueue, job: Job, *, timings: bool = False, webhoo
     request, output = await queue.jobs.body("requests", job.id), await queue.jobs.body("outputs", job.id)
     return wire.render_view(
         job,
-        source=bytes(wire.parse_stored(request).input) if request else None,
+        source=wire.stored_input(request) if request else None,
         output=output,
         timings=queue.reports.timings(job.id) if timings else None,
         webhook=webhook,

@@ -84,7 +84,7 @@ def whole(chunks: list[bytes]) -> Reply:
     content = b"".join([event(chunk) for chunk in chunks if chunk.startswith(b'"')]) if is_text else chunks[0]
     try:
         value = msgspec.json.decode(content)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # JSON in a string may be nested at will
         kind = (SSE if content.startswith(b"data:") else TEXT) if is_text else JSON
         return _reply(200, kind, content)
     if is_text and not isinstance(value, dict | list):

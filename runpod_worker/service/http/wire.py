@@ -14,6 +14,7 @@ import msgspec
 
 from runpod_worker.core.errors import BadRequest
 from runpod_worker.core.job import Job, Policy, Status
+from runpod_worker.core.nesting import check_depth
 from runpod_worker.service.queue.assign import ReleasedJob
 from runpod_worker.service.queue.polls import Assigned, Submission
 from runpod_worker.service.queue.reports import Report
@@ -92,6 +93,14 @@ def parse_stored(body: bytes) -> SubmitBody:
     return msgspec.json.decode(body, type=SubmitBody)
 
 
+def stored_input(body: bytes) -> bytes | None:
+    """The input of a stored request; None if it cannot be read, so that its job can still be shown."""
+    try:
+        return bytes(parse_stored(body).input)
+    except (msgspec.MsgspecError, RecursionError):
+        return None
+
+
 def _policy(policy: PolicyBody, settings: ServiceSettings) -> Policy:
     return Policy(
         execution_timeout_ms=_within(
@@ -160,6 +169,7 @@ def parse_release(body: bytes) -> ReleaseBody:
 
 def _decode(kind: type[T], body: bytes, *, nan_to_null: bool) -> tuple[bytes, T]:
     """The body as standard JSON, and its fields."""
+    check_depth(body, BadRequest)
     try:
         try:
             if not body.isascii():
@@ -273,6 +283,7 @@ def render_assignment(assigned: Assigned, *, now: float, counted: bool) -> bytes
     if isinstance(request, Submission):
         source, s3_config = request.input, request.s3_config
     else:
+        check_depth(request, BadRequest)  # release 0.1 accepted deeper ones
         stored = parse_stored(request)
         source, s3_config = bytes(stored.input), bytes(stored.s3Config)
     deadline, lease = job.deadline, job.lease

@@ -19,6 +19,7 @@ import msgspec
 from runpod_worker.config import WorkerSettings, download_settings
 from runpod_worker.core.dispatch.messages import Done, Ready, Revoke, Run, Stop, ToExecutor, WindowUpdate
 from runpod_worker.core.errors import ChannelClosed, CheckFailed, HandlerError, InputError
+from runpod_worker.core.nesting import check_depth
 from runpod_worker.core.schema import validate
 from runpod_worker.log import log
 from runpod_worker.net.loop import new_event_loop
@@ -176,6 +177,7 @@ class JobLoop:
         return window
 
     def _prepare(self, run: Run, sender: MessageSender, files: SavedFiles, window: FlowWindow) -> Attempt:
+        check_depth(run.body, InputError)
         try:
             received = self._decode(run.body)
         except msgspec.DecodeError as error:

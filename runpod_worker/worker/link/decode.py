@@ -8,6 +8,8 @@ from typing import TypeVar
 import msgspec
 
 from runpod_worker.core.dispatch.values import Assignment
+from runpod_worker.core.errors import LinkDown
+from runpod_worker.core.nesting import MAX_REPLY_DEPTH, check_depth
 from runpod_worker.log import log
 
 
@@ -40,7 +42,11 @@ def assignments(body: bytes, *, extended: bool) -> list[Assignment]:
     """Return the jobs in the reply to a take: a job object, or an array of them.
 
     `extended`: the service counts attempts. A malformed job is logged and skipped, because a report needs its id.
+
+    Raises:
+        LinkDown: the reply is nested too deep.
     """
+    check_depth(body, LinkDown, MAX_REPLY_DEPTH)
     start = body.lstrip()[:1]
     if not start:
         return []

@@ -10,6 +10,7 @@ import msgspec
 from runpod_worker.config import WorkerSettings
 from runpod_worker.core.dispatch.values import Assignment, AttemptRef, TakeRequest
 from runpod_worker.core.errors import BodyRefused, LinkBusy, LinkDown, LinkRefused
+from runpod_worker.core.nesting import MAX_REPLY_DEPTH, check_depth
 from runpod_worker.core.protocol import (
     EXTENSIONS,
     X_ATTEMPT,
@@ -96,6 +97,7 @@ class HttpLink:
         reply = _checked(await self._transport.send("GET", self._urls.stop, self._headers, None, LONG_POLL_TIMEOUT_S))
         if reply.status == 204 or not reply.body:
             return ()
+        check_depth(reply.body, LinkDown, MAX_REPLY_DEPTH)
         try:
             stops = _stops.decode(reply.body)
         except msgspec.MsgspecError as error:

@@ -104,7 +104,7 @@ async def test_the_job_object_carries_webhook_and_s3_config(api, plain):
         (b'{"input": 1, "webhook": "ftp://a"}', "webhook: expected http"),
         (b'{"input": 1, "webhook": "http://127.0.0.1/x"}', "webhook: 127.0.0.1 is not a public address"),
         (b'{"input": 1, "webhook": "http://localhost:1/x"}', "webhook: localhost is not a public address"),
-        (b'{"input": ' + b"[" * 200_000, "nested too deeply"),
+        (b'{"input": ' + b"[" * 200_000, "expected at most 256 levels"),
     ],
 )
 async def test_a_wrong_body_is_refused_with_the_envelope_and_the_fields_name(api, body, words):

@@ -204,3 +204,16 @@ def test_async_jobs_share_the_loop_of_the_model(start):
     executor.run("b")
 
     assert [executor.until(Done).output for _ in "ab"] == [b'"together"'] * 2
+
+
+@pytest.mark.parametrize("levels", [257, 5000])
+def test_an_input_nested_too_deep_fails_its_job_alone(start, levels):
+    executor = start("@worker.handler\ndef handler(job):\n    return job['input']")
+    executor.ready()
+
+    executor.send(Run("deep", b'{"id":"deep","input":%s}' % (b"[" * levels + b"]" * levels), 0.0))
+    deep = executor.until(Done)
+    executor.run("next", 7)
+
+    assert "at most 256 levels" in deep.error
+    assert executor.until(Done).output == b"7"

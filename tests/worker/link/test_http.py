@@ -434,3 +434,11 @@ async def test_a_service_that_forgot_its_extensions_is_spoken_to_plainly(service
     await our_link.finish(AttemptRef("a", 1), b"{}")
 
     assert "x-attempt" not in service.to("job-done")[0].headers
+
+
+@pytest.mark.parametrize("body", [b"[" * 5000, b'{"id":"a","input":%s}' % (b"[" * 600 + b"]" * 600)], ids=len)
+async def test_a_reply_nested_too_deep_is_down(service: Any, link: HttpLink, body: bytes) -> None:
+    service.script("job-take", body)
+
+    with pytest.raises(LinkDown, match="at most 512 levels"):
+        await link.take(TAKE, busy=False)
