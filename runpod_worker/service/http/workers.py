@@ -65,12 +65,22 @@ class WorkerRoutes:
         self._queue.workers.touch(request.endpoint, request.worker)
         if not assigned:
             return Reply(204, self._reply_headers(call), b"")
-        return self._assign(request, assigned, self._reply_headers(call), as_list=as_list)
+        reply = await self._assign(request, assigned, self._reply_headers(call), as_list=as_list)
+        return reply or Reply(204, self._reply_headers(call), b"")
 
-    def _assign(self, request: TakeRequest, assigned: list[Assigned], headers: bytes, *, as_list: bool) -> Reply:
-        """The reply with these jobs. If it does not arrive, they go to another worker."""
+    async def _assign(
+        self, request: TakeRequest, assigned: list[Assigned], headers: bytes, *, as_list: bool
+    ) -> Reply | None:
+        """The reply with these jobs, None without any. If it does not arrive, they go to another worker."""
         now = self._queue.jobs.now()
-        jobs = [wire.render_assignment(each, now=now, counted=request.counted) for each in assigned]
+        jobs: list[bytes] = []
+        for each in assigned:
+            try:
+                jobs.append(wire.render_assignment(each, now=now, counted=request.counted))
+            except Exception as exc:  # its neighbours are sent without it
+                await self._queue.takes.set_aside(each.job, exc)
+        if not jobs:
+            return None
         content = b"[%s]" % b",".join(jobs) if as_list else jobs[0]
         return json_reply(content, headers, on_lost=partial(self._queue.takes.release_undelivered, request, assigned))
 
@@ -109,9 +119,10 @@ class WorkerRoutes:
         request = self._take_request(call, max_jobs) if max_jobs and not known.retired else None
         result = await self._queue.reports.finish(reporter, job_id, report, request)
         headers = self._result_headers(call, result)
+        reply = None
         if result.assigned and request is not None:
-            return self._assign(request, result.assigned, headers, as_list=True)
-        return json_reply(b"[]" if max_jobs else b"", headers)
+            reply = await self._assign(request, result.assigned, headers, as_list=True)
+        return reply or json_reply(b"[]" if max_jobs else b"", headers)
 
     async def stream(self, call: Call) -> Answer:
         chunks, index = wire.parse_chunks(await call.request.read_body(self._settings.max_result_bytes))

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Collection, Iterable
+from contextlib import suppress
 from typing import TypeVar
 
 import msgspec
 
-from runpod_worker.core.errors import BacklogFull
+from runpod_worker.core.errors import BacklogFull, StoreUnavailable
 from runpod_worker.core.job import Job
-from runpod_worker.core.lifecycle import Released, Taken, apply
+from runpod_worker.core.lifecycle import Failed, Released, Taken, apply
+from runpod_worker.log import log
 from runpod_worker.service.queue.jobs import Jobs
 from runpod_worker.service.queue.polls import Assigned, Poll, Polls, Submission, TakeRequest
 from runpod_worker.service.queue.transaction import Transaction
@@ -93,11 +95,27 @@ class Takes:
         """Return the committed jobs with their requests, except jobs that the worker has released since."""
         loaded: list[Assigned] = []
         for each in assigned:
-            job = await self._jobs.get_committed(each.job.id)
-            request = each.request or await self._jobs.body("requests", each.job.id)
+            try:
+                job = await self._jobs.get_committed(each.job.id)
+                request = each.request or await self._jobs.body("requests", each.job.id)
+            except Exception as exc:  # the take gets its other jobs
+                await self.set_aside(each.job, exc)
+                continue
             if job is not None and request is not None and _same_assignment(job, each.job):
                 loaded.append(Assigned(job, request))
         return [each for each in loaded if self._is_held(each.job)]
+
+    async def set_aside(self, job: Job, error: Exception) -> None:
+        """Fail a leased job that cannot be read. If it was the store that failed, leave it to the end of its lease."""
+        log.error("job.unreadable", extra={"job": job.id}, exc_info=error)
+        if job.lease is None or isinstance(error, StoreUnavailable):
+            return
+        text = f"the job cannot be read: {error}"
+        transaction = Transaction(self._jobs)
+        event = Failed(at=self._jobs.now(), worker=job.lease.worker, attempt=job.attempt, error=text)
+        transaction.try_apply(job.id, event)
+        with suppress(StoreUnavailable):  # then its lease ends, and the next take of it comes here again
+            await transaction.commit()
 
     async def release_undelivered(self, request: TakeRequest, assigned: list[Assigned]) -> None:
         """Queue jobs again that did not reach their worker.
