@@ -19,6 +19,10 @@ log = logging.getLogger("runpod_worker")
 job_id: contextvars.ContextVar[str | None] = contextvars.ContextVar("job_id", default=None)
 """The job whose handler runs in this context. Every log line from the context carries it."""
 
+LEVELS = "ERROR, WARN, INFO, DEBUG, TRACE or NOTSET"
+LEVEL_PATTERN = "(?i:ERROR|WARN|WARNING|INFO|DEBUG|TRACE|NOTSET|CRITICAL|FATAL)"
+"""Matches the names of levels that `setup` accepts."""
+
 _PLAIN = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
 
 
@@ -59,7 +63,7 @@ def setup(level: str = "INFO", *, as_json: bool = False, stream: TextIO | None =
     """
     name = {"TRACE": "DEBUG", "NOTSET": "CRITICAL", "WARN": "WARNING"}.get(level.upper(), level.upper())
     if name not in logging.getLevelNamesMapping():
-        raise SettingsError(f"log level: expected ERROR, WARN, INFO, DEBUG, TRACE or NOTSET, got {level!r}")
+        raise SettingsError(f"log level: expected {LEVELS}, got {level!r}")
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(JsonFormatter() if as_json else TextFormatter())
     log.handlers[:] = [handler]

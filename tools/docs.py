@@ -47,7 +47,7 @@ def settings_page() -> str:
         parts += [
             f"## {TITLES.get(name, name.capitalize())}\n",
             f"{(cls.__doc__ or '').splitlines()[0]}\n",
-            _table(("setting", "environment", "worker.yaml", "default", "meaning"), _settings(cls)),
+            _table(("setting", "environment", "worker.yaml", "default", "accepted", "meaning"), _settings(cls)),
         ]
     parts += [
         "## worker.yaml\n",
@@ -58,9 +58,9 @@ def settings_page() -> str:
 
 
 def _settings(cls: type) -> Iterator[tuple[str, ...]]:
-    for name, env, file, default, text in rows(cls):
+    for name, env, file, default, accepted, text in rows(cls):
         variables = ", ".join(f"`{variable}`" for variable in env.split(", ") if variable)
-        yield f"`{name}`", variables, _code(file), _code(default.replace(str(Path.home()), "~")), text
+        yield f"`{name}`", variables, _code(file), _code(default.replace(str(Path.home()), "~")), accepted, text
 
 
 def _keys() -> Iterator[tuple[str, ...]]:

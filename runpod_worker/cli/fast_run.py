@@ -6,13 +6,12 @@ parser, which explains mistakes, but takes 0.1 s to start and 12 MB for as long 
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from runpod_worker.cli.errors import EXPECTED, INTERRUPTED, explain
 from runpod_worker.config import Option, WorkerSettings, options
-from runpod_worker.core.errors import RunpodWorkerError
 
 
 class Arguments(NamedTuple):
@@ -54,15 +53,14 @@ def run(arguments: Arguments) -> int:
 
     try:
         return run_worker(arguments.handler, arguments.given, as_runpod=arguments.as_runpod)
-    except (RunpodWorkerError, OSError) as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 1
+    except EXPECTED as error:
+        return explain(error)
     except KeyboardInterrupt:
-        return 130
+        return INTERRUPTED
 
 
 def _value(option: Option, text: str) -> object:
     value = option.kind(text)
-    if option.minimum is not None and value < option.minimum:
+    if not option.bounds.accepts(value):
         raise ValueError(text)
     return value

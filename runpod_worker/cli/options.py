@@ -23,7 +23,7 @@ def with_worker_settings(command: Callable[..., int]) -> Callable[..., int]:
     del parameters["given"]
     names = [option.name for option in options(WorkerSettings)]
     for option in options(WorkerSettings):
-        flag = typer.Option(option.flag, min=option.minimum, help=option.help)
+        flag = typer.Option(option.flag, min=option.bounds.minimum, max=option.bounds.maximum, help=option.help)
         parameters[option.name] = inspect.Parameter(
             option.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[option.kind | None, flag]
         )

@@ -1,11 +1,13 @@
 """Settings: the only reader of the environment, the command line's values and worker.yaml.
 
 loading  `setting`, `load`, `resolve`: the value of each setting
+bounds   the values that a setting accepts
 env      the process's environment, read and filled
 worker   the settings of a worker process
 groups   the settings of the client, of downloads and of RunPod's SDK
 """
 
+from runpod_worker.config.bounds import MAX_SETTING_BYTES, MAX_TIME_S
 from runpod_worker.config.env import channel_fd, environment, fill_environment, put_on_python_path
 from runpod_worker.config.groups import (
     ClientSettings,
@@ -19,6 +21,8 @@ from runpod_worker.config.loading import Loaded, Old, Option, file_keys, load, o
 from runpod_worker.config.worker import SPOOL_DIR, WorkerSettings, default_worker_id, executor_settings, worker_settings
 
 __all__ = [
+    "MAX_SETTING_BYTES",
+    "MAX_TIME_S",
     "SPOOL_DIR",
     "ClientSettings",
     "DownloadSettings",

@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, Field, field, fields
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar, get_args, get_type_hints
+from typing import Any, NamedTuple, TypeVar, get_type_hints
 
 import msgspec
 
+from runpod_worker.config.bounds import Bounds, bare_type
 from runpod_worker.config.env import environment
 from runpod_worker.core.errors import SettingsError
 from runpod_worker.log import log
@@ -42,7 +43,7 @@ def setting(
     old: Old | None = None,
     default_factory: Any = MISSING,
     cli: str | None = None,
-    minimum: float | None = None,
+    **bounds: Any,
 ) -> Any:
     """Return a dataclass field for a setting.
 
@@ -55,8 +56,8 @@ def setting(
         scale: factor for the environment's number (0.001 when it is in milliseconds).
         old: its former names; the new names win over them.
         default_factory: makes the default value, in place of `default`.
-        cli: the option of `runpod-worker run` that sets it, such as `--grace`.
-        minimum: refuse a smaller number on the command line.
+        cli: the option of the command line that sets it, such as `--grace`.
+        bounds: the fields of `Bounds`; a value that they do not accept is refused, wherever it comes from.
     """
     about = {
         "env": env,
@@ -66,7 +67,7 @@ def setting(
         "scale": scale,
         "old": old or Old(),
         "cli": cli,
-        "minimum": minimum,
+        "bounds": Bounds(**bounds),
     }
     if default_factory is not MISSING:
         return field(default_factory=default_factory, metadata=about)
@@ -82,7 +83,7 @@ class Option(NamedTuple):
     """Such as `--grace`."""
     kind: type[Any]
     """The type of its value: str, int or float."""
-    minimum: float | None
+    bounds: Bounds
     help: str
 
 
@@ -105,7 +106,8 @@ def load(
     """Return `cls` with values from `given` (None: not given), the environment, worker.yaml and defaults.
 
     Raises:
-        SettingsError: a value is not of the setting's type, or a name in `given` is not a setting.
+        SettingsError: a value is not of the setting's type or not within its bounds, or a name in `given` is
+            not a setting.
     """
     settings = resolve(cls, given, env=env, file=file, given_from=given_from)
     return cls(**{loaded.name: loaded.value for loaded in settings})
@@ -143,9 +145,8 @@ class _Sources:
 
     def resolve(self, spec: Field[Any], kind: Any) -> Loaded:
         for value, origin, label in self._values(spec):
-            converted = _convert(value, kind, label)
             scale = spec.metadata.get("scale", 1) if origin.startswith("environment ") else 1
-            return Loaded(spec.name, converted * scale if scale != 1 else converted, origin)
+            return Loaded(spec.name, _convert(value, kind, label, _bounds(spec), scale), origin)
         if spec.default is not MISSING:
             return Loaded(spec.name, spec.default, "default")
         if spec.default_factory is not MISSING:
@@ -159,7 +160,7 @@ class _Sources:
         for name in (spec.name, old.name):
             if name and self.given.get(name) is not None:
                 _warn_if_old(name, old.name, spec.name)
-                yield self.given[name], self.given_from, f"{name} ({self.given_from})"
+                yield self.given[name], self.given_from, self._label(spec, name)
         for variable in (*env, old.env):
             if variable and self.env.get(variable):
                 _warn_if_old(variable, old.env, env[0] if env else spec.name)
@@ -168,6 +169,14 @@ class _Sources:
             if key and (value := _at(self.file, key)) is not None:
                 _warn_if_old(f"worker.yaml {key}", f"worker.yaml {old.file}", f"worker.yaml {file}")
                 yield value, f"worker.yaml {key}", f"worker.yaml {key}"
+
+    def _label(self, spec: Field[Any], name: str) -> str:
+        flag = spec.metadata.get("cli") if self.given_from == "command line" else None
+        return flag or f"{name} ({self.given_from})"
+
+
+def _bounds(spec: Field[Any]) -> Bounds:
+    return spec.metadata.get("bounds") or Bounds()
 
 
 def _old(spec: Field[Any]) -> Old:
@@ -190,15 +199,19 @@ def _at(file: Mapping[str, object], key: str) -> object:
     return value
 
 
-def _convert(value: object, kind: Any, label: str) -> Any:
+def _convert(value: object, kind: Any, label: str, bounds: Bounds, scale: float) -> Any:
+    given = value
     if kind is bool and isinstance(value, str):
         value = {"yes": "true", "on": "true", "no": "false", "off": "false"}.get(value.lower(), value)
+    more = ""
     try:
-        return msgspec.convert(value, kind, strict=False, dec_hook=_decode)
-    except (msgspec.ValidationError, ValueError) as error:
-        wanted = getattr(kind, "__name__", str(kind))
+        converted = msgspec.convert(value, kind, strict=False, dec_hook=_decode)
+        converted = converted * scale if scale != 1 else converted
+        if bounds.accepts(converted):
+            return converted
+    except (msgspec.ValidationError, ValueError, OverflowError) as error:
         more = "" if str(error).startswith("Expected") else f": {error}"
-        raise SettingsError(f"{label}: expected {wanted}, got {value!r} ({type(value).__name__}){more}") from error
+    raise SettingsError(f"{label}: expected {bounds.describe(kind, scale)}, got {given!r:.200}{more}")
 
 
 def _decode(kind: type, value: object) -> object:
@@ -212,14 +225,9 @@ def options(cls: type[Any]) -> list[Option]:
     types = get_type_hints(cls)
     specs = [(spec.name, spec.metadata) for spec in fields(cls) if spec.metadata.get("cli")]
     return [
-        Option(name, about["cli"], _bare(types[name]), about["minimum"], f"{about['text']}. [{about['env'][0]}]")
+        Option(name, about["cli"], bare_type(types[name]), about["bounds"], f"{about['text']}. [{about['env'][0]}]")
         for name, about in specs
     ]
-
-
-def _bare(kind: Any) -> Any:
-    """Return the type without `None`."""
-    return next((part for part in get_args(kind) if part is not type(None)), kind)
 
 
 def file_keys(cls: type[Any]) -> set[str]:
@@ -227,11 +235,13 @@ def file_keys(cls: type[Any]) -> set[str]:
     return {key for spec in fields(cls) for key in (spec.metadata.get("file"), _old(spec).file) if key}
 
 
-def rows(cls: type[Any]) -> Iterator[tuple[str, str, str, str, str]]:
-    """Yield the rows of the table of settings: name, variables, key in worker.yaml, default, text."""
+def rows(cls: type[Any]) -> Iterator[tuple[str, str, str, str, str, str]]:
+    """Yield the rows of the table of settings: name, variables, key in worker.yaml, default, accepted values, text."""
+    types = get_type_hints(cls)
     for spec in fields(cls):
         about = spec.metadata
         default = "" if spec.default in (MISSING, None) else str(spec.default)
+        accepted = _bounds(spec).describe(types[spec.name]) if about.get("env") else ""
         former = ", ".join(f"`{name}`" for name in _old(spec) if name)
         text = about.get("text", "") + (f" (until 0.3 also: {former})" if former else "")
-        yield spec.name, ", ".join(about.get("env", ())), about.get("file") or "", default, text
+        yield spec.name, ", ".join(about.get("env", ())), about.get("file") or "", default, accepted, text

@@ -8,13 +8,14 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, replace
 from pathlib import Path
-from urllib.parse import quote, quote_plus, urlsplit
+from urllib.parse import quote, quote_plus
 
 import msgspec
 
+from runpod_worker.config.bounds import MAX_SETTING_BYTES, MAX_TIME_S
 from runpod_worker.config.env import channel_fd, environment
 from runpod_worker.config.loading import Old, load, setting
-from runpod_worker.core.errors import SettingsError
+from runpod_worker.log import LEVEL_PATTERN, LEVELS
 
 EXECUTOR_SETTINGS = "RUNPOD_WORKER_SETTINGS"
 
@@ -34,14 +35,26 @@ class WorkerSettings:
         None,
         "RUNPOD_WORKER_URL",
         cli="--url",
+        url=True,
+        pattern=r".+/v2/[^/?#]+/*",
+        words="http(s)://host[:port]/v2/ENDPOINT",
         text="Job service and endpoint, `http://host:port/v2/ENDPOINT`; makes the other four URLs",
     )
-    take_url: str | None = setting(None, "RUNPOD_WEBHOOK_GET_JOB", text="URL template of job-take; unset: local mode")
-    done_url: str | None = setting(None, "RUNPOD_WEBHOOK_POST_OUTPUT", text="URL template of job-done")
-    stream_url: str | None = setting(None, "RUNPOD_WEBHOOK_POST_STREAM", text="URL template of job-stream")
-    ping_url: str | None = setting(None, "RUNPOD_WEBHOOK_PING", text="URL of the heartbeat; unset: no heartbeats")
+    take_url: str | None = setting(
+        None, "RUNPOD_WEBHOOK_GET_JOB", url=True, text="URL template of job-take; unset: local mode"
+    )
+    done_url: str | None = setting(None, "RUNPOD_WEBHOOK_POST_OUTPUT", url=True, text="URL template of job-done")
+    stream_url: str | None = setting(None, "RUNPOD_WEBHOOK_POST_STREAM", url=True, text="URL template of job-stream")
+    ping_url: str | None = setting(
+        None, "RUNPOD_WEBHOOK_PING", url=True, text="URL of the heartbeat; unset: no heartbeats"
+    )
     ping_interval_s: float = setting(
-        10.0, "RUNPOD_PING_INTERVAL", scale=0.001, text="Time between heartbeats (the variable is in milliseconds)"
+        10.0,
+        "RUNPOD_PING_INTERVAL",
+        scale=0.001,
+        minimum=0.001,
+        maximum=MAX_TIME_S,
+        text="Time between heartbeats (the variable is in milliseconds)",
     )
     api_key: str | None = setting(
         None,
@@ -63,13 +76,20 @@ class WorkerSettings:
     )
     gpu: str | None = setting(None, "RUNPOD_GPU_NAME", text="GPU type that is sent to the service with `url`")
     device: str = setting(
-        "auto", "RUNPOD_WORKER_DEVICE", cli="--device", file="device", text="auto, cuda, cuda:1, cpu or mps"
+        "auto",
+        "RUNPOD_WORKER_DEVICE",
+        cli="--device",
+        pattern=r"auto|cpu|mps|cuda(:\d+)?",
+        words="auto, cuda, cuda:N, cpu or mps",
+        file="device",
+        text="The device that the model is loaded on",
     )
     concurrency: int | None = setting(
         None,
         "RUNPOD_WORKER_CONCURRENCY",
         cli="--concurrency",
         minimum=1,
+        maximum=10_000,
         file="concurrency",
         text="Concurrent jobs; overrides the handler's own option",
     )
@@ -78,21 +98,31 @@ class WorkerSettings:
         "RUNPOD_WORKER_GRACE",
         cli="--grace",
         minimum=0,
+        maximum=MAX_TIME_S,
         file="timeouts.grace",
         text="After SIGTERM, how long running jobs may take to end, in seconds",
     )
     stop_grace_s: float = setting(
         5.0,
         "RUNPOD_WORKER_STOP_GRACE",
+        minimum=0,
+        maximum=MAX_TIME_S,
         file="timeouts.stop",
         text="Seconds until the process of a stopped handler is killed",
     )
     load_timeout_s: float = setting(
-        420.0, "RUNPOD_INIT_TIMEOUT", file="timeouts.load", text="Seconds that loading the model may take"
+        1800.0,
+        "RUNPOD_INIT_TIMEOUT",
+        minimum=0.001,
+        maximum=MAX_TIME_S,
+        file="timeouts.load",
+        text="Seconds that loading the model may take; longer than the 1,200 s that worker-vllm gives its server",
     )
     prefetch_s: float = setting(
         0.5,
         "RUNPOD_WORKER_PREFETCH",
+        minimum=0,
+        maximum=MAX_TIME_S,
         file="prefetch",
         text="Seconds that a job may wait in the worker for a slot; 0: no prefetch",
         old=Old(name="ahead_s", env="RUNPOD_WORKER_AHEAD", file="ahead"),
@@ -100,6 +130,8 @@ class WorkerSettings:
     prefetch_jobs: int = setting(
         32,
         "RUNPOD_WORKER_PREFETCH_JOBS",
+        minimum=0,
+        maximum=10_000,
         text="Maximum number of jobs that wait for one slot; 0: no prefetch",
         old=Old(name="ahead_jobs", env="RUNPOD_WORKER_AHEAD_JOBS"),
     )
@@ -110,7 +142,12 @@ class WorkerSettings:
         text="Folder for results that are not delivered yet",
     )
     spool_bytes: int = setting(
-        1 << 30, "RUNPOD_WORKER_SPOOL_BYTES", file="spool.bytes", text="Maximum bytes in that folder"
+        1 << 30,
+        "RUNPOD_WORKER_SPOOL_BYTES",
+        minimum=1,
+        maximum=MAX_SETTING_BYTES,
+        file="spool.bytes",
+        text="Maximum bytes in that folder",
     )
     health_file: Path | None = setting(
         None, "RUNPOD_WORKER_HEALTH_FILE", text="Touched every 5 seconds while the worker lives, for a health check"
@@ -120,7 +157,9 @@ class WorkerSettings:
         "RUNPOD_LOG_LEVEL",
         "RUNPOD_DEBUG_LEVEL",
         cli="--log-level",
-        text="ERROR, WARN, INFO, DEBUG, TRACE or NOTSET",
+        pattern=LEVEL_PATTERN,
+        words=LEVELS,
+        text="The least level of log lines",
     )
 
     @property
@@ -156,9 +195,6 @@ def executor_settings(settings: WorkerSettings) -> dict[str, str]:
 
 def _with_urls(settings: WorkerSettings, url: str, given: Mapping[str, object]) -> WorkerSettings:
     base = url.rstrip("/")
-    parts = urlsplit(base)
-    if parts.scheme not in ("http", "https") or not re.search(r"/v2/[^/]+$", parts.path):
-        raise SettingsError(f"url: expected http(s)://host[:port]/v2/ENDPOINT, got {url!r}")
     gpu = f"?gpu={quote_plus(settings.gpu or 'cpu')}"
     me = quote(settings.worker_id, safe="")
     templates = {

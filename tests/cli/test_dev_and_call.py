@@ -87,7 +87,7 @@ def test_call_only_submits_when_asked_to(dev: tuple[str, str]) -> None:
 def test_what_is_not_json_is_named_with_what_came() -> None:
     refused = call("http://127.0.0.1:9/v2/x", '{"nam')
 
-    assert refused.returncode == 1
+    assert refused.returncode == 2
     assert re.fullmatch(r"error: the input: expected JSON, got '\{\"nam' .*\n", refused.stderr)
 
 

@@ -72,14 +72,14 @@ def test_an_error_is_one_line(handler: str) -> None:
         [sys.executable, "-m", "runpod_worker", "run", handler], capture_output=True, text=True, timeout=60, check=False
     )
 
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert done.stderr.startswith("error: no job service to take jobs from")
     assert done.stderr.count("\n") == 1
 
 
 def test_an_unknown_log_level_is_one_line(handler: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert fast_run.run(fast_run.Arguments(Path(handler), {"url": "http://x/v2/e", "log_level": "LOUD"}, False)) == 1
+    assert fast_run.run(fast_run.Arguments(Path(handler), {"url": "http://x/v2/e", "log_level": "LOUD"}, False)) == 2
 
     assert capsys.readouterr().err == (
-        "error: log level: expected ERROR, WARN, INFO, DEBUG, TRACE or NOTSET, got 'LOUD'\n"
+        "error: --log-level: expected ERROR, WARN, INFO, DEBUG, TRACE or NOTSET, got 'LOUD'\n"
     )

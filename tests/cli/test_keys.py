@@ -82,13 +82,13 @@ def test_an_endpoint_has_one_account(tmp_path: Path) -> None:
 
     refused = cli("keys", "create", "you", "-e", "mine", "--data", str(tmp_path))
 
-    assert refused.returncode == 1
+    assert refused.returncode == 2
     assert refused.stderr.strip() == "error: endpoint: 'mine' belongs to an account already"
 
 
 def test_without_a_key_the_service_stays_on_this_machine(tmp_path: Path) -> None:
     refused = cli("serve", "--host", "0.0.0.0", "--port", "0", "--data", str(tmp_path))
 
-    assert refused.returncode == 1
+    assert refused.returncode == 2
     assert "expected a loopback address" in refused.stderr
     assert "Traceback" not in refused.stderr

@@ -87,12 +87,12 @@ def test_the_table_has_every_value_beside_its_origin(folder: Path) -> None:
     assert ["endpoint", "hello", "worker.yaml", "endpoint"] in lines
 
 
-def test_a_wrong_file_is_one_line_and_exit_status_1(folder: Path) -> None:
+def test_a_wrong_file_is_one_line_and_exit_status_2(folder: Path) -> None:
     (folder / "worker.yaml").write_text("concurency: 3")
 
     result = CliRunner().invoke(app, ["show", str(folder)])
 
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert result.output == (f"error: {folder}/worker.yaml:1: concurency: unknown key; did you mean concurrency?\n")
 
 

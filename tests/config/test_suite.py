@@ -106,7 +106,7 @@ def test_an_input_on_the_command_line_runs_once_instead(folder: Path) -> None:
 def test_a_folder_without_a_handler_is_told_so(tmp_path: Path) -> None:
     done = run(tmp_path)
 
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "no handler handler.py" in done.stderr
 
 

@@ -76,7 +76,7 @@ def test_a_folder_that_holds_something_is_refused_and_left_alone(run) -> None:
 
     result = run("hello", "mine")
 
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "mine is not empty (it contains thesis.txt)" in result.stderr
     assert [path.name for path in Path("mine").iterdir()] == ["thesis.txt"]
 
@@ -90,7 +90,7 @@ def test_a_file_in_the_way_is_refused(run) -> None:
 def test_an_unknown_template_names_the_known_ones(run) -> None:
     result = run("helo", "mine")
 
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "no template 'helo'; expected one of hello, stream" in result.stderr
     assert not Path("mine").exists()
 
@@ -98,7 +98,7 @@ def test_an_unknown_template_names_the_known_ones(run) -> None:
 def test_without_a_folder_it_says_how_it_is_used(run) -> None:
     result = run()
 
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "runpod-worker init [TEMPLATE] DIR" in result.stderr
 
 
