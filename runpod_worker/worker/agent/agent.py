@@ -167,6 +167,7 @@ class Agent:
         for result in self.handle(events.ExecutorExited(effect.executor, report)):
             if isinstance(result, effects.Report) and result.stopped_for is None:
                 log.error("job.process_died", extra={"job": result.attempt.job_id, "how": report.how})
+        self._outbox.fail_missing_files(effect.executor, report.how)
 
     def _on_message(self, executor: int, message: ToAgent) -> None:
         if isinstance(message, Report):
@@ -243,6 +244,7 @@ class Agent:
         min_end = self._now() + MIN_SHUTDOWN_S
         deadline = max(self._grace_ends_at, min_end) if self._breaker.is_accepting else min_end
         exit_timeout_s = CUT_OFF_S if self._cut_off else MIN_SHUTDOWN_S
+        await self._until(self._outbox.wait_files(), deadline)
         shutdowns = [asyncio.create_task(executor.shutdown(exit_timeout_s)) for executor in self._executors]
         await asyncio.gather(*taking, return_exceptions=True)
         await self._until(self._outbox.wait_empty(), deadline)

@@ -27,6 +27,7 @@ class Outbox:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._buffered = 0
         self._is_full = False
+        self._file_arrived = asyncio.Event()
         self._empty = asyncio.Event()
         self._empty.set()
 
@@ -56,8 +57,10 @@ class Outbox:
                 reports.set_progress(message.value)
             case File():
                 reports.add_file(message)
+                self._file_arrived.set()
             case FileFailed():
                 reports.fail_file(message.error)
+                self._file_arrived.set()
         self._start(reports)
 
     def finish(self, key: str, attempt: AttemptRef, outcome: Outcome, body: bytes) -> None:
@@ -82,6 +85,19 @@ class Outbox:
         if task is not None:
             task.cancel()
         self._note_empty()
+
+    def fail_missing_files(self, executor: int, how: str) -> None:
+        """Fail the finished jobs that wait for files of this executor, whose process has ended."""
+        for reports in self._reports.values():
+            if reports.executor == executor:
+                reports.fail_missing_files(f"a saved file is lost: its process {how} before the file was sent")
+        self._file_arrived.set()
+
+    async def wait_files(self) -> None:
+        """Wait until the files of all finished jobs have arrived from the executors, or are lost."""
+        while any(reports.outcome is not None and not reports.has_all_files for reports in self._reports.values()):
+            self._file_arrived.clear()
+            await self._file_arrived.wait()
 
     async def wait_empty(self) -> None:
         """Wait until all reports are delivered."""

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+TIMEOUT_S = 30.0
+
 ECHO = """
 @worker.handler
 def handler(job):
@@ -375,6 +377,43 @@ async def test_files_are_stored_before_the_result_that_names_them(agreed: Any, s
     assert stored.path.endswith("/files/a/token/out.bin")
     [done] = agreed.to("job-done")
     assert agreed.requests.index(stored) < agreed.requests.index(done)
+
+
+async def test_a_finished_job_whose_process_dies_before_its_file_has_left_fails(agreed: Any, start_agent: Any) -> None:
+    finished = asyncio.Event()
+
+    async def handler(job: Any) -> Any:
+        job.files = 1  # announced, and never sent
+        finished.set()
+        return "a URL"
+
+    worker = await start_agent(handler)
+    await agreed.add({"id": "a", "input": 1, "attempt": 1})
+    await asyncio.wait_for(finished.wait(), TIMEOUT_S)
+    await asyncio.sleep(0.1)  # its outcome waits for the file
+    assert agreed.results() == {}
+    worker.executor.exit()
+
+    assert "was killed by SIGKILL before the file was sent" in (await agreed.result("a"))["error"]
+
+
+async def test_a_worker_that_ends_waits_for_the_files_of_finished_jobs(agreed: Any, start_agent: Any) -> None:
+    finished = asyncio.Event()
+
+    async def handler(job: Any) -> Any:
+        asyncio.get_running_loop().call_later(0.5, job.save, b"late", "late.bin")
+        job.files = 1
+        finished.set()
+        return "a URL"
+
+    worker = await start_agent(handler)
+    await agreed.add({"id": "a", "input": 1, "attempt": 1})
+    await asyncio.wait_for(finished.wait(), TIMEOUT_S)
+    await asyncio.sleep(0.1)
+
+    assert await worker.terminate() == 0
+    assert (await agreed.result("a"))["output"] == "a URL"
+    assert [request.body for request in agreed.to("files")] == [b"late"]
 
 
 async def test_a_file_that_is_refused_fails_its_job(agreed: Any, start_agent: Any) -> None:
