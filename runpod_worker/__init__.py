@@ -110,9 +110,12 @@ def __getattr__(name: str) -> object:
 
         return getattr(client_settings(), _SETTINGS[name])
     if name == "__version__":
-        from importlib.metadata import version  # takes 30 ms, and most programs do not need it
+        from importlib.metadata import PackageNotFoundError, version  # takes 30 ms, and most programs do not need it
 
-        return version("runpod-worker")
+        try:
+            return version("runpod-worker")
+        except PackageNotFoundError:  # the package was copied, not installed
+            return "unknown"
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

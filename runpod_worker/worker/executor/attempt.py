@@ -113,7 +113,7 @@ class Attempt:
         return self.stop_reason is not None
 
     def progress(self, value: Any) -> None:
-        data = results.encode(value, "progress")
+        data = results.encode_progress(value)
         if self.ended:
             return
         self._progress = data

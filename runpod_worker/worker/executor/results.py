@@ -6,6 +6,7 @@
 3. `{}` means no output at all. Everything else is the output, `None` included.
 4. A value that is not JSON fails the job; the error names its place. NaN and infinities become null, because JSON has
    nothing else for them; single numbers of numpy and torch become numbers.
+5. Every error is text that can be encoded, of a bounded length. Describing an exception never raises.
 """
 
 from __future__ import annotations
@@ -24,9 +25,24 @@ from runpod_worker.config import WorkerSettings
 from runpod_worker.core.dispatch.values import Outcome
 from runpod_worker.core.errors import InputError, OutputError
 from runpod_worker.core.protocol import MAX_RESULT_BYTES, MIB, SDK_VERSION
+from runpod_worker.core.text import encodable, shorten
+
+MAX_ERROR_BYTES = MIB
+"""A longer error loses its middle."""
+
+MAX_EXCEPTION_BYTES = 64 * 1024
+"""The message of an exception, and its traceback. A longer one loses its middle."""
+
+MAX_FRAMES = 1000
+"""The last frames of a traceback; the others are left out. Python's own limit of a recursion is the same."""
+
+MAX_GROUP_WIDTH, MAX_GROUP_DEPTH = 10, 5
+"""Of a group of exceptions; the traceback leaves out the others."""
+
+MAX_PATH_BYTES = 200
+"""The path to a value in an error. A longer one loses its middle."""
 
 _OWN_CODE = str(Path(runpod_worker.worker.__file__).parent)
-_UNENCODABLE = (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError)
 _KEYS = {None: "null", True: "true", False: "false"}
 
 
@@ -42,7 +58,7 @@ def outcome_of_return(value: Any) -> Outcome:
         data = _check_size(encode(output)) if output else None
         return Outcome(data, text, refresh=bool(value.get("refresh_worker")))
     except OutputError as failure:
-        return Outcome(error=str(failure))
+        return Outcome(error=shorten(str(failure), MAX_ERROR_BYTES))
 
 
 def yielded_error(value: Any) -> str | None:
@@ -61,6 +77,15 @@ def encode_chunk(value: Any) -> bytes:
     return _check_size(encode(value), "a chunk")
 
 
+def encode_progress(value: Any) -> bytes:
+    """Encode a progress value.
+
+    Raises:
+        OutputError: the value is not JSON, or too large for any job service.
+    """
+    return _check_size(encode(value, "progress"), "progress")
+
+
 def outcome_of_stream(chunks: list[bytes] | None, error: str | None = None) -> Outcome:
     """The outcome of a generator: its chunks if they are aggregated, else `[]`. A failed one keeps its chunks."""
     if error is not None and not chunks:
@@ -77,34 +102,56 @@ def outcome_of_exception(error: BaseException, settings: WorkerSettings) -> Outc
     InputError (the caller's fault) and OutputError (a value that cannot be sent) become their plain text instead.
     """
     if isinstance(error, InputError | OutputError):
-        return Outcome(error=str(error))
+        return Outcome(error=shorten(_text_of(error), MAX_ERROR_BYTES))
     fields = {
-        "error_type": str(type(error)),
-        "error_message": _text_of(error),
+        "error_type": type.__repr__(type(error)),
+        "error_message": shorten(_text_of(error), MAX_EXCEPTION_BYTES),
         "error_traceback": traceback_of(error),
         "hostname": settings.hostname,
         "worker_id": settings.worker_id,
         "runpod_version": SDK_VERSION,
         "runpod_worker_version": runpod_worker.__version__,
     }
-    return Outcome(error=_encoder.encode(fields).decode())
+    return Outcome(error=_encoder.encode({name: encodable(text) for name, text in fields.items()}).decode())
 
 
 def traceback_of(error: BaseException) -> str:
-    """The traceback from the user's first frame on."""
+    """The traceback from the user's first frame on; without the message if the exception cannot be described."""
     first: TracebackType | None = error.__traceback__
     while first is not None and first.tb_frame.f_code.co_filename.startswith(_OWN_CODE):
         first = first.tb_next
     try:
-        lines = traceback.format_exception(type(error), error, first)
-    except Exception:
-        lines = traceback.format_tb(first)
-    return "".join(lines).encode(errors="replace").decode()
+        lines = _lines_of(error, first)
+    except BaseException:  # from the exception's own code, which must not end the executor
+        lines = traceback.format_tb(first, limit=-MAX_FRAMES)
+    return shorten("".join(lines), MAX_EXCEPTION_BYTES)
+
+
+def _lines_of(error: BaseException, first: TracebackType | None) -> list[str]:
+    whole = traceback.TracebackException(
+        type(error),
+        error,
+        first,
+        limit=-MAX_FRAMES,
+        max_group_width=MAX_GROUP_WIDTH,
+        max_group_depth=MAX_GROUP_DEPTH,
+    )
+    return list(whole.format())
+
+
+def _text_of(error: BaseException) -> str:
+    try:
+        return str(error)
+    except BaseException as failure:  # as above
+        return f"<the exception's __str__ raised {type(failure).__name__}>"
 
 
 def error_text(error: Any) -> str:
-    """An error as callers see it: a string verbatim, anything else as JSON."""
-    return error if isinstance(error, str) else encode(error, "error").decode()
+    """An error as callers see it: a string verbatim, an exception's type and text, anything else as JSON."""
+    if isinstance(error, BaseException):
+        error = _plain_error(error)
+    text = error if isinstance(error, str) else _encode(error, "error", _error_encoder).decode()
+    return shorten(text, MAX_ERROR_BYTES)
 
 
 def encode(value: Any, name: str = "output") -> bytes:
@@ -113,12 +160,20 @@ def encode(value: Any, name: str = "output") -> bytes:
     Raises:
         OutputError: something in it is not JSON; the message names the place, beginning with `name`.
     """
+    return _encode(value, name, _encoder)
+
+
+def _encode(value: Any, name: str, encoder: msgspec.json.Encoder) -> bytes:
     try:
-        return _encoder.encode(value)
-    except _UNENCODABLE as error:
-        with suppress(*_UNENCODABLE):
-            return _encoder.encode(_with_text_keys(value))
-        raise OutputError(_describe(value, name, error)) from None
+        return encoder.encode(value)
+    except Exception as error:  # values may have code of their own, which may raise anything
+        with suppress(Exception):
+            return encoder.encode(_with_text_keys(value))
+        try:
+            text = _describe(value, name, error)
+        except Exception:
+            text = f"{name} holds a value that is not JSON, and cannot be described"
+        raise OutputError(encodable(text)) from None
 
 
 def _with_text_keys(value: Any) -> Any:
@@ -140,26 +195,40 @@ def _check_size(data: bytes, name: str = "output") -> bytes:
     return data
 
 
-def _number(value: Any) -> Any:
-    """Turn single numbers of numpy and torch into Python's; refuse everything else."""
+def _plain(value: Any) -> Any:
+    """Turn single numbers of numpy and torch, and objects of subclasses, into Python's; refuse everything else."""
+    kind: Any
+    for kind in (str, int, float):
+        if isinstance(value, kind):
+            return kind(value)
     if getattr(value, "ndim", None) == 0 and callable(getattr(value, "item", None)):
         return value.item()
     raise TypeError(type(value).__name__)
 
 
-_encoder = msgspec.json.Encoder(enc_hook=_number)
+def _plain_error(value: Any) -> Any:
+    if isinstance(value, BaseException):
+        return encodable(f"{type(value).__name__}: {_text_of(value)}")
+    return _plain(value)
+
+
+_encoder = msgspec.json.Encoder(enc_hook=_plain)
+_error_encoder = msgspec.json.Encoder(enc_hook=_plain_error)
 
 
 def _describe(value: Any, name: str, error: Exception) -> str:
     if isinstance(error, RecursionError):
         return f"{name} contains itself, or is nested too deeply for JSON"
     path, item = first_unserialisable(value, name)
+    path = shorten(path, MAX_PATH_BYTES)
     if isinstance(item, str):
         return f"{path} is a str that is not valid Unicode ({error}); return text, or save files with job.save"
     kind = type(item)
     full = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
     if isinstance(item, dict):
         keys = sorted({type(key).__name__ for key in item})
+        if keys == ["str"]:
+            return f"{path} is a {full} with a key that is not valid Unicode ({error})"
         return f"{path} is a {full} with keys of type {', '.join(keys)}; keys of JSON objects are strings"
     return f"{path} is {'an' if full[0] in 'aeio' else 'a'} {full}; return JSON values, or save files with job.save"
 
@@ -169,7 +238,7 @@ def first_unserialisable(value: Any, path: str) -> tuple[str, Any]:
     for step, item in _items(value):
         try:
             _encoder.encode(item)
-        except _UNENCODABLE:
+        except Exception:
             return first_unserialisable(item, path + step)
     return path, value
 
@@ -181,10 +250,3 @@ def _items(value: Any) -> list[tuple[str, Any]]:
         return [(f"[{index}]", item) for index, item in enumerate(value)]
     fields: Iterable[str] = getattr(value, "__dataclass_fields__", getattr(value, "__struct_fields__", ()))
     return [(f".{field}", getattr(value, field)) for field in fields]
-
-
-def _text_of(error: BaseException) -> str:
-    try:
-        return str(error).encode(errors="replace").decode()
-    except Exception as failure:
-        return f"<the exception's __str__ raised {type(failure).__name__}>"

@@ -27,6 +27,7 @@ import msgspec
 
 from runpod_worker.core.dispatch.messages import ToAgent, ToExecutor
 from runpod_worker.core.errors import ChannelClosed, ChannelGarbled
+from runpod_worker.core.text import encodable
 
 READ_SIZE = 256 * 1024
 """Bytes per read. A Unix socket buffers this much by default, so one read empties it."""
@@ -189,9 +190,18 @@ def _encode(messages: Iterable[ToAgent | ToExecutor]) -> bytearray:
     for message in messages:
         start = len(data)
         data += bytes(_LENGTH.size)
-        _encoder.encode_into(message, data, start + _LENGTH.size)
+        try:
+            _encoder.encode_into(message, data, start + _LENGTH.size)
+        except UnicodeEncodeError:
+            _encoder.encode_into(_encodable(message), data, start + _LENGTH.size)
         _LENGTH.pack_into(data, start, len(data) - start - _LENGTH.size)
     return data
+
+
+def _encodable(message: ToAgent | ToExecutor) -> ToAgent | ToExecutor:
+    """The message without lone surrogates: its texts come from handlers, and from names of files."""
+    texts = {name: value for name, value in msgspec.structs.asdict(message).items() if isinstance(value, str)}
+    return msgspec.structs.replace(message, **{name: encodable(text) for name, text in texts.items()})
 
 
 class _ReadBuffer(Generic[_Received]):

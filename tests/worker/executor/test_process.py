@@ -1,9 +1,15 @@
 """The executor as a real process: its death, signals, standard output, memory."""
 
+import os
+import shutil
 import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
+import runpod_worker
 from runpod_worker.core.dispatch.messages import LoadFailed, Started
 
 
@@ -133,3 +139,34 @@ async def test_a_jobs_memory_is_free_once_the_job_has_ended(start_process):
         await executor.output(f"large{number}", "x" * 4_000_000)
 
     assert await executor.output("last") - before < 80 * 1024  # kilobytes; the inputs are 160 MB
+
+
+def test_a_handler_may_fail_where_the_package_was_copied_without_its_metadata(tmp_path):
+    shutil.copytree(Path(runpod_worker.__file__).parent, tmp_path / "copied" / "runpod_worker")
+    others = tmp_path / "others"
+    others.mkdir()
+    folders = [Path(folder) for folder in sys.path if "site-packages" in folder]
+    packages = {path.name: path for folder in folders for path in folder.iterdir()}
+    for name, path in packages.items():
+        if "runpod" not in name:
+            (others / name).symlink_to(path)
+    file = tmp_path / "handler.py"
+    file.write_text(
+        "from runpod_worker import Worker\n"
+        "worker = Worker()\n"
+        "@worker.handler\n"
+        "def handler(job): raise ValueError('the reason')\n"
+        "worker.start()\n"
+    )
+
+    ended = subprocess.run(
+        [sys.executable, "-S", file, "--test_input", '{"input": {}}'],
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": f"{tmp_path / 'copied'}:{others}"},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+    assert "ValueError: the reason" in ended.stdout, ended.stderr
+    assert "PackageNotFoundError" not in ended.stderr

@@ -11,6 +11,7 @@ import runpod_worker
 from runpod_worker.config import WorkerSettings
 from runpod_worker.core.errors import InputError, OutputError
 from runpod_worker.core.protocol import MAX_RESULT_BYTES
+from runpod_worker.core.text import shorten
 from runpod_worker.worker.executor import results
 from runpod_worker.worker.executor.results import Outcome
 
@@ -118,6 +119,34 @@ def test_an_exception_becomes_json_with_the_fields_of_the_sdk():
     assert fields["error_traceback"].endswith(fields["error_message"] + "\n")
     assert (fields["hostname"], fields["worker_id"]) == ("host", "worker-1")
     assert (fields["runpod_version"], fields["runpod_worker_version"]) == ("1.12.0", runpod_worker.__version__)
+
+
+def test_a_long_error_keeps_its_type_and_its_last_frames():
+    def fail(depth):
+        if depth:
+            fail(depth - 1)
+        raise KeyError("x" * 25_000_000)
+
+    try:
+        fail(500)
+    except KeyError as error:
+        text = results.outcome_of_exception(error, SETTINGS).error
+
+    fields = json.loads(text)
+    assert fields["error_type"] == "<class 'KeyError'>"
+    assert fields["error_message"].startswith("'xxx")
+    assert "characters are left out here" in fields["error_message"]
+    assert fields["error_traceback"].startswith("Traceback (most recent call last):\n  File")
+    assert len(text) < results.MAX_ERROR_BYTES
+
+
+def test_a_shortened_text_stays_within_its_bytes():
+    for text in ("ab" * 50, "€" * 100, "\ud800" * 200, "a€" * 70):
+        kept = shorten(text, 90)
+        head, note, tail = kept.split("\n")
+        assert len((head + tail).encode()) <= 90
+        assert "are left out here" in note
+    assert shorten("€" * 30, 90) == "€" * 30
 
 
 def test_what_the_caller_did_wrong_is_said_in_plain_words():
