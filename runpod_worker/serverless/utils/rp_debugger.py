@@ -16,7 +16,9 @@ from typing import Any
 
 from runpod_worker.core.protocol import SDK_VERSION
 from runpod_worker.log import job_id
-from runpod_worker.worker.handler.declaration import kind_of
+from runpod_worker.worker.handler.declaration import WRAPPING_FILES, kind_of
+
+WRAPPING_FILES.add(__file__)
 
 MAX_JOBS = 1000
 """Checkpoints are kept for this many jobs; then those of the oldest job are dropped."""

@@ -27,7 +27,7 @@ from typing import Any, ParamSpec, TypeVar
 import runpod_worker
 from runpod_worker.core.errors import JobStopped
 from runpod_worker.worker.executor.attempt import Attempt, Guard, now
-from runpod_worker.worker.handler import chat
+from runpod_worker.worker.handler.declaration import WRAPPING_FILES
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -41,8 +41,6 @@ MAX_PAUSE_S = 0.5
 """Seconds between two signals for one attempt. The pause grows, because signals only disturb a long call in C."""
 
 _OWN_FILES = (str(Path(runpod_worker.__file__).parent), logging.__file__)
-_WRAPPERS = (chat.__file__,)
-"""Our files that only wrap a handler. They hold no lock, and may be interrupted like the handler."""
 
 
 class SlotThread(Guard):
@@ -177,7 +175,7 @@ def _is_interruptible(frame: FrameType | None) -> bool:
     """
     while frame is not None and frame.f_code is not SlotThread.call.__code__:
         file = frame.f_code.co_filename
-        if file.startswith(_OWN_FILES) and file not in _WRAPPERS:
+        if file.startswith(_OWN_FILES) and file not in WRAPPING_FILES:
             return False
         frame = frame.f_back
     return frame is not None

@@ -26,8 +26,10 @@ from typing import Any, TypeVar
 import msgspec
 
 from runpod_worker.core.errors import DeclarationError, HandlerError
-from runpod_worker.worker.handler.declaration import Kind, kind_of
+from runpod_worker.worker.handler.declaration import WRAPPING_FILES, Kind, kind_of
 from runpod_worker.worker.handler.job import Job
+
+WRAPPING_FILES.add(__file__)
 
 F = TypeVar("F", bound=Callable[..., Any])
 Clock = Callable[[], float]

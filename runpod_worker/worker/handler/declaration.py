@@ -22,6 +22,9 @@ from runpod_worker.worker.handler.job import Job
 
 Function = Callable[..., Any]
 
+WRAPPING_FILES: set[str] = set()
+"""Our files that only wrap a handler. They hold no lock, and may be interrupted like the handler."""
+
 
 class Kind(StrEnum):
     """The four kinds of handlers."""

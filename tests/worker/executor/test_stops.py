@@ -1,11 +1,18 @@
 """Stops, revokes and timeouts."""
 
 import json
+import re
 import textwrap
+from importlib import import_module
+from pathlib import Path
 
 import pytest
 
+import runpod_worker
 from runpod_worker.core.dispatch.messages import Chunks, Done, File, Progress, Revoke, Started, Stop
+from runpod_worker.worker.handler.declaration import WRAPPING_FILES
+
+PACKAGE = Path(runpod_worker.__file__).parent
 
 STOPPABLE = {
     "function": """
@@ -63,6 +70,75 @@ def test_a_stop_breaks_out_of_whatever_the_handler_waits_for(start, kind):
         assert done.error is None
         executor.run(f"b{n}")
         assert executor.until(Done, f"b{n}").error is None
+
+
+WRAPPED = {
+    "openai.chat": """
+        from runpod_worker import openai
+        @worker.handler
+        @openai.chat(models=["m"])
+        def handler(request):
+            request.job.progress(1)
+            time.sleep(60)
+    """,
+    "openai.chat, a generator": """
+        from runpod_worker import openai
+        @worker.handler
+        @openai.chat(models=["m"])
+        def handler(request):
+            yield "text"
+            request.job.progress(1)
+            time.sleep(60)
+    """,
+    "--rp_debugger": """
+        from runpod_worker.serverless.utils import rp_debugger
+        def handler(job):
+            job.progress(1)
+            time.sleep(60)
+        worker.handler(rp_debugger.with_report(handler, 0.0))
+    """,
+    "FunctionTimer": """
+        from runpod_worker.serverless.utils import rp_debugger
+        @rp_debugger.FunctionTimer
+        def inner(job):
+            job.progress(1)
+            time.sleep(60)
+        @worker.handler
+        def handler(job):
+            inner(job)
+    """,
+    "LineTimer": """
+        from runpod_worker.serverless.utils import rp_debugger
+        @worker.handler
+        def handler(job):
+            with rp_debugger.LineTimer("sleep"):
+                job.progress(1)
+                time.sleep(60)
+    """,
+}
+"""A handler below each of the public wrappers."""
+
+
+@pytest.mark.parametrize("wrapper", WRAPPED)
+def test_a_stop_breaks_out_of_a_handler_below_any_wrapper(start, wrapper):
+    executor = start(WRAPPED[wrapper])
+    executor.ready()
+    executor.run("a", {"messages": [{"role": "user", "content": "x"}]})
+    executor.until(Progress, "a")
+
+    executor.send(Stop(key="a", reason="cancelled"))
+
+    assert executor.until(Done, "a").stopped
+
+
+def test_each_file_of_ours_that_wraps_functions_is_known_to_stops():
+    sources = {path: path.read_text() for path in PACKAGE.rglob("*.py") if path.parent.name != "cli"}
+    call = re.compile(r"^\s*@?functools\.(wraps|update_wrapper)\(", re.MULTILINE)
+    wrapping = {str(path) for path, code in sources.items() if call.search(code)}
+    for path in wrapping:
+        import_module("runpod_worker." + ".".join(Path(path).relative_to(PACKAGE).with_suffix("").parts))
+
+    assert wrapping == WRAPPING_FILES
 
 
 @pytest.mark.parametrize("busy", ["job.save(bytes(20_000), 'x.bin')", "job.progress(1)", "job.log.info('x')"])
