@@ -18,7 +18,14 @@ from runpod_worker.config.groups import (
     sdk_settings,
 )
 from runpod_worker.config.loading import Loaded, Old, Option, file_keys, load, options, resolve, rows, setting
-from runpod_worker.config.worker import SPOOL_DIR, WorkerSettings, default_worker_id, executor_settings, worker_settings
+from runpod_worker.config.worker import (
+    SPOOL_DIR,
+    WorkerSettings,
+    default_worker_id,
+    executor_settings,
+    platform_variables,
+    worker_settings,
+)
 
 __all__ = [
     "MAX_SETTING_BYTES",
@@ -41,6 +48,7 @@ __all__ = [
     "fill_environment",
     "load",
     "options",
+    "platform_variables",
     "put_on_python_path",
     "resolve",
     "rows",

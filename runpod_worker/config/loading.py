@@ -201,7 +201,7 @@ def _at(file: Mapping[str, object], key: str) -> object:
 
 def _convert(value: object, kind: Any, label: str, bounds: Bounds, scale: float) -> Any:
     given = value
-    if kind is bool and isinstance(value, str):
+    if kind in (bool, bool | None) and isinstance(value, str):
         value = {"yes": "true", "on": "true", "no": "false", "off": "false"}.get(value.lower(), value)
     more = ""
     try:

@@ -93,6 +93,11 @@ class WorkerSettings:
         file="concurrency",
         text="Concurrent jobs; overrides the handler's own option",
     )
+    uvloop: bool | None = setting(
+        None,
+        "RUNPOD_WORKER_UVLOOP",
+        text="Run handlers on uvloop; default: yes, but asyncio's own loop for handlers of `serverless.start`",
+    )
     grace_s: float = setting(
         30.0,
         "RUNPOD_WORKER_GRACE",
@@ -182,10 +187,26 @@ def worker_settings(
     if channel_fd(env) is not None and env.get(EXECUTOR_SETTINGS):
         own = {name: value for name, value in (given or {}).items() if value is not None}
         given = msgspec.json.decode(env[EXECUTOR_SETTINGS], type=dict[str, object]) | own
+        if given.get("url"):  # then RUNPOD_ENDPOINT_ID is there for the handler, and must not turn log lines into JSON
+            env = {name: value for name, value in env.items() if name != "RUNPOD_ENDPOINT_ID"}
     settings = load(WorkerSettings, given, env=env, file=file)
     if settings.url is None:
         return settings
     return _with_urls(settings, settings.url, given or {})
+
+
+def platform_variables(settings: WorkerSettings) -> dict[str, str]:
+    """Return the variables that RunPod's platform sets, for a worker whose job service is set by `url`."""
+    if settings.url is None:
+        return {}
+    values = {
+        "RUNPOD_ENDPOINT_ID": settings.url.rstrip("/").rpartition("/")[2],
+        "RUNPOD_WEBHOOK_GET_JOB": settings.take_url,
+        "RUNPOD_WEBHOOK_POST_OUTPUT": settings.done_url,
+        "RUNPOD_WEBHOOK_POST_STREAM": settings.stream_url,
+        "RUNPOD_WEBHOOK_PING": settings.ping_url,
+    }
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def executor_settings(settings: WorkerSettings) -> dict[str, str]:

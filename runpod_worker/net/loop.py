@@ -23,6 +23,11 @@ def new_event_loop() -> asyncio.AbstractEventLoop:
     return loop
 
 
+def loop_factory(uvloop: bool | None) -> Callable[[], asyncio.AbstractEventLoop]:
+    """The function that makes a handler's event loop. False: asyncio's own loop, which can be patched."""
+    return asyncio.new_event_loop if uvloop is False else new_event_loop
+
+
 class BackgroundLoop:
     """Runs coroutines as tasks of one loop, in a daemon thread that the first of them starts. From any thread."""
 

@@ -44,6 +44,8 @@ def start(config: Config) -> None:
 
         RunPodLogger().set_level(options.rp_log_level)
     settings = worker_settings({"log_level": options.rp_log_level})
+    if settings.uvloop is None:  # the SDK's loop is asyncio's: `nest_asyncio.apply()` fails on any other
+        settings = dataclasses.replace(settings, uvloop=False)
     code = _run(config, options, settings)
     if code or _runs_once(options, settings):
         sys.exit(code)

@@ -166,3 +166,26 @@ def test_fitness_checks_do_not_run_on_a_test_input(tmp_path):
     """
 
     assert run_once(tmp_path, code, "--test_input", '{"input": 1}').returncode == 0
+
+
+LOOP = """
+    import asyncio
+    async def handler(job):
+        return isinstance(asyncio.get_running_loop(), asyncio.BaseEventLoop)  # what nest_asyncio demands
+    runpod.serverless.start({"handler": handler})
+"""
+
+
+async def test_a_handler_for_the_sdk_runs_on_asyncios_own_loop(work, tmp_path):
+    seen, _ = await work(IMPORT + textwrap.dedent(LOOP), job("a"))
+    local = run_once(tmp_path, LOOP, "--test_input", '{"input": 1}')
+
+    assert last(seen, "a") == {"output": True}
+    assert "output     true" in local.stdout
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="uvloop is installed on Linux only")
+async def test_uvloop_runs_it_when_the_setting_says_so(work):
+    seen, _ = await work(IMPORT + textwrap.dedent(LOOP), job("a"), RUNPOD_WORKER_UVLOOP="true")
+
+    assert last(seen, "a") == {"output": False}

@@ -20,9 +20,10 @@ from runpod_worker.config import WorkerSettings, download_settings
 from runpod_worker.core.dispatch.messages import Done, Ready, Revoke, Run, Stop, ToExecutor, WindowUpdate
 from runpod_worker.core.errors import ChannelClosed, CheckFailed, HandlerError, InputError
 from runpod_worker.core.nesting import check_depth
+from runpod_worker.core.protocol import ATTEMPT_FIELDS
 from runpod_worker.core.schema import validate
 from runpod_worker.log import log
-from runpod_worker.net.loop import new_event_loop
+from runpod_worker.net.loop import loop_factory
 from runpod_worker.worker.executor import device, results
 from runpod_worker.worker.executor.attempt import Attempt, attempts_by_job_id, now
 from runpod_worker.worker.executor.files.inputs import Downloads
@@ -68,7 +69,7 @@ class JobLoop:
         self._windows: WeakValueDictionary[str, FlowWindow] = WeakValueDictionary()
         """A window lives as long as its attempt or one of its unsent files."""
         self._deadlines = Deadlines()
-        self._aio = aio or asyncio.Runner(loop_factory=new_event_loop)
+        self._aio = aio or asyncio.Runner(loop_factory=loop_factory(settings.uvloop))
         self._owns_aio = aio is None
         self._attempts: dict[str, Attempt] = {}
         self._decode = msgspec.json.Decoder().decode
@@ -186,6 +187,8 @@ class JobLoop:
             raise InputError(f"job: expected object, got {type(received).__name__}")
         if "input" not in received:
             raise InputError("job.input is missing")
+        for name in ATTEMPT_FIELDS:
+            received.pop(name, None)  # they belong to the agent; RunPod's service sends none of them
         attempt = Attempt(run, received, sender.put, files.save, window, self._downloads)
         if self._declared.handler.input_type is not None:
             input_type = self._declared.handler.input_type

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 import runpod_worker
-from runpod_worker.config import WorkerSettings, environment, executor_settings
+from runpod_worker.config import WorkerSettings, environment, executor_settings, platform_variables
 from runpod_worker.log import log, setup
 from runpod_worker.system import require_worker_support
 
@@ -133,6 +133,7 @@ def _exit_early(number: int, frame: object) -> None:
 def executor_env(settings: WorkerSettings) -> dict[str, str]:
     """Return the variables that an agent adds to its executor's environment, for the executor and for handlers."""
     env = {
+        **platform_variables(settings),
         "PYTHONUNBUFFERED": environment().get("PYTHONUNBUFFERED", "1"),
         "RUNPOD_POD_ID": settings.worker_id,
         "RUNPOD_LOG_LEVEL": settings.log_level,

@@ -17,7 +17,7 @@ import msgspec
 from runpod_worker.config import WorkerSettings
 from runpod_worker.core.dispatch.messages import Chunks, Done, Progress, Ready, ToAgent
 from runpod_worker.core.errors import InputError
-from runpod_worker.net.loop import new_event_loop
+from runpod_worker.net.loop import loop_factory
 from runpod_worker.worker.handler.declaration import Declaration
 from runpod_worker.worker.launch.once import JOB_ID, run_job
 
@@ -55,7 +55,7 @@ def run(
     except InputError as error:
         printer.error(str(error))
         return 1
-    with asyncio.Runner(loop_factory=new_event_loop) as aio:
+    with asyncio.Runner(loop_factory=loop_factory(settings.uvloop)) as aio:
         run_job(declaration, settings, job, aio=aio, on_message=printer.on_message, save=_save)
     return printer.exit_code(expected)
 

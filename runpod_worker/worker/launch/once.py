@@ -24,7 +24,7 @@ from runpod_worker.config import WorkerSettings, worker_settings
 from runpod_worker.core.dispatch.messages import Chunks, Done, Progress, Run, Stop, ToAgent
 from runpod_worker.core.errors import DeclarationError
 from runpod_worker.log import fields, log
-from runpod_worker.net.loop import new_event_loop
+from runpod_worker.net.loop import loop_factory
 from runpod_worker.worker.executor.attempt import now
 from runpod_worker.worker.executor.job_loop import JobLoop
 from runpod_worker.worker.handler.declaration import Declaration, Hook, make_handler
@@ -108,7 +108,7 @@ class Session:
     def __init__(self, declaration: Declaration) -> None:
         self._declaration = replace(declaration, shutdowns=[])
         self._lock = threading.RLock()
-        self._aio = asyncio.Runner(loop_factory=new_event_loop)
+        self._aio = asyncio.Runner(loop_factory=loop_factory(worker_settings().uvloop))
         weakref.finalize(self, self._aio.get_loop().close)
 
     def run(self, input: Any, *, timeout_s: float | None, cancel_after_s: float | None) -> OnceResult:  # noqa: A002

@@ -217,3 +217,20 @@ def test_an_input_nested_too_deep_fails_its_job_alone(start, levels):
 
     assert "at most 256 levels" in deep.error
     assert executor.until(Done).output == b"7"
+
+
+def test_a_handler_sees_the_job_without_the_fields_of_its_attempt(start):
+    executor = start("""
+        @dataclass
+        class Plain:
+            id: str
+            input: int
+        @worker.handler
+        def handler(job):
+            return [list(job), Plain(**job).input]
+    """)
+    executor.ready()
+    body = b'{"attempt":2,"leaseMs":40000,"timeoutMs":60000,"id":"a","input":7}'
+    executor.send(Run(key="a", body=body, taken_at=0.0))
+
+    assert json.loads(executor.until(Done).output) == [["id", "input"], 7]

@@ -83,3 +83,14 @@ def test_handlers_read_the_workers_id_and_level_where_runpod_has_them() -> None:
     env = executor_env(worker_settings({"worker_id": "w1", "log_level": "WARN"}, env={}))
 
     assert (env["RUNPOD_POD_ID"], env["RUNPOD_LOG_LEVEL"], env["PYTHONUNBUFFERED"]) == ("w1", "WARN", "1")
+
+
+def test_handlers_find_the_platforms_variables_where_the_url_names_the_service() -> None:
+    env = executor_env(worker_settings({"url": "http://h/v2/ep/", "worker_id": "w"}, env={}))
+
+    assert env["RUNPOD_ENDPOINT_ID"] == "ep"
+    assert env["RUNPOD_WEBHOOK_GET_JOB"] == "http://h/v2/ep/job-take/w?gpu=cpu"
+    assert env["RUNPOD_WEBHOOK_POST_OUTPUT"] == "http://h/v2/ep/job-done/w/$ID?gpu=cpu"
+    assert env["RUNPOD_WEBHOOK_POST_STREAM"] == "http://h/v2/ep/job-stream/w/$ID?gpu=cpu"
+    assert env["RUNPOD_WEBHOOK_PING"] == "http://h/v2/ep/ping/w?gpu=cpu"
+    assert worker_settings(env=env | IN_EXECUTOR).endpoint_id is None, "its log lines stay text"
