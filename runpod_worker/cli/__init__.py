@@ -2,7 +2,7 @@
 
 app: the tree of commands. build, call, config, conformance, dev, init, keys, run, serve, test: a command each.
 errors: expected errors as one line. options: what several commands take.
-fast_run: `run` without typer. worker: what `run` does. suite: the tests of worker.yaml.
+fast_run: `run` without typer. worker: what `run` does. once: what `test` does. suite: the tests of worker.yaml.
 """
 
 from __future__ import annotations

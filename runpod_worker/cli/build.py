@@ -17,11 +17,11 @@ def build(
     folder: Annotated[
         Path,
         typer.Argument(
-            metavar="[DIR]", help="The folder with the handler and worker.yaml.", exists=True, file_okay=False
+            metavar="DIR", help="The folder with the handler and worker.yaml.", exists=True, file_okay=False
         ),
     ] = Path(),
     options: Annotated[
-        list[str] | None, typer.Argument(metavar="[-- OPTION...]", help="Options to pass unchanged to the builder.")
+        list[str] | None, typer.Argument(metavar="-- OPTION", help="Options to pass unchanged to the builder.")
     ] = None,
     tag: Annotated[str | None, typer.Option("--tag", "-t", help="The image's name; the endpoint's by default.")] = None,
     base: Annotated[str | None, typer.Option(help="Build on this image instead of worker.yaml's.")] = None,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from runpod_worker.cli.errors import exit_on_error
-from runpod_worker.config import environment
+from runpod_worker.config import environment, is_url
 from runpod_worker.core.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -52,8 +52,8 @@ def _service(
     from runpod_worker.conformance.service_runner import run_checks, select
     from runpod_worker.conformance.suites import SERVICE
 
-    if not url.startswith(("http://", "https://")):
-        raise SettingsError(f"expected http(s)://host[:port]/v2/ENDPOINT, got {url!r}")
+    if not is_url(url):
+        raise SettingsError(f"URL: expected http(s)://host[:port]/v2/ENDPOINT, got {url!r}")
     selected = select(SERVICE, key=bool(key), lease=bool(lease), slow=slow)
     checks = [check for check in selected if only in check.name]
     return [(check.name, check.clause) for check in checks], run_checks(url, checks, key=key, lease_s=lease)
@@ -64,7 +64,11 @@ def _worker(command: str, only: str) -> tuple[list[tuple[str, str]], AsyncIterat
     from runpod_worker.conformance.worker_runner import WorkerRunner
 
     checks = [check for check in WORKER if only in check.name]
-    runner = WorkerRunner(shlex.split(command), environment())
+    try:
+        arguments = shlex.split(command)
+    except ValueError as error:
+        raise SettingsError(f"--worker: expected a shell command, got {command!r} ({error})") from None
+    runner = WorkerRunner(arguments, environment())
     return [(check.name, check.clause) for check in checks], runner.run(checks)
 
 
@@ -72,7 +76,7 @@ async def _show(checks: Sequence[tuple[str, str]], results: AsyncIterator[CheckR
     from runpod_worker.conformance.check import format_line, format_summary
 
     if not checks:
-        raise SettingsError("no check has these words in its name")
+        raise SettingsError("--only: no check has these words in its name")
     width, clauses = max(len(name) for name, _ in checks), max(len(clause) for _, clause in checks)
     received = []
     async for result in results:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import sys
 import tempfile
 from collections.abc import AsyncIterator
@@ -20,6 +21,8 @@ from runpod_worker.log import log, setup
 from runpod_worker.system import on_termination, require_worker_support
 from runpod_worker.workerfile import load_beside
 
+DEFAULT_PORT = 8000
+
 CHECK_INTERVAL_S = 0.3
 SHUTDOWN_TIMEOUT_S = 5.0
 """Kill the worker when it has not exited by then."""
@@ -28,7 +31,10 @@ SHUTDOWN_TIMEOUT_S = 5.0
 @exit_on_error
 def dev(
     handler: Handler,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the service; 0 lets the system choose.")] = 8000,
+    port: Annotated[
+        int | None,
+        typer.Option(min=0, max=65535, help="Port; by default 8000 or the next free one; 0: any free one."),
+    ] = None,
     endpoint: Annotated[
         str | None, typer.Option(help="Name of the endpoint; default: that of worker.yaml, or dev.")
     ] = None,
@@ -43,7 +49,23 @@ def dev(
     setup(log_level)
     replace_runpod(as_runpod)
     name = endpoint or load_beside(handler).endpoint or "dev"
-    return asyncio.run(_dev(handler.resolve(), port, name, log_level))
+    return asyncio.run(_dev(handler.resolve(), _free_port() if port is None else port, name, log_level))
+
+
+def _free_port() -> int:
+    """The default port, or the next one that no other program uses, such as vLLM."""
+    for port in range(DEFAULT_PORT, DEFAULT_PORT + 100):
+        with socket.socket() as probe:
+            if sys.platform != "win32":  # there it would allow a port in use
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        if port != DEFAULT_PORT:
+            typer.echo(f"port {DEFAULT_PORT} is in use, so the service takes {port}", err=True)
+        return port
+    return 0
 
 
 async def _dev(handler: Path, port: int, endpoint: str, log_level: str) -> int:

@@ -39,12 +39,13 @@ def create(
     key = f"rpw_{secrets.token_urlsafe(32)}"
     with _open(data) as file:
         try:
-            owning_account = file.ensure_account(account)
-            for name in endpoint or []:
-                file.add_endpoint(owning_account, name)
+            with file.transaction():
+                owning_account = file.ensure_account(account)
+                for name in endpoint or []:
+                    file.add_endpoint(owning_account, name)
+                file.add_key(owning_account, key, label)
         except ValueError as error:
             raise SettingsError(str(error)) from None
-        file.add_key(owning_account, key, label)
     typer.echo(key)
     return 0
 
@@ -53,7 +54,7 @@ def create(
 @exit_on_error
 def list_(data: Data = DATA) -> int:
     """Show accounts, endpoints and the fingerprints of keys."""
-    with _open(data) as file:
+    with _open(data, new=False) as file:
         for account, endpoints, keys in file.accounts():
             typer.echo(f"{account.name}: endpoints {', '.join(endpoints) or '(none)'}")
             for fingerprint, label in keys:
@@ -73,7 +74,7 @@ def revoke(
     fingerprint = digest(key).hex() if key.startswith("rpw_") else key.lower()
     if len(fingerprint) < 8:
         raise SettingsError("KEY: expected the whole key or at least 8 digits of its fingerprint")
-    with _open(data) as file:
+    with _open(data, new=False) as file:
         revoked = file.revoke(fingerprint)
     if not revoked:
         raise SettingsError("KEY: no such key")
@@ -81,9 +82,12 @@ def revoke(
 
 
 @contextmanager
-def _open(data: Path) -> Iterator[KeyFile]:
+def _open(data: Path, *, new: bool = True) -> Iterator[KeyFile]:
+    """Open the keys in this folder; `new`: create them if there are none."""
     from runpod_worker.service.keys import DATABASE, KeyFile
 
+    if not new and not (data / DATABASE).is_file():
+        raise SettingsError(f"--data: expected the data folder of a service, but {str(data)!r} has no {DATABASE}")
     file = KeyFile(data / DATABASE)
     try:
         yield file

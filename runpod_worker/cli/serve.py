@@ -19,7 +19,7 @@ def serve(
     host: Annotated[
         str | None, typer.Option(help="Address to listen on, 127.0.0.1 by default; another needs an API key.")
     ] = None,
-    port: Annotated[int | None, typer.Option(min=0, max=65535, help="Port, 8000 by default; 0: any free one.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port, 8000 by default; 0: any free one.")] = None,
     data: Annotated[
         Path | None, typer.Option(help=f"Folder of the job store and the files, {DATA} by default.")
     ] = None,
@@ -31,7 +31,7 @@ def serve(
         bool, typer.Option("--private-webhooks", help="Allow webhooks to private and loopback addresses.")
     ] = False,
     lease: Annotated[
-        float | None, typer.Option(min=1, help="Seconds until another worker gets the jobs of a silent worker.")
+        float | None, typer.Option(help="Seconds until another worker gets the jobs of a silent worker.")
     ] = None,
     log_level: Annotated[str, typer.Option(help="ERROR, WARN, INFO or DEBUG.")] = "INFO",
 ) -> int:

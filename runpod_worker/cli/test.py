@@ -66,7 +66,7 @@ async def _all(handler: Path, cases: Sequence[Case], env: Mapping[str, str]) -> 
 
 
 def _once(handler: Path, job: str | None, output: str | None, *, full: bool) -> NoReturn:
-    command = [sys.executable, "-u", str(handler)]
+    command = [sys.executable, "-u", "-m", "runpod_worker.cli.once", str(handler)]
     for flag, value in (("--test_input", job), ("--test_output", output)):
         if value is not None:
             command += [flag, value]

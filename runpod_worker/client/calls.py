@@ -65,10 +65,10 @@ class Calls:
         reply = yield from self._sender.send(request, until, repeatable=repeatable, job_id=job_id)
         return decode_json(reply, f"{method} {path}")
 
-    def submit(self, endpoint_id: str, request_input: Json) -> Flow[str]:
+    def submit(self, endpoint_id: str, request_input: Json, timeout: float = CALL_TIMEOUT_S) -> Flow[str]:
         """Submit a job and return its id."""
         path = endpoint_path(endpoint_id, "run")
-        view = yield from self.call("POST", path, as_request(request_input))
+        view = yield from self.call("POST", path, as_request(request_input), timeout)
         return _job_id(view, path)
 
     def run_sync(self, endpoint_id: str, request_input: Json, timeout: float | None) -> Flow[Json]:

@@ -7,7 +7,7 @@ worker   the settings of a worker process
 groups   the settings of the client, of downloads and of RunPod's SDK
 """
 
-from runpod_worker.config.bounds import MAX_SETTING_BYTES, MAX_TIME_S
+from runpod_worker.config.bounds import MAX_SETTING_BYTES, MAX_TIME_S, is_url
 from runpod_worker.config.env import channel_fd, environment, fill_environment, put_on_python_path
 from runpod_worker.config.groups import (
     ClientSettings,
@@ -46,6 +46,7 @@ __all__ = [
     "executor_settings",
     "file_keys",
     "fill_environment",
+    "is_url",
     "load",
     "options",
     "platform_variables",

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 import sqlite3
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -20,9 +22,14 @@ from typing import Any, NamedTuple
 from runpod_worker.core.errors import StoreUnavailable
 from runpod_worker.service.journal.database import connect
 from runpod_worker.service.journal.schema import ENDPOINT_ACCOUNTS, prepare
+from runpod_worker.service.settings import make_data_folder
 
 DATABASE = "jobs.sqlite"
 """The name of the database in the service's data folder."""
+
+ACCOUNT_NAME = r"(?!\s)[^\x00-\x1f\x7f-\x9f\ud800-\udfff]{1,100}"
+ENDPOINT_NAME = r"\w[\w.~-]{0,99}"
+"""Names that may be given to accounts and endpoints. Older names stay."""
 
 REFRESH_S = 1.0
 """A running service accepts a new key, and refuses a revoked one, at the latest after this time."""
@@ -82,7 +89,7 @@ class KeyFile(_Database):
     """
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_data_folder(path.parent)
         super().__init__(path)
         self._run(f"PRAGMA busy_timeout={BUSY_MS}")
         try:
@@ -90,10 +97,21 @@ class KeyFile(_Database):
         except sqlite3.Error as exc:
             raise StoreUnavailable(f"{path} cannot be prepared: {exc}") from exc
 
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Keep all changes that are made within, or none of them if it ends with an error."""
+        self._run("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._run("ROLLBACK")
+            raise
+        self._run("COMMIT")
+
     def ensure_account(self, name: str) -> Account:
         """The account of that name, created if there is none."""
-        if not name:
-            raise ValueError("name: an account needs a name that is not empty")
+        if not re.fullmatch(ACCOUNT_NAME, name):
+            raise ValueError(f"account: expected a name of 1 to 100 printable characters, got {name!r}")
         self._run("INSERT INTO accounts VALUES (?, ?) ON CONFLICT (name) DO NOTHING", uuid.uuid4().hex, name)
         [(account_id,)] = self._run("SELECT id FROM accounts WHERE name = ?", name).fetchall()
         return Account(id=account_id, name=name)
@@ -102,8 +120,10 @@ class KeyFile(_Database):
         """Assign the endpoint to the account, if it is not assigned already.
 
         Raises:
-            ValueError: it belongs to another account.
+            ValueError: it belongs to another account, or no URL can name it.
         """
+        if not re.fullmatch(ENDPOINT_NAME, endpoint):
+            raise ValueError(f"endpoint: expected letters, digits, '-', '_', '.' and '~', got {endpoint!r}")
         self._run(f"INSERT INTO {ENDPOINT_ACCOUNTS} VALUES (?, ?) ON CONFLICT DO NOTHING", endpoint, account.id)  # noqa: S608
         [(holder,)] = self._run(f"SELECT account FROM {ENDPOINT_ACCOUNTS} WHERE endpoint = ?", endpoint).fetchall()  # noqa: S608
         if holder != account.id:

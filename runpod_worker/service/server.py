@@ -28,7 +28,7 @@ from runpod_worker.service.http.workers import WorkerRoutes
 from runpod_worker.service.journal.null import NullJournal
 from runpod_worker.service.journal.port import Journal
 from runpod_worker.service.queue.queue import JobQueue
-from runpod_worker.service.settings import ServiceSettings
+from runpod_worker.service.settings import ServiceSettings, make_data_folder
 from runpod_worker.service.webhooks import Webhooks
 from runpod_worker.system import boot_time, on_termination
 
@@ -61,7 +61,7 @@ def open_stores(settings: ServiceSettings) -> Stores:
     from runpod_worker.service.journal.sqlite import SqliteJournal  # a service in memory needs no sqlite3
     from runpod_worker.service.keys import DATABASE, Keys
 
-    settings.data.mkdir(mode=0o700, parents=True, exist_ok=True)  # other users must not read inputs and outputs
+    make_data_folder(settings.data)
     path = settings.data / DATABASE
     return Stores(journal=SqliteJournal(path), keys=Keys(path), files=FolderFiles(settings.data / "files"))
 

@@ -10,12 +10,26 @@ from runpod_worker.config import MAX_SETTING_BYTES, MAX_TIME_S, Old, setting
 from runpod_worker.core import job, lifecycle
 from runpod_worker.core import protocol as wire
 from runpod_worker.core.backoff import Schedule
+from runpod_worker.core.errors import SettingsError
 
 DAY_MS = 86_400_000
 _PREFIX = "RUNPOD_SERVICE_"
 
 DELAYS_S = (5, 15, 60, 300, 900, 1_800, 3_600, 7_200, 14_400, 28_800)
 """The platform waits 5 s and 15 s, then gives up (protocol A.8). These waits continue for 16 hours."""
+
+
+def make_data_folder(folder: Path) -> None:
+    """Create the data folder if it does not exist; other users must not read inputs and outputs.
+
+    Raises:
+        SettingsError: it cannot be a folder.
+    """
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        reason = error.strerror
+        raise SettingsError(f"data: expected a folder that can be written, got {str(folder)!r} ({reason})") from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, overload
 
 from runpod_worker.config import channel_fd, worker_settings
 from runpod_worker.core.errors import DeclarationError
-from runpod_worker.worker.handler.declaration import Declaration, Handler, Hook, make_handler
+from runpod_worker.worker.handler.declaration import HANDLER_OPTIONS, Declaration, Handler, Hook, make_handler
 
 if TYPE_CHECKING:
     from runpod_worker.worker.launch.once import OnceResult, Session
@@ -67,8 +67,11 @@ class Worker:
                 refresh: replace the worker after each job.
 
         Raises:
-            DeclarationError: the worker has a handler already, or `function` cannot be a handler.
+            DeclarationError: the worker has a handler already, `function` cannot be a handler, or an option is unknown.
         """
+        if unknown := sorted(options.keys() - HANDLER_OPTIONS):
+            known = ", ".join(sorted(HANDLER_OPTIONS))
+            raise DeclarationError(f"handler: expected the options {known}, got {unknown[0]!r}")
         if function is None:
             return lambda function: self._declare(function, options)
         return self._declare(function, options)

@@ -63,8 +63,8 @@ def test_decorators_return_the_function_itself(worker):
 
 
 def test_an_unknown_option_of_the_handler_is_refused(worker):
-    with pytest.raises(TypeError, match="retries"):
-        worker.handler(retries=3)(lambda job: 1)
+    with pytest.raises(DeclarationError, match=r"expected the options aggregate, concurrency, .*, got 'retries'"):
+        worker.handler(retries=3)
 
 
 def test_the_public_names_of_the_worker_are_there():

@@ -126,6 +126,10 @@ def make_handler(
     )
 
 
+HANDLER_OPTIONS = frozenset(inspect.signature(make_handler).parameters) - {"function"}
+"""The options that `make_handler` accepts."""
+
+
 def _check(name: str, value: Any, kind: Any, least: float) -> None:
     if value is not None and (not isinstance(value, kind) or value < least):
         wanted = getattr(kind, "__name__", "seconds")

@@ -51,7 +51,7 @@ def run(
     printer = _Printer(sys.stdout, full=full)
     try:
         job = _job(test_input)
-        expected = None if test_output is None else [_json(test_output, "--test_output")]
+        expected = None if test_output is None else [_json(test_output, "the expected output")]
     except InputError as error:
         printer.error(str(error))
         return 1
@@ -68,13 +68,16 @@ def _save(name: str, content: bytes) -> str:
 
 def _job(test_input: str | None) -> dict[str, Any]:
     if test_input is None and not TEST_INPUT.is_file():
-        raise InputError("test_input.json not found, exiting. (Pass the job with --test_input, or create that file.)")
-    name = "--test_input" if test_input is not None else str(TEST_INPUT)
+        raise InputError(
+            "test_input.json not found, exiting. (Create that file, or pass the job: "
+            "`runpod-worker test --input JSON`, or --test_input.)"
+        )
+    name = "the test input" if test_input is not None else str(TEST_INPUT)
     job = _json(f"@{TEST_INPUT}" if test_input is None else test_input, name)
     if not isinstance(job, dict):
-        raise InputError(f"{name}: expected a JSON object, got {type(job).__name__}")
+        raise InputError(f'{name}: expected a JSON object like {{"input": ...}}, got {type(job).__name__}')
     if job.get("input") is None:
-        raise InputError(f"{name}: Job has no input parameter.")
+        raise InputError(f'{name}: Job has no input parameter. Expected {{"input": ...}}')
     return {"id": JOB_ID, **job}
 
 
