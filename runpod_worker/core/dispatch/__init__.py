@@ -1,7 +1,7 @@
 """Every decision of a worker about its jobs. Synchronous, deterministic, without I/O.
 
-dispatcher   events in, effects out: takes, executors, the drain, time
-job_rules    the rules about each job
+dispatcher   events in, effects out: takes, runs, time
+job_rules    the rules about each job; executor_rules: about executors and the drain
 demand       how many jobs to take, and when a job must not wait
 events       everything that can happen
 effects      the actions that the agent performs
