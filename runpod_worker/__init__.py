@@ -7,6 +7,7 @@ cli, testing           commands; what users' tests need
 conformance            checks of workers and services that others wrote
 build, workerfile      images; worker.yaml
 config, log, system    settings, log lines, what Windows lacks
+processes              processes that other processes leave behind
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ from runpod_worker.cli.errors import exit_on_error
 from runpod_worker.cli.options import AsRunpod, Handler
 from runpod_worker.cli.worker import replace_runpod
 from runpod_worker.log import log, setup
+from runpod_worker.processes import adopt_orphans, end_orphans
 from runpod_worker.system import on_termination, require_worker_support
 from runpod_worker.workerfile import load_beside
 
@@ -95,6 +96,7 @@ async def _service(port: int) -> AsyncIterator[str]:
 
 async def _worker_until(stop: asyncio.Event, handler: Path, target: str, log_level: str) -> None:
     """Run a worker with the current files until `stop`."""
+    adopt_orphans()
     while not stop.is_set():
         stamps = _stamps(handler.parent)
         command = ["-m", "runpod_worker", "run", str(handler), "--url", target, "--log-level", log_level]
@@ -103,6 +105,7 @@ async def _worker_until(stop: asyncio.Event, handler: Path, target: str, log_lev
             changed = await _wait_for_change(stop, handler.parent, stamps, worker)
         finally:
             await _shut_down(worker)
+            await asyncio.to_thread(end_orphans)  # of a worker that was killed; they may hold its ports
         if changed:
             log.info("dev.worker_restarted", extra={"changed": ", ".join(changed)})
 

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -67,6 +68,26 @@ def test_a_changed_file_is_what_runs_next(dev: tuple[str, str], folder: Path) ->
     deadline = time.monotonic() + 60
     while json.loads(call(dev[0], '"you"').stdout) != "goodbye you":
         assert time.monotonic() < deadline
+
+
+SERVER = """
+import socket, subprocess, sys
+code = "import socket, sys, time; s = socket.create_server(('127.0.0.1', int(sys.argv[1]))); print(); time.sleep(600)"
+server = subprocess.Popen([sys.executable, "-c", code, "{port}"], stdout=subprocess.PIPE, start_new_session=True)
+if not server.stdout.readline():
+    sys.exit("the port is in use")
+"""
+
+
+def test_a_server_that_the_handler_started_ends_when_a_file_changes(dev: tuple[str, str], folder: Path) -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        server = SERVER.replace("{port}", str(listener.getsockname()[1]))
+    for word in ("one", "two"):
+        (folder / "handler.py").write_text(server + HANDLER.replace("{word}", word))
+        deadline = time.monotonic() + 60
+        while (answer := json.loads(call(dev[0], '"you"').stdout)) != f"{word} you":
+            assert time.monotonic() < deadline, answer
 
 
 def test_call_says_why_a_job_failed_and_ends_with_one(dev: tuple[str, str]) -> None:

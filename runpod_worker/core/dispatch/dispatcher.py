@@ -14,7 +14,15 @@ from msgspec.structs import replace
 
 from runpod_worker.core.dispatch import effects, events
 from runpod_worker.core.dispatch.executor_rules import GRACE, ExecutorRules
-from runpod_worker.core.dispatch.messages import Done, LoadFailed, Ready, SlotsChanged, Started, ToDispatcher
+from runpod_worker.core.dispatch.messages import (
+    Done,
+    LoadFailed,
+    Ready,
+    SlotsChanged,
+    Started,
+    Terminated,
+    ToDispatcher,
+)
 from runpod_worker.core.dispatch.state import ExecutorState, Phase
 from runpod_worker.core.dispatch.values import StopCause
 from runpod_worker.core.prefetch import PrefetchEstimator
@@ -35,13 +43,7 @@ class Dispatcher(ExecutorRules):
         stop_grace_s: float,
         load_timeout_s: float,
     ) -> None:
-        super().__init__(
-            executors=executors,
-            prefetch=prefetch,
-            grace_s=grace_s,
-            stop_grace_s=stop_grace_s,
-            load_timeout_s=load_timeout_s,
-        )
+        super().__init__(executors, prefetch, grace_s, stop_grace_s, load_timeout_s)
         self._reports_full = False
         self._last_wanted: int | None = None
         """The cached result of `wanted`, valid until the next event."""
@@ -66,6 +68,7 @@ class Dispatcher(ExecutorRules):
             Ready: self._on_ready,
             LoadFailed: self._on_load_failed,
             SlotsChanged: self._on_slots_changed,
+            Terminated: self._on_terminated,
             Started: self._on_started,
             Done: self._on_done,
         }

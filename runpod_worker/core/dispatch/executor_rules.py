@@ -5,7 +5,7 @@ from __future__ import annotations
 from runpod_worker.core.backoff import Backoff
 from runpod_worker.core.dispatch import effects, events
 from runpod_worker.core.dispatch.job_rules import JobRules
-from runpod_worker.core.dispatch.messages import LoadFailed, Ready, Revoke, SlotsChanged
+from runpod_worker.core.dispatch.messages import LoadFailed, Ready, Revoke, SlotsChanged, Terminated
 from runpod_worker.core.dispatch.state import ExecutorState, Phase
 from runpod_worker.core.dispatch.values import ExitReport
 from runpod_worker.core.prefetch import PrefetchEstimator
@@ -23,7 +23,7 @@ class ExecutorRules(JobRules):
     """The rules about executors and the drain, for the dispatcher."""
 
     def __init__(
-        self, *, executors: int, prefetch: PrefetchEstimator, grace_s: float, stop_grace_s: float, load_timeout_s: float
+        self, executors: int, prefetch: PrefetchEstimator, grace_s: float, stop_grace_s: float, load_timeout_s: float
     ) -> None:
         super().__init__(executors=executors, prefetch=prefetch, stop_grace_s=stop_grace_s)
         self._grace_s = grace_s
@@ -54,6 +54,9 @@ class ExecutorRules(JobRules):
 
     def _on_slots_changed(self, executor: ExecutorState, changed: SlotsChanged) -> None:
         executor.slots = changed.slots
+
+    def _on_terminated(self, executor: ExecutorState, terminated: Terminated) -> None:
+        self._drain(0, "the handler's process got SIGTERM")
 
     def _kill(self, executor: ExecutorState, reason: str) -> None:
         if not executor.is_killed:

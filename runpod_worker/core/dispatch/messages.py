@@ -54,6 +54,10 @@ class WindowUpdate(Message, frozen=True):
     size: int
 
 
+class Shutdown(Message, frozen=True):
+    """The worker ends: run the shutdown hooks and exit. Without it, a closed channel means that the agent is dead."""
+
+
 # ------------------------------------------------------------------ executor -> agent
 
 
@@ -85,6 +89,10 @@ class SlotsChanged(Message, frozen=True):
     """The executor now has this number of slots. Jobs that already run beyond it continue."""
 
     slots: int
+
+
+class Terminated(Message, frozen=True):
+    """The executor's process got SIGTERM, from its handler for example: the worker should drain."""
 
 
 class Started(Message, frozen=True):
@@ -142,6 +150,6 @@ class FileFailed(Report, frozen=True):
     error: str
 
 
-ToExecutor = Run | Stop | Revoke | WindowUpdate
-ToDispatcher = Ready | LoadFailed | SlotsChanged | Started | Done
+ToExecutor = Run | Stop | Revoke | WindowUpdate | Shutdown
+ToDispatcher = Ready | LoadFailed | SlotsChanged | Terminated | Started | Done
 ToAgent = ToDispatcher | Chunks | Progress | File | FileFailed

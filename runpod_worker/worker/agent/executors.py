@@ -7,9 +7,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 
-from runpod_worker.core.dispatch.messages import ToAgent, ToExecutor
+from runpod_worker.core.dispatch.messages import Shutdown, ToAgent, ToExecutor
 from runpod_worker.core.dispatch.values import ExitReport
 from runpod_worker.log import log
+from runpod_worker.processes import CHILD_GRACE_S, KILL_S
 from runpod_worker.worker.agent.process import Process
 from runpod_worker.worker.ipc.channel import AgentChannel
 
@@ -18,6 +19,9 @@ LAST_MESSAGES_S = 0.3
 
 EXIT_S = 5.0
 """Kill a process that has not exited this long after its channel closed."""
+
+KILLED_S = CHILD_GRACE_S + 2 * KILL_S
+"""Wait no longer for a killed process and for the processes that it has started."""
 
 
 class ExecutorHandle:
@@ -82,6 +86,7 @@ class ExecutorHandle:
         """Close the channel, which ends the executor. Kill it after `timeout_s`."""
         if self._channel is None:
             return
+        self._channel.send(Shutdown())
         self._channel.close()
         if not self._process.can_restart:  # it started this agent, and exits after it
             return
@@ -90,6 +95,9 @@ class ExecutorHandle:
                 await self._exited.wait()
         except TimeoutError:
             self.kill("it did not end when its channel was closed")
+            with suppress(TimeoutError):
+                async with asyncio.timeout(KILLED_S):
+                    await self._exited.wait()
 
     def _on_exited(self) -> None:
         self._exited.set()

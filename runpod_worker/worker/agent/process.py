@@ -1,20 +1,25 @@
 """The process of an executor: starts it, watches it and kills it.
 
 `Spawned` is a child of the agent and can be started again. `Parent` is the user's own process, which started the agent.
+When either has exited, the processes that its handler started are ended too, so that their ports and devices are free.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
+import select
 import signal
 import socket
 import subprocess
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import IO, Protocol
 
+from runpod_worker import processes
+from runpod_worker.log import log
 from runpod_worker.worker.ipc import channel
 
 TAIL_BYTES = 8192
@@ -22,6 +27,10 @@ TAIL_LINES = 40
 
 TAIL_WAIT_S = 0.3
 """Do not wait longer for the last lines of a dead process, because another process may keep its standard error open."""
+
+
+SCAN_INTERVAL_S = 1.0
+"""The agent lists the processes of its parent this often, because they have other parents once that one is dead."""
 
 
 class Process(Protocol):
@@ -45,7 +54,10 @@ class Process(Protocol):
 
 
 class Spawned:
-    """Runs `python handler.py` as a child in its own process group, so that Ctrl-C reaches only the agent."""
+    """Runs `python handler.py` as a child in its own process group, so that Ctrl-C reaches only the agent.
+
+    In a process that adopts orphans, every child but this one counts as an orphan of the executor.
+    """
 
     can_restart = True
 
@@ -103,6 +115,10 @@ class Spawned:
 
     @staticmethod
     def _wait(child: subprocess.Popen[bytes], loop: asyncio.AbstractEventLoop, on_exit: Callable[[], None]) -> None:
+        """Wait until the process has exited, and end what it leaves behind before anyone starts the next one."""
+        if processes.adopts_orphans():
+            processes.wait_exit(child.pid)
+            _log_ended(processes.end_orphans(but=[child.pid]))
         child.wait()
         _call_on_loop(loop, on_exit)
 
@@ -127,28 +143,51 @@ class Parent:
     def __init__(self, sock: socket.socket, pid: int) -> None:
         self._sock = sock
         self._pid = pid
+        self._is_watched = False
+        self._watch_ended = asyncio.Event()
 
     def start(self, on_exit: Callable[[], None]) -> socket.socket:
         loop = asyncio.get_running_loop()
         if os.getppid() != self._pid:
             loop.call_soon(on_exit)
         elif hasattr(os, "pidfd_open"):  # Linux; elsewhere the channel closes when the parent exits
-            handle = os.pidfd_open(self._pid)
-
-            def on_readable() -> None:
-                loop.remove_reader(handle)
-                os.close(handle)
-                on_exit()
-
-            loop.add_reader(handle, on_readable)
+            self._is_watched = True
+            started = processes.descendants(self._pid, but=[os.getpid()])
+            _thread(self._watch, os.pidfd_open(self._pid), started, loop, on_exit)
         return self._sock
+
+    def _watch(
+        self,
+        handle: int,
+        started: set[processes.ProcessId],
+        loop: asyncio.AbstractEventLoop,
+        on_exit: Callable[[], None],
+    ) -> None:
+        """Wait until the parent has exited, and then end the processes that it has started."""
+        exited = select.poll()
+        exited.register(handle, select.POLLIN)
+        while not exited.poll(SCAN_INTERVAL_S * 1000):
+            started = processes.descendants(self._pid, but=[os.getpid()])
+        os.close(handle)
+        _log_ended(processes.end(partial(processes.running, started)))
+        _call_on_loop(loop, self._watch_ended.set)
+        _call_on_loop(loop, on_exit)
 
     def kill(self) -> None:
         if os.getppid() == self._pid:
             os.kill(self._pid, signal.SIGKILL)
 
     async def exit_report(self) -> tuple[str, str]:
+        if self._is_watched:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(processes.CHILD_GRACE_S + 2 * processes.KILL_S):
+                    await self._watch_ended.wait()
         return "died", ""
+
+
+def _log_ended(count: int) -> None:
+    if count:
+        log.warning("executor.children_ended", extra={"processes": count})
 
 
 def ended_how(code: int | None) -> str:

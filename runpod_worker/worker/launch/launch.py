@@ -6,6 +6,7 @@ after an import. The agent imports its HTTP client while the executor imports th
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import os
 import signal
@@ -14,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +24,7 @@ import msgspec
 import runpod_worker
 from runpod_worker.config import WorkerSettings, environment, executor_settings, platform_variables
 from runpod_worker.log import log, setup
+from runpod_worker.processes import adopt_orphans, descendants, end
 from runpod_worker.system import require_worker_support
 
 if TYPE_CHECKING:
@@ -54,6 +57,7 @@ def run_handler(path: Path, settings: WorkerSettings) -> int:
     signal.signal(signal.SIGTERM, _exit_early)  # until the loop listens
     from runpod_worker.worker.agent.process import Spawned
 
+    adopt_orphans()
     executor = Spawned([sys.executable, str(path)], {**MALLOC_ENVIRONMENT, **environment(), **executor_env(settings)})
     executor.launch()
     return _run_agent(settings, lambda: executor, started_at)
@@ -80,9 +84,18 @@ def run_with_agent(declare: Callable[[], Declaration], settings: WorkerSettings)
     if agent.stdin is not None:  # it is a pipe
         with agent.stdin as pipe:
             pipe.write(msgspec.json.encode(config, enc_hook=str))
-    code = serve(declare, ours.detach(), settings=settings, terminate=lambda: agent.send_signal(signal.SIGTERM))
+    atexit.register(_end_children, agent.pid)
+    code = serve(declare, ours.detach(), settings=settings, terminate=agent.terminate, agent_pid=agent.pid)
     agent_code = agent.wait()  # it still reports to the service
+    if agent_code == -signal.SIGTERM:  # it was asked to exit before it listened to signals, and had taken no job
+        return code
     return code or (agent_code if agent_code >= 0 else 1)
+
+
+def _end_children(agent: int) -> None:
+    """End what the handler has started and not ended. The tracker of multiprocessing cleans up, and ends by itself."""
+    tracker = getattr(sys.modules.get("multiprocessing.resource_tracker"), "_resource_tracker", None)
+    end(partial(descendants, os.getpid(), but=[agent, getattr(tracker, "_pid", None) or 0]))
 
 
 class AgentConfig(msgspec.Struct, kw_only=True):
