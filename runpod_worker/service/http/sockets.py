@@ -13,7 +13,8 @@ from functools import lru_cache, partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, cast
 
-from aiohttp import HttpVersion11, web
+from aiohttp import HttpVersion11, hdrs, web
+from aiohttp.abc import AbstractStreamWriter
 from aiohttp.helpers import rfc822_formatted_time
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.streams import StreamReader
@@ -84,7 +85,16 @@ class DisconnectServer(web.Server):
             if isinstance(answer, Reply | StreamReply) and answer.on_lost is not None:
                 await answer.on_lost()
             return _UNSENT
-        return web.FileResponse(cast("FileReply", answer).path, headers=cast("FileReply", answer).headers)
+        return _File(cast("FileReply", answer).path, headers=cast("FileReply", answer).headers)
+
+
+class _File(web.FileResponse):
+    """Sends this file, and never a compressed file of the same name that lies beside it."""
+
+    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
+        headers = request.headers.copy()
+        headers.popall(hdrs.ACCEPT_ENCODING, None)
+        return await super().prepare(request.clone(headers=headers))
 
 
 class _Sent:
