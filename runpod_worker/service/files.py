@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import os
 import re
 import secrets
 from collections.abc import AsyncIterable
 from pathlib import Path
 from typing import BinaryIO
+from urllib.parse import quote
 
 import msgspec
 
 from runpod_worker.core.errors import BadRequest, StoreUnavailable, TooLarge
+from runpod_worker.core.filename import EXPECTED_FILE_NAME, is_file_name
 from runpod_worker.system import sync_folder
 
 SERVE_HEADERS = {
@@ -30,7 +33,8 @@ WRITE_BYTES = 2**20
 
 _JOB = re.compile(r"[A-Za-z0-9_-]{1,128}", re.ASCII)
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{22,128}", re.ASCII)
-_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}", re.ASCII)
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}", re.ASCII)
+_UNQUOTABLE = re.compile(r"[^ !#$&-\[\]-~]")
 _TYPE = re.compile(
     r"[A-Za-z0-9!#$&^_.+-]{1,100}/[A-Za-z0-9!#$&^_.+-]{1,100}(; ?charset=[A-Za-z0-9_-]{1,40})?", re.ASCII
 )
@@ -46,7 +50,8 @@ class FileName(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         _check("job", _JOB, self.job_id, "1 to 128 characters of A-Z a-z 0-9 _ -")
         _check("token", _TOKEN, self.token, "22 to 128 characters of A-Z a-z 0-9 _ -")
-        _check("name", _NAME, self.name, "1 to 128 characters of A-Z a-z 0-9 . _ -, not starting with a dot")
+        if not is_file_name(self.name):
+            raise BadRequest(f"name: expected {EXPECTED_FILE_NAME}, got {self.name[:40]!r}")
 
 
 class StoredFile(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,7 +62,10 @@ class StoredFile(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FolderFiles:
-    """Keeps output files in a folder: `job/token/name`, and beside it `.name.type` with the content type."""
+    """Keeps output files in a folder: `job/token/name`, and beside it `.name.type` with the content type.
+
+    A hash stands for a name that is long or has unusual characters.
+    """
 
     def __init__(self, root: Path | str) -> None:
         self._root = Path(root)
@@ -91,7 +99,7 @@ class FolderFiles:
         await asyncio.to_thread(_sweep, self._root, written_before)
 
     def _path(self, name: FileName) -> Path:
-        return self._root / name.job_id / name.token / name.name
+        return self._root / name.job_id / name.token / _disk_name(name.name)
 
 
 def clean_type(content_type: str) -> str:
@@ -99,9 +107,20 @@ def clean_type(content_type: str) -> str:
     return content_type if _TYPE.fullmatch(content_type) else DEFAULT_TYPE
 
 
+def content_disposition(kind: str, name: str) -> str:
+    """Return the header for a file of this name (RFC 6266); old clients read the name without unusual characters."""
+    plain = _UNQUOTABLE.sub("_", name)
+    encoded = "" if plain == name else f"; filename*=UTF-8''{quote(name, safe='')}"
+    return f'{kind}; filename="{plain}"{encoded}'
+
+
 def _check(field: str, pattern: re.Pattern[str], value: str, expected: str) -> None:
     if not pattern.fullmatch(value):
         raise BadRequest(f"{field}: expected {expected}, got {value[:40]!r}")
+
+
+def _disk_name(name: str) -> str:
+    return name if _PLAIN_NAME.fullmatch(name) else f"={hashlib.sha256(name.encode()).hexdigest()}"
 
 
 def _type_path(target: Path) -> Path:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from runpod_worker.core.errors import BadRequest, StoreUnavailable, TooLarge
-from runpod_worker.service.files import DEFAULT_TYPE, SERVE_HEADERS, FileName, FolderFiles
+from runpod_worker.service.files import DEFAULT_TYPE, SERVE_HEADERS, FileName, FolderFiles, content_disposition
 
 TOKEN = "t" * 22
 
@@ -92,11 +92,50 @@ async def test_token_is_the_capability(files):
 
 
 @pytest.mark.parametrize(
-    "name", ["", ".", "..", ".hidden", ".out.png.type", "a/b", "../x", "a\\b", "a\0b", "ü.png", "a" * 129]
+    "name", ["", ".", "..", "a/b", "../x", "a\\b", "a\0b", "a\nb", "\x7f", "\x85", "\ud800.png", "a" * 256, "ü" * 128]
 )
 def test_names_that_could_leave_their_folder_are_refused(name):
     with pytest.raises(BadRequest, match="name"):
         named(name=name)
+
+
+NAMES = [
+    "my picture.png",
+    "photo (1).jpg",
+    "bild_ä.png",
+    "a" * 154,
+    "ü" * 127 + "x",
+    ".hidden",
+    ".a.type",
+    "=x",
+    "100%.txt",
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
+async def test_every_plain_name_keeps_its_own_content_and_type(files, root, name):
+    await files.put(named(name="a"), "image/png", pieces(b"a"), limit=100)
+    await files.put(named(name=name), "text/plain", pieces(b"mine"), limit=100)
+
+    stored = await files.open(named(name=name))
+
+    assert (stored.path.read_bytes(), stored.content_type) == (b"mine", "text/plain")
+    assert (await files.open(named(name="a"))).path.read_bytes() == b"a"
+    assert stored.path.parent == root / "job-1" / TOKEN
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("out.png", 'inline; filename="out.png"'),
+        ("my picture.png", 'inline; filename="my picture.png"'),
+        ("bild_ä.png", "inline; filename=\"bild__.png\"; filename*=UTF-8''bild_%C3%A4.png"),
+        ('a";b.png', "inline; filename=\"a_;b.png\"; filename*=UTF-8''a%22%3Bb.png"),
+        ("100%.png", "inline; filename=\"100_.png\"; filename*=UTF-8''100%25.png"),
+    ],
+)
+def test_the_name_of_a_download_is_what_the_worker_chose(name, expected):
+    assert content_disposition("inline", name) == expected
 
 
 @pytest.mark.parametrize("job_id", ["", "..", "a/b", "a.b", "a\n", "a" * 129])

@@ -9,7 +9,7 @@ import msgspec
 from runpod_worker.core.errors import BadRequest, JobNotFound
 from runpod_worker.core.job import Job, Status
 from runpod_worker.net import connector as net
-from runpod_worker.service.files import DEFAULT_TYPE, SERVE_HEADERS, FileName, FolderFiles
+from runpod_worker.service.files import DEFAULT_TYPE, SERVE_HEADERS, FileName, FolderFiles, content_disposition
 from runpod_worker.service.http import wire
 from runpod_worker.service.http.replies import Answer, FileReply, Reply, json_reply, long_poll
 from runpod_worker.service.http.requests import Call, Route, RouteNotFound
@@ -166,7 +166,7 @@ class FileRoutes:
         headers = {
             **SERVE_HEADERS,
             "Content-Type": stored.content_type,
-            "Content-Disposition": f'{"inline" if inline else "attachment"}; filename="{named.name}"',
+            "Content-Disposition": content_disposition("inline" if inline else "attachment", named.name),
         }
         return FileReply(headers, stored.path)
 

@@ -20,8 +20,8 @@ from runpod_worker.service.http.sockets import MAX_JOINED_BYTES, DisconnectServe
 
 WAIT_S = 20.0
 USED = {
-    web.BaseRequest: "ATTRS clone content content_length headers host keep_alive method path protocol raw_path read rel_url "
-    "scheme transport version writer",
+    web.BaseRequest: "ATTRS clone content content_length headers host keep_alive method path protocol raw_path read "
+    "rel_url scheme transport version writer",
     web.FileResponse: "prepare",
     web.Server: "connection_lost",
     RequestHandler: "finish_response",

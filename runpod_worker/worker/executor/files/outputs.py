@@ -10,7 +10,6 @@ import base64
 import io
 import mimetypes
 import os
-import re
 import secrets
 import threading
 from collections.abc import Callable
@@ -23,6 +22,7 @@ from urllib.parse import quote
 
 from runpod_worker.core.dispatch.messages import File, FileFailed, ToAgent
 from runpod_worker.core.errors import ChannelClosed, OutputError
+from runpod_worker.core.filename import EXPECTED_FILE_NAME, is_file_name
 from runpod_worker.worker.executor.attempt import Attempt
 from runpod_worker.worker.executor.window import FlowWindow
 
@@ -31,7 +31,6 @@ MAX_PENDING = 8
 
 TOKEN_BYTES = 16
 
-_NAME = re.compile(r"[^/\\\0]{1,200}")
 _FORMATS = {"JPG": "JPEG", "JPE": "JPEG", "TIF": "TIFF", "JP2": "JPEG2000"}
 
 ReadContent = Callable[[], bytes]
@@ -120,8 +119,8 @@ class _Pending:
 
 
 def _checked_name(name: str) -> tuple[str, str]:
-    if not _NAME.fullmatch(name) or name in (".", ".."):
-        raise OutputError(f"job.save: expected a plain file name such as out.png, got {name!r} ({type(name).__name__})")
+    if not is_file_name(name):
+        raise OutputError(f"job.save: expected {EXPECTED_FILE_NAME}, got {name!r} ({type(name).__name__})")
     return name, mimetypes.guess_type(name)[0] or "application/octet-stream"
 
 
