@@ -241,11 +241,13 @@ class Delivery:
         ]
         outcome_report = new_report(body=reports.body, is_stream=outcome.is_stream)
         try:
-            reports.spooled = [self._spool.write(report) for report in (*file_reports, outcome_report)]
+            for report in (*file_reports, outcome_report):
+                reports.spooled.append(self._spool.write(report))
             log.warning("outcome.spooled", extra={"job": job_id})
         except (SpoolFull, OSError) as error:
             log.error("spool.failed", extra={"job": job_id, "error": str(error)})
+            self._unspool(reports)  # files without their outcome
 
     def _unspool(self, reports: JobReports) -> None:
-        for path in reports.spooled:
-            self._spool.remove(path)
+        while reports.spooled:
+            self._spool.remove(reports.spooled.pop())

@@ -29,6 +29,7 @@ from runpod_worker.system import lock_folder, sync_folder
 
 SUFFIX = ".outcome"
 CORRUPT_SUFFIX = ".corrupt"
+PARTIAL_SUFFIX = ".partial"
 
 
 class FileName(msgspec.Struct, frozen=True):
@@ -119,8 +120,11 @@ class Spool:
         return path
 
     def remove(self, path: Path) -> None:
-        """Remove a report that was delivered."""
-        path.unlink(missing_ok=True)
+        """Remove a report that was delivered. Log a failure: the next process then sends the report again."""
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            _log_failure(path, error)
 
     def age_s(self, path: Path) -> float:
         """Return the seconds since the report was written; infinity if it cannot be read."""
@@ -135,11 +139,14 @@ class Spool:
             return [path for folder in self._orphans() for path in sorted(folder.glob(f"*{SUFFIX}"))]
 
     def read(self, path: Path) -> SpooledReport | None:
-        """Return the report. Log and rename a corrupt report, and return None."""
+        """Return the report. Log and return None for a report that cannot be read; rename it if it is corrupt."""
         try:
             line, _, body = path.read_bytes().partition(b"\n")
             head = _decode_head(line)
-        except (OSError, msgspec.MsgspecError) as error:
+        except OSError as error:
+            _log_failure(path, error)
+            return None
+        except msgspec.MsgspecError as error:
             self._reject(path, str(error))
             return None
         if len(body) != head.size or zlib.crc32(body) != head.crc32:
@@ -172,8 +179,12 @@ class Spool:
         name = uuid.uuid4().hex
         hidden = self._directory / f".{name}"
         hidden.mkdir(mode=0o700, parents=True)
-        self._hold(hidden)
-        self._own = hidden.rename(self._directory / name)
+        try:
+            self._hold(hidden)
+            self._own = hidden.rename(self._directory / name)
+        except OSError:
+            hidden.rmdir()
+            raise
         sync_folder(self._directory)
         return self._own
 
@@ -191,6 +202,8 @@ class Spool:
             except OSError:  # its process is alive, or another process adopted it first
                 continue
             self._adopted.append(folder)
+            for path in folder.glob(f"*{PARTIAL_SUFFIX}"):  # its process was killed while it wrote
+                self.remove(path)
             yield folder
 
     def _folders(self) -> list[Path]:
@@ -228,19 +241,33 @@ def _from_v01(head: _Head, target: str, body: bytes) -> SpooledReport:
 
 
 def _entries(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
-    """The entries of the folder, without those that another process removes meanwhile."""
-    with suppress(FileNotFoundError):
+    """The entries of the folder, without those that cannot be read or that another process removes meanwhile."""
+    try:
         for path in folder.iterdir():
-            with suppress(FileNotFoundError):
+            with suppress(OSError):
                 yield path, path.stat()
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        _log_failure(folder, error)
+
+
+def _log_failure(path: Path, error: OSError) -> None:
+    log.error("spool.failed", extra={"path": str(path), "error": str(error)})
 
 
 def _write(path: Path, data: bytes) -> None:
-    partial = path.with_suffix(".partial")
-    handle = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(handle, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.rename(path)
-    sync_folder(path.parent)
+    partial = path.with_suffix(PARTIAL_SUFFIX)
+    try:
+        handle = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.rename(path)
+        sync_folder(path.parent)
+    except BaseException:  # a part would fill the spool, and a whole report would be sent although nobody owns it
+        for left in (partial, path):
+            with suppress(OSError):
+                left.unlink(missing_ok=True)
+        raise

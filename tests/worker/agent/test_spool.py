@@ -1,6 +1,7 @@
 """Reports on disk: complete or absent, private, bounded, and never sent by two processes."""
 
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -180,6 +181,62 @@ def test_a_folder_that_cannot_be_created_is_an_os_error(tmp_path: Path) -> None:
 
     with pytest.raises(OSError, match="file"):
         spool(tmp_path / "file").write(OUTCOME)
+
+
+def test_a_report_that_does_not_fit_on_the_disk_leaves_nothing(tmp_path: Path) -> None:
+    source = (
+        "import resource, sys; from pathlib import Path\n"
+        "from runpod_worker.worker.agent.spool import Spool, SpooledReport\n"
+        "spool = Spool(Path(sys.argv[1]), endpoint='e', max_bytes=10_000)\n"
+        "small, large = (SpooledReport(job_id='a', attempt=1, body=b'x' * size) for size in (1, 4000))\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
+        "for number in range(5):\n"
+        "    try: spool.write(large)\n"
+        "    except OSError as error: print(type(error).__name__, error.errno)\n"
+        "spool.write(small)\n"
+    )
+    command = [sys.executable, "-c", source, str(tmp_path)]
+    done = subprocess.run(command, check=True, timeout=60, capture_output=True, text=True)
+
+    assert done.stdout.count("OSError") == 5
+    assert [path.suffix for path in tmp_path.rglob("*") if path.is_file()] == [".outcome"]
+
+
+def test_what_a_killed_process_left_half_written_is_removed(tmp_path: Path) -> None:
+    first = spool(tmp_path)
+    path = first.write(OUTCOME)
+    path.rename(path.with_suffix(".partial"))
+    first.close()
+
+    second = spool(tmp_path)
+    assert second.adopt() == []
+    second.close()
+
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_a_spool_that_cannot_be_listed_or_changed_raises_nothing(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    unusable = spool(tmp_path / "file")
+
+    assert unusable.adopt() == []
+    unusable.remove(tmp_path / "file" / "x")
+    assert unusable.read(tmp_path / "file" / "x") is None
+    assert unusable.age_s(tmp_path / "file" / "x") == float("inf")
+    unusable.close()
+
+
+def test_a_report_that_cannot_be_read_now_is_not_called_corrupt(tmp_path: Path) -> None:
+    first = spool(tmp_path)
+    path = first.write(OUTCOME)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+    try:
+        assert first.read(path) is None
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+    assert first.read(path) == OUTCOME
 
 
 def test_the_lock_ends_with_the_process(tmp_path: Path) -> None:
