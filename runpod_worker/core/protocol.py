@@ -26,5 +26,5 @@ X_FILES_URL = "X-Files-Url"
 ATTEMPT_FIELDS = ("attempt", "leaseMs", "timeoutMs")
 """What the extension `attempt` adds to a job. The agent reads them, handlers do not see them."""
 
-EXTENSIONS = frozenset({"attempt", "chunks", "files", "return", "stop", "take", "timings"})
+EXTENSIONS = frozenset({"attempt", "chunks", "files", "leases", "return", "stop", "take", "timings"})
 """The extensions that this release knows. A worker uses those that the service names, and names them back."""

@@ -60,6 +60,7 @@ class Dispatcher(ExecutorRules):
             events.ReportsFull: self._on_reports_full,
             events.StopRequested: self._on_stop_requested,
             events.LeaseLost: self._on_lease_lost,
+            events.LeasesListed: self._on_leases_listed,
             events.Drain: self._on_drain,
             events.GraceOver: self._on_grace_over,
             events.Tick: self._on_tick,
@@ -106,9 +107,9 @@ class Dispatcher(ExecutorRules):
                 at = min(at, self._demand.due_at(self._now))
         return None if at == math.inf else max(at, self._now)
 
-    def job_ids(self) -> list[str]:
-        """Return the ids of all jobs that wait, run or are undelivered."""
-        return list(self._jobs_by_id)
+    def attempts(self) -> dict[str, int | None]:
+        """Return the attempt of each job that waits, runs or is undelivered, by the job's id."""
+        return {job_id: job.attempt.number for job_id, job in self._jobs_by_id.items()}
 
     @property
     def is_busy(self) -> bool:
@@ -160,6 +161,16 @@ class Dispatcher(ExecutorRules):
     def _on_lease_lost(self, event: events.LeaseLost) -> None:
         job = self._jobs.get(event.key)
         if job is not None:
+            self._lose_lease(job)
+
+    def _on_leases_listed(self, event: events.LeasesListed) -> None:
+        """Stop the jobs that run without a lease, unless they were assigned again since the heartbeat."""
+        for job_id in event.attempts.keys() - event.leased:
+            job = self._jobs_by_id.get(job_id)
+            if job is None or job.is_reported or job.attempt.number != event.attempts[job_id]:
+                continue
+            if self._unassigned.pop(job.key, None) is not None:
+                self._release(job)
             self._lose_lease(job)
 
     # ---------------------------------------------------------------- runs

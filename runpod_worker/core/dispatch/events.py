@@ -100,6 +100,13 @@ class LeaseLost(Event, frozen=True):
     key: str
 
 
+class LeasesListed(Event, frozen=True):
+    """The service answered a heartbeat that listed `attempts`: it named the jobs on which this worker has a lease."""
+
+    attempts: dict[str, int | None]
+    leased: frozenset[str]
+
+
 # ------------------------------------------------------------------ the end, and time
 
 

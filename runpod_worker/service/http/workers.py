@@ -91,7 +91,7 @@ class WorkerRoutes:
         if not stops:
             return Reply(204, self._reply_headers(call), b"")
         content: dict[str, object] = {"jobsToStop": list(stops)}
-        if "stop" in (call.header(X_EXTENSIONS) or "").split():
+        if "stop" in _extensions(call):
             content["attempts"] = list(stops.values())
 
         async def repeat() -> None:
@@ -144,12 +144,12 @@ class WorkerRoutes:
             has_extensions=call.header(X_EXTENSIONS) is not None,
         )
         job_ids = [job_id for job_id in call.query.get("job_id", "").split(",") if job_id]
-        if job_ids:
-            await self._queue.reports.heartbeat(Reporter(endpoint=call.endpoint, worker=worker), job_ids)
-        return json_reply(b"{}", self._reply_headers(call))
+        leased = await self._queue.reports.heartbeat(Reporter(endpoint=call.endpoint, worker=worker), job_ids)
+        content = {"leased": leased} if "leases" in _extensions(call) else {}
+        return json_reply(msgspec.json.encode(content), self._reply_headers(call))
 
     def _take_request(self, call: Call, max_jobs: int) -> TakeRequest:
-        extensions = (call.header(X_EXTENSIONS) or "").split()
+        extensions = _extensions(call)
         take_id = call.header(X_TAKE_ID) or ""
         if take_id and not _TAKE_ID.fullmatch(take_id):
             raise BadRequest(f"{X_TAKE_ID}: expected 1 to 64 characters of A-Za-z0-9_-, got {take_id[:80]!r}")
@@ -181,6 +181,10 @@ class WorkerRoutes:
         if self._files:
             headers[X_FILES_URL] = f"{base.rstrip('/')}/v2/{endpoint}/files"
         return render_head(headers)
+
+
+def _extensions(call: Call) -> list[str]:
+    return (call.header(X_EXTENSIONS) or "").split()
 
 
 def _process_marker(call: Call) -> ProcessMarker:

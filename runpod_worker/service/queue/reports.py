@@ -113,14 +113,22 @@ class Reports:
         await self._confirm_chunks(job_id, count)
         return ReportResult(False, [])
 
-    async def heartbeat(self, reporter: Reporter, job_ids: list[str]) -> None:
-        """Renew the leases of these jobs, except of jobs that the worker has to stop."""
+    async def heartbeat(self, reporter: Reporter, job_ids: list[str]) -> dict[str, int]:
+        """Renew the leases of these jobs, except of jobs that the worker has to stop.
+
+        Return the attempt of each job on which the worker has a lease.
+        """
         transaction = Transaction(self._jobs)
+        attempts: dict[str, int] = {}
         for job_id in dict.fromkeys(job_ids):
             job = self._held(reporter, job_id)
-            if job is not None and job.stop is None:
+            if job is None:
+                continue
+            attempts[job_id] = job.attempt
+            if job.stop is None:
                 transaction.apply(job_id, self._renewal(job, reporter))
         await transaction.commit(durable=False)
+        return attempts
 
     async def _confirm_chunks(self, job_id: str, count: int) -> None:
         """Wait until `count` chunks are written. Repeated chunks may be part of a write that is still running."""

@@ -10,7 +10,7 @@ from functools import partial
 from runpod_worker.core.backoff import Backoff
 from runpod_worker.core.dispatch.dispatcher import Dispatcher
 from runpod_worker.core.dispatch.effects import Effect, Send
-from runpod_worker.core.dispatch.events import Agreed, Event, StopRequested
+from runpod_worker.core.dispatch.events import Agreed, Event, LeasesListed, StopRequested
 from runpod_worker.core.dispatch.messages import Stop
 from runpod_worker.core.errors import LinkDown, LinkRefused
 from runpod_worker.log import log
@@ -63,7 +63,10 @@ class Heartbeats:
         while True:
             await asyncio.sleep(self._interval_s)
             try:
-                await self._link.heartbeat(self._dispatcher.job_ids())
+                attempts = self._dispatcher.attempts()
+                leased = await self._link.heartbeat(attempts)
+                if leased is not None and attempts.keys() - leased:
+                    self._handle(LeasesListed(attempts, leased))
                 self._breaker.record_success()
                 self._note_agreed()
             except LinkDown as error:

@@ -107,20 +107,28 @@ class HttpLink:
         pairs = zip(job_ids, numbers, strict=True)
         return [AttemptRef(job_id, number) for job_id, number in pairs if isinstance(job_id, str)]
 
-    async def heartbeat(self, job_ids: Collection[str]) -> None:
-        """Report that this worker is alive and holds these jobs. Many jobs take several requests."""
-        if self._urls.ping is None:
-            return
-        for url in self._urls.heartbeats(job_ids):
-            await self._heartbeat(url)
+    async def heartbeat(self, job_ids: Collection[str]) -> frozenset[str] | None:
+        """Report that this worker is alive and holds these jobs. Many jobs take several requests.
 
-    async def _heartbeat(self, url: str) -> None:
+        Return those on which it has a lease; None: the service does not tell.
+        """
+        if self._urls.ping is None:
+            return None
+        replies = [await self._heartbeat(url) for url in self._urls.heartbeats(job_ids)]
+        leased = [reply.leased for reply in replies if reply.leased is not None]
+        return frozenset().union(*leased) if len(leased) == len(replies) else None
+
+    async def _heartbeat(self, url: str) -> _HeartbeatReply:
         reply = _checked(await self._transport.send("GET", url, self._offer, None, HEARTBEAT_TIMEOUT_S))
         self._has_greeted = True
         offered = frozenset(reply.headers.get(_EXTENSIONS, "").split()) & EXTENSIONS
         self.files_url = reply.headers.get(_FILES_URL) if "files" in offered else None
         if offered != self.extensions:
             self._use_extensions(offered)
+        try:
+            return _heartbeat_reply.decode(reply.body)
+        except msgspec.MsgspecError:  # RunPod's protocol says nothing about the body
+            return _HeartbeatReply()
 
     async def report_unhealthy(self, check: str, reason: str) -> None:
         """Report that this worker failed a fitness check and will not take jobs."""
@@ -246,6 +254,13 @@ def _refuses_body(reply: Reply) -> bool:
         return reply.status in BODY_STATUSES and _envelope.decode(reply.body).status == reply.status
     except msgspec.MsgspecError:
         return False
+
+
+class _HeartbeatReply(msgspec.Struct):
+    leased: dict[str, int] | None = None
+
+
+_heartbeat_reply = msgspec.json.Decoder(_HeartbeatReply)
 
 
 def _checked(reply: Reply) -> Reply:

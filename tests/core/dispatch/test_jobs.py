@@ -33,9 +33,9 @@ def test_an_assigned_job_runs_is_reported_and_forgotten(drive: Any) -> None:
 
     assert isinstance(report, effects.Report)
     assert report.outcome.output == b"1"
-    assert worker.dispatcher.job_ids() == ["a"]
+    assert list(worker.dispatcher.attempts()) == ["a"]
     assert worker.send(events.Delivered(key)) == []
-    assert worker.dispatcher.job_ids() == []
+    assert list(worker.dispatcher.attempts()) == []
 
 
 def test_a_job_without_input_is_reported_as_failed_and_does_not_run(drive: Any) -> None:
@@ -105,9 +105,9 @@ def test_a_stream_that_is_assigned_again_runs_anew(drive: Any) -> None:
     result = worker.assign("a", attempt=2)
 
     assert kinds(result) == ["DiscardReports", "Stop", "Run"]
-    assert worker.dispatcher.job_ids() == ["a"]
+    assert list(worker.dispatcher.attempts()) == ["a"]
     assert kinds(worker.send(events.Received(0, Done(key=key, stopped=True)))) == ["Forget"]
-    assert worker.dispatcher.job_ids() == ["a"]
+    assert list(worker.dispatcher.attempts()) == ["a"]
 
 
 def test_a_job_assigned_again_while_it_is_being_stopped_runs_anew(drive: Any) -> None:
@@ -129,7 +129,7 @@ def test_a_job_stays_known_after_its_slot_is_free_until_its_outcome_is_delivered
 
     worker.send(events.Streamed(key))
 
-    assert worker.dispatcher.job_ids() == ["a"]
+    assert list(worker.dispatcher.attempts()) == ["a"]
     assert worker.dispatcher.wanted(worker.now) == 1
 
 
@@ -156,7 +156,7 @@ def test_a_stop_for_an_attempt_that_was_never_seen_is_confirmed_once(drive: Any,
     second = worker.send(events.StopRequested(AttemptRef("a", number)))
 
     assert outcomes(first + second) == [Outcome(stopped=True)]
-    assert worker.dispatcher.job_ids() == []
+    assert list(worker.dispatcher.attempts()) == []
 
 
 def test_a_stop_for_an_earlier_attempt_does_not_stop_the_one_that_runs(drive: Any) -> None:
@@ -355,3 +355,28 @@ def test_the_handlers_own_timeout_counts_from_its_start(drive: Any) -> None:
     assert isinstance(result[-1], effects.Send)
     assert isinstance(result[-1].message, Stop)
     assert result[-1].message.reason is StopCause.HANDLER_TIMEOUT
+
+
+# ---------------------------------------------------------------- the leases that the service lists
+
+
+def test_a_job_without_a_lease_stops_unless_it_was_assigned_again_or_reported(drive: Any) -> None:
+    worker = drive(slots=3)
+    lost, _, done = (worker.start(job) for job in ("lost", "kept", "done"))
+    worker.send(events.Received(0, Done(key=done, output=b"1")))
+    listed = worker.dispatcher.attempts()
+    assert listed == {"lost": 1, "kept": 1, "done": 1}
+
+    [_, stop] = worker.send(events.LeasesListed(listed, frozenset({"kept"})))
+
+    assert (stop.message.key, stop.message.reason) == (lost, StopCause.LEASE_LOST)
+    worker.assign("kept", attempt=2)
+    assert worker.send(events.LeasesListed(listed, frozenset())) == []
+
+
+def test_a_job_that_waits_for_an_executor_is_released_when_its_lease_is_lost(drive: Any) -> None:
+    worker = drive(slots=0)
+    worker.assign("a")
+
+    assert kinds(worker.send(events.LeasesListed({"a": 1}, frozenset()))) == ["Release"]
+    assert worker.dispatcher.attempts() == {}

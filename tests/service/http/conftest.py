@@ -20,7 +20,7 @@ from runpod_worker.service.queue.queue import JobQueue
 from runpod_worker.service.server import Server, Stores, open_stores
 from runpod_worker.service.settings import ServiceSettings
 
-EXTENSIONS = "attempt chunks files return stop take timings"
+EXTENSIONS = "attempt chunks files leases return stop take timings"
 TIMEOUT_S = 20.0
 
 

@@ -295,6 +295,7 @@ async def test_every_reply_to_a_worker_names_the_extensions(api, plain):
     assert set(reply.headers["X-Worker-Extensions"].split()) == {
         "attempt",
         "chunks",
+        "leases",
         "return",
         "stop",
         "take",

@@ -259,6 +259,12 @@ async def test_a_heartbeat_names_the_jobs_that_are_held(service: Any, link: Http
     assert two.target == "/v2/ep/ping/pod-1?gpu=NVIDIA+RTX+A5000&job_id=a1%2Ca2&runpod_version=1.12.0"
 
 
+async def test_a_service_that_lists_no_leases_takes_none(service: Any, link: HttpLink) -> None:
+    service.script("ping", b"", b"pong", b'{"leased":["a"]}')
+
+    assert [await link.heartbeat(["a"]) for _ in range(4)] == [None] * 4
+
+
 async def test_a_heartbeat_of_many_jobs_is_sent_in_parts(service: Any, link: HttpLink) -> None:
     job_ids = [f"job-{number}-é" for number in range(1000)]
 

@@ -91,6 +91,18 @@ async def test_the_service_offers_its_extensions_in_a_heartbeat(make_link: MakeL
     assert link.files_url is not None
 
 
+async def test_a_heartbeat_tells_which_leases_are_left(
+    service: InProcessService, link: HttpLink, clock: ManualClock
+) -> None:
+    for number in range(2):
+        await service.submit(number)
+    lost, kept = await link.take(request(1, 2), busy=False)
+    await link.release([], [ref(lost)])
+
+    assert await link.heartbeat([lost.id, kept.id]) == {kept.id}
+    assert await link.heartbeat([]) == frozenset()
+
+
 async def test_a_worker_with_2000_jobs_keeps_every_lease(
     service: InProcessService, link: HttpLink, clock: ManualClock
 ) -> None:

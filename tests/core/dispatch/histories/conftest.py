@@ -262,7 +262,7 @@ class WorkerMachine(RuleBasedStateMachine):
     @rule(job_id=st.sampled_from(JOBS), back=st.sampled_from([0, 0, 1, 2]))
     def request_stop(self, job_id: str, back: int) -> None:
         number = None if back == 2 else max(1, self.attempts.get(job_id, 0) - back)
-        known = job_id in self.dispatcher.job_ids()
+        known = job_id in self.dispatcher.attempts()
         result = self.send(events.StopRequested(AttemptRef(job_id, number)))
         if not known and "stop" in self.extensions:
             confirmed = [ref for ref in self.undelivered.values() if ref[:2] == (job_id, number)]
@@ -272,15 +272,15 @@ class WorkerMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.undelivered)
     @rule(data=st.data())
     def deliver(self, data: Any) -> None:
-        key = data.draw(st.sampled_from(sorted(self.undelivered)))
-        del self.undelivered[key]
+        self.undelivered.pop(key := data.draw(st.sampled_from(sorted(self.undelivered))))
         assert self.send(events.Delivered(key, 0.01)) == []
 
-    @precondition(lambda self: any(executor.running() for executor in self.executors))
-    @rule(data=st.data())
-    def lose_lease(self, data: Any) -> None:
+    @precondition(lambda self: any(each.running() for each in self.executors))
+    @rule(data=st.data(), listed=st.booleans())
+    def lose_lease(self, data: Any, listed: bool) -> None:
         run = data.draw(st.sampled_from([run for each in self.executors for run in each.running()]))
-        self.send(events.LeaseLost(run.key))
+        leased = frozenset(attempts := self.dispatcher.attempts()) - {run.attempt.job_id}
+        self.send(events.LeasesListed(attempts, leased) if listed else events.LeaseLost(run.key))
         assert run.stop is not None or run.ended
 
     # ---------------------------------------------------------------- the executors
@@ -419,7 +419,7 @@ class WorkerMachine(RuleBasedStateMachine):
         held = {ref.job_id for ref in self.pending}
         stopping = {run.attempt for run in self.runs.values() if run.stop is not None}
         reported = {ref.job_id for ref in self.undelivered.values()}
-        listed = set(self.dispatcher.job_ids())
+        listed = set(self.dispatcher.attempts())
         assert {ref.job_id for ref in self.pending.keys() - stopping} <= listed <= held | reported
 
     @invariant()
@@ -442,7 +442,7 @@ class WorkerMachine(RuleBasedStateMachine):
         assert self.pending == {}, "an assigned attempt never ended"
         for key in list(self.undelivered):
             self.send(events.Delivered(key))
-        assert self.dispatcher.job_ids() == []
+        assert self.dispatcher.attempts() == {}
 
 
 @pytest.fixture(scope="session")

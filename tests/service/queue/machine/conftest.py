@@ -86,11 +86,11 @@ class QueueMachine(RuleBasedStateMachine):
     def disk(self) -> Any:
         return self.journal.disk
 
-    def start(self, work: Coroutine[Any, Any, None]) -> None:
+    def start(self, work: Coroutine[Any, Any, object]) -> None:
         """Start what a caller or worker does; it goes on when the disk has reported."""
         self.runner.run(self.turn(work))
 
-    async def turn(self, work: Coroutine[Any, Any, None] | None = None) -> None:
+    async def turn(self, work: Coroutine[Any, Any, object] | None = None) -> None:
         """Let the loop go on until nothing more happens by itself."""
         if work is not None:
             self.tasks.append(asyncio.ensure_future(self.attempt(work)))
@@ -100,7 +100,7 @@ class QueueMachine(RuleBasedStateMachine):
             self.tasks.remove(task)
             task.result()
 
-    async def attempt(self, work: Coroutine[Any, Any, None]) -> None:
+    async def attempt(self, work: Coroutine[Any, Any, object]) -> None:
         with contextlib.suppress(StoreUnavailable, JobNotFound, IllegalTransition):
             await work
 
