@@ -155,7 +155,7 @@ def clear_debugger_output() -> None:
 def with_report(handler: Callable[..., Any], started: float) -> Callable[..., Any]:
     """A handler that adds the report to an output that is a dict. Other outputs and streams are not changed."""
     kind = kind_of(handler)
-    if "generator" in kind:
+    if kind.is_generator:
         return handler
     if kind.on_loop:
 

@@ -14,7 +14,8 @@ from typing import Any
 from runpod_worker.config import WorkerSettings
 from runpod_worker.core.dispatch.messages import Done, Started
 from runpod_worker.core.dispatch.values import Outcome
-from runpod_worker.core.errors import JobStopped
+from runpod_worker.core.errors import JobStopped, OutputError
+from runpod_worker.core.protocol import MAX_RESULT_BYTES, MIB
 from runpod_worker.log import log
 from runpod_worker.worker.executor import results
 from runpod_worker.worker.executor.attempt import Attempt, now
@@ -85,7 +86,7 @@ class Invoker:
         return asyncio.run(work)
 
     def _iterate(self, attempt: Attempt, guard: SlotThread, values: Iterator[Any]) -> Outcome:
-        stream = _Stream(attempt, aggregate=self.handler.aggregate)
+        stream = _Stream(attempt, self.handler)
         try:
             while chunk := stream.chunk(guard.call(attempt, next, values, _END)):
                 is_open = attempt.window.add(len(chunk.data))
@@ -115,7 +116,7 @@ class Invoker:
     async def _iterate_on_loop(
         self, attempt: Attempt, guard: Task, values: Iterator[Any] | AsyncIterator[Any]
     ) -> Outcome:
-        stream = _Stream(attempt, aggregate=self.handler.aggregate)
+        stream = _Stream(attempt, self.handler)
         step: Callable[..., Any] = anext if isinstance(values, AsyncIterator) else next
         try:
             while chunk := stream.chunk(await guard.call(attempt, step, values, _END)):
@@ -144,19 +145,25 @@ class Invoker:
 
 
 class _Stream:
-    """The chunks of a generator so far. Keeps them, encoded, only if they are also the output."""
+    """The chunks of a generator so far. Keeps them, encoded, only if they are also the output.
 
-    def __init__(self, attempt: Attempt, *, aggregate: bool) -> None:
+    They are, if the handler aggregates them, or if it is no generator itself and returned an iterator, such as a `map`:
+    its caller expects an output. Such chunks are no output when they are too large for one.
+    """
+
+    def __init__(self, attempt: Attempt, handler: Handler) -> None:
         self.error: str | None = None
         self._attempt = attempt
+        self._aggregate = handler.aggregate
         self._index = 0
-        self._kept: list[bytes] | None = [] if aggregate else None
+        self._kept: list[bytes] | None = [] if handler.aggregate or not handler.kind.is_generator else None
+        self._kept_bytes = 0
 
     def chunk(self, value: Any) -> Chunk | None:
         """The next chunk; None where the stream ends: after its last value, or with an error.
 
         Raises:
-            OutputError: the value is not JSON.
+            OutputError: the value is not JSON, or too large together with the others.
         """
         if value is _END:
             return None
@@ -169,8 +176,17 @@ class _Stream:
         if index == 0:
             self._attempt.first_chunk_at = now()
         if self._kept is not None:
-            self._kept.append(data)
+            self._keep(self._kept, data)
         return Chunk(self._attempt, index, data)
+
+    def _keep(self, kept: list[bytes], data: bytes) -> None:
+        kept.append(data)
+        self._kept_bytes += len(data) + 1
+        if self._kept_bytes >= MAX_RESULT_BYTES:
+            self._kept = None
+            if self._aggregate:
+                text = f"the chunks together exceed {MAX_RESULT_BYTES // MIB} MiB of JSON, which no job service takes"
+                raise OutputError(f"{text} as an output: save large parts as files with job.save, or do not aggregate")
 
     def outcome(self) -> Outcome:
         """The outcome of the stream, once it has ended."""

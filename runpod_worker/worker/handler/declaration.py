@@ -39,6 +39,11 @@ class Kind(StrEnum):
         """Whether these handlers run as tasks of an event loop."""
         return self in (Kind.COROUTINE, Kind.ASYNC_GENERATOR)
 
+    @property
+    def is_generator(self) -> bool:
+        """Whether these handlers yield chunks."""
+        return self in (Kind.GENERATOR, Kind.ASYNC_GENERATOR)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Handler:

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from runpod_worker.core.dispatch.messages import Chunks, Done, Progress, Run, Started
+from runpod_worker.core.dispatch.messages import Chunks, Done, Progress, Run, Started, WindowUpdate
 
 FOUR_KINDS = {
     "function": "def handler(job):\n    return job['input']['n'] * 2",
@@ -234,3 +234,65 @@ def test_a_handler_sees_the_job_without_the_fields_of_its_attempt(start):
     executor.send(Run(key="a", body=body, taken_at=0.0))
 
     assert json.loads(executor.until(Done).output) == [["id", "input"], 7]
+
+
+ITERATORS = {
+    "map": "map(str, [1, 2])",
+    "filter": "filter(None, [0, '1', '2'])",
+    "zip": "map(''.join, zip(['1', '2']))",
+    "iter": "iter(['1', '2'])",
+    "generator": "(str(n) for n in (1, 2))",
+    "reversed": "reversed(['2', '1'])",
+}
+
+
+@pytest.mark.parametrize("name", ITERATORS)
+@pytest.mark.parametrize("kind", ["def", "async def"])
+def test_an_iterator_that_a_function_returns_is_streamed_and_is_the_output(start, name, kind):
+    executor = start(f"@worker.handler\n{kind} handler(job): return {ITERATORS[name]}")
+    executor.ready()
+
+    done = executor.done()
+
+    assert (done.output, done.error, done.is_stream) == (b'["1","2"]', None, True)
+    sent = [chunk for message in executor.seen if isinstance(message, Chunks) for chunk in message.outputs]
+    assert sent == [b'"1"', b'"2"']
+
+
+@pytest.mark.parametrize("value", ["range(3)", "{1: 2}.keys()", "{1: 2}.values()", "memoryview"])
+def test_an_iterable_that_is_not_json_fails_with_its_type(start, value):
+    executor = start(f"@worker.handler\ndef handler(job): return {value}")
+    executor.ready()
+
+    assert executor.done().error.startswith("output is a ")
+
+
+def read_all(executor):
+    """Run a job, acknowledge its chunks as an agent does, and return its end."""
+    executor.run()
+    while not isinstance(message := executor.next(), Done):
+        if isinstance(message, Chunks):
+            executor.send(WindowUpdate("a", sum(map(len, message.outputs))))
+    return message
+
+
+def test_an_iterator_too_large_for_an_output_is_streamed_only(start):
+    executor = start("@worker.handler\ndef handler(job): return iter(['x' * 10 * 2**20] * 3)")
+    executor.ready()
+    done = read_all(executor)
+
+    assert (done.output, done.error) == (b"[]", None)
+    assert sum(isinstance(message, Chunks) for message in executor.seen) == 3
+
+
+def test_an_aggregate_too_large_for_an_output_fails_before_the_rest_is_made(start):
+    executor = start("""
+        @worker.handler(aggregate=True)
+        def handler(job):
+            while True:
+                yield "x" * 5 * 2**20
+    """)
+    executor.ready()
+    done = read_all(executor)
+
+    assert "the chunks together exceed 20 MiB" in done.error
