@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 
 import msgspec
@@ -30,6 +32,9 @@ from runpod_worker.core.nesting import MAX_REPLY_DEPTH, check_depth
 from .exchange import Json, Reply
 
 KEY_ADVICE = "set runpod_worker.api_key or RUNPOD_API_KEY to a key of the endpoint's account"
+
+MAX_RETRY_AFTER_S = 60.0
+"""A longer `Retry-After` is cut to this."""
 
 NOT_DONE = frozenset({408, 429, 503})
 """Statuses of requests that the service did not perform, so that any of them may be repeated."""
@@ -159,14 +164,19 @@ def _excerpt(reply: Reply) -> str:
 
 
 def retry_after(reply: Reply) -> float:
-    """Seconds to wait before the next try, from `Retry-After`; 0 without that header."""
-    header = reply.headers.get("retry-after", "").strip()
+    """Seconds to wait before the next try, from `Retry-After`, at most `MAX_RETRY_AFTER_S`; 0 without that header."""
+    wanted_s = _retry_after(reply.headers)
+    return min(max(0.0, wanted_s), MAX_RETRY_AFTER_S) if math.isfinite(wanted_s) else 0.0
+
+
+def _retry_after(headers: Mapping[str, str]) -> float:
+    header = headers.get("retry-after", "").strip()
     try:
-        return max(0.0, float(header))
+        return float(header)
     except ValueError:
         pass
     try:  # a date, compared with the service's clock
-        until, at = parsedate_to_datetime(header), parsedate_to_datetime(reply.headers.get("date", ""))
-        return max(0.0, (until - at).total_seconds())
-    except (ValueError, TypeError):
+        until, at = parsedate_to_datetime(header), parsedate_to_datetime(headers.get("date", ""))
+        return (until - at).total_seconds()
+    except (ValueError, TypeError, OverflowError):
         return 0.0

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from runpod_worker.client.exchange import NoReply, NotSent
+from runpod_worker.client.exchange import NoReply, NotSent, Reply
+from runpod_worker.client.replies import retry_after
 from runpod_worker.client.sending import MAX_RETRY_S
 from runpod_worker.core import errors
 
@@ -92,6 +93,14 @@ def test_retry_after_sets_the_pause_when_it_is_longer(transport: Any) -> None:
     view(transport)
 
     assert transport.pauses == [7.0, 2.0]
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [("7", 7), ("61", 60), ("1e9", 60), ("inf", 0), ("nan", 0), ("-5", 0), ("soon", 0), ("1e999", 0)],
+)
+def test_a_retry_after_is_a_number_of_seconds_up_to_a_minute(header: str, seconds: float) -> None:
+    assert retry_after(Reply(429, b"", {"retry-after": header})) == seconds
 
 
 def test_a_retry_after_beyond_the_time_out_raises_immediately(transport: Any) -> None:

@@ -148,6 +148,6 @@ def test_a_worker_says_in_one_line_what_it_needs(command: str, handler: Path) ->
 
     done = cli(command, str(handler), *options, folder=handler.parent)
 
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert "needs Unix sockets" in done.stderr

@@ -28,6 +28,9 @@ MIN_HOLD_S = 0.5
 
 EMPTY = Backoff(base_s=0.05, cap_s=2.0)
 
+REFUSED = Backoff(base_s=1.0, cap_s=60.0)
+"""Pauses after a poll that was refused, as with a wrong key."""
+
 NO_SUCH_ROUTE = frozenset({404, 405, 501})
 
 NO_ROUTE_PAUSE_S = 60.0
@@ -121,7 +124,7 @@ class StopPoller:
         except LinkRefused as error:
             self._breaker.record_success()
             log.warning("stop_poll.refused", extra={"status": error.status, "error": str(error)})
-            return NO_ROUTE_PAUSE_S if error.status in NO_SUCH_ROUTE else EMPTY.delay(tries, self._random)
+            return NO_ROUTE_PAUSE_S if error.status in NO_SUCH_ROUTE else REFUSED.delay(tries, self._random)
         self._breaker.record_success()
         results = [self._handle(StopRequested(attempt)) for attempt in attempts]
         sent = [effect.message for result in results for effect in result if isinstance(effect, Send)]

@@ -151,10 +151,18 @@ class Parent:
         if os.getppid() != self._pid:
             loop.call_soon(on_exit)
         elif hasattr(os, "pidfd_open"):  # Linux; elsewhere the channel closes when the parent exits
-            self._is_watched = True
-            started = processes.descendants(self._pid, but=[os.getpid()])
-            _thread(self._watch, os.pidfd_open(self._pid), started, loop, on_exit)
+            self._start_watch(loop, on_exit)
         return self._sock
+
+    def _start_watch(self, loop: asyncio.AbstractEventLoop, on_exit: Callable[[], None]) -> None:
+        try:
+            handle = os.pidfd_open(self._pid)
+        except ProcessLookupError:  # it has exited since it was our parent
+            loop.call_soon(on_exit)
+            return
+        self._is_watched = True
+        started = processes.descendants(self._pid, but=[os.getpid()])
+        _thread(self._watch, handle, started, loop, on_exit)
 
     def _watch(
         self,

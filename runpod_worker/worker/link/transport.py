@@ -109,10 +109,13 @@ class HttpTransport:
             self._tls = ssl.create_default_context()
         address = urlsplit(f"//{authority}")
         port = address.port or (443 if secure else 80)
-        async with asyncio.timeout(CONNECT_TIMEOUT_S):
-            _, connection = await self._loop.create_connection(
-                _Connection, address.hostname or "", port, ssl=self._tls if secure else None
-            )
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                _, connection = await self._loop.create_connection(
+                    _Connection, address.hostname or "", port, ssl=self._tls if secure else None
+                )
+        except TimeoutError as error:
+            raise ConnectionError(f"no connection within {CONNECT_TIMEOUT_S:g} s") from error
         return connection
 
 

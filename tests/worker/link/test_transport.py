@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import itertools
 import shutil
+import socket
 import ssl
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -14,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runpod_worker.core.errors import LinkDown
+from runpod_worker.worker.link import transport as transport_module
 from runpod_worker.worker.link.transport import HttpTransport, _ReplyReader
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-Thing: a: b\r\n\r\nhi"
@@ -318,3 +320,19 @@ def test_an_answer_may_come_in_any_pieces(answer: bytes, cuts: list[int]) -> Non
 
     assert reply is not None
     assert reply.body == (b"hi" if answer is OK else b"abc0123456789abcdef")
+
+
+async def test_a_connection_that_is_not_accepted_is_named(
+    transport: HttpTransport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transport_module, "CONNECT_TIMEOUT_S", 0.2)
+    with contextlib.ExitStack() as stack:
+        full = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        address = full.getsockname()
+        for _ in range(4):  # the queue of connections that wait to be accepted is full after the first ones
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(address)
+
+        with pytest.raises(LinkDown, match=r"no connection within 0\.2 s"):
+            await transport.send("GET", f"http://127.0.0.1:{address[1]}/", {}, None, 95.0)
