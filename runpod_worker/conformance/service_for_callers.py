@@ -11,6 +11,8 @@ from .check import require, require_equal, truncate
 from .service_suite import KEYS, SLOW, check, complete_job, require_integers
 from .service_under_test import ServiceUnderTest
 
+JSON = {"Content-Type": "application/json"}
+
 # ------------------------------------------------------------ submit and look
 
 
@@ -86,7 +88,7 @@ async def an_unknown_job_is_404(service: ServiceUnderTest) -> None:
 @check("A.10")
 async def a_malformed_request_is_400_in_the_envelope(service: ServiceUnderTest) -> None:
     for body in (b"{", b"[]", b'{"no": "input"}', b""):
-        reply = await service.send("POST", "run", data=body)
+        reply = await service.send("POST", "run", data=body, headers=JSON)
         require_equal(reply.status, 400, f"status code for {body!r}")
         require(
             {"status", "title", "detail"} <= set(reply.json),
@@ -97,7 +99,7 @@ async def a_malformed_request_is_400_in_the_envelope(service: ServiceUnderTest) 
 @check("G.12")
 async def a_body_over_10_MiB_is_refused_with_the_known_message(service: ServiceUnderTest) -> None:  # noqa: N802
     body = io.BytesIO(b'{"input": {"x": "%s"}}' % (b"y" * (11 * 2**20)))
-    reply = await service.send("POST", "run", data=body)
+    reply = await service.send("POST", "run", data=body, headers=JSON)
     require_equal(reply.status, 400, "status code")
     require(b"exceeded max body size of" in reply.body, f"expected the known message, got {truncate(reply.body)}")
 

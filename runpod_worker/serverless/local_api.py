@@ -102,7 +102,8 @@ def _service_main() -> int:
 
 
 async def _serve(config: _ServiceConfig) -> None:
-    from runpod_worker.service.server import Server, is_loopback, open_stores
+    from runpod_worker.service.http.guard import is_loopback
+    from runpod_worker.service.server import Server, open_stores
     from runpod_worker.service.settings import ServiceSettings, WebhookSettings
 
     settings = ServiceSettings(

@@ -161,8 +161,12 @@ class Keys(_Database):
         self._remembered = lru_cache(MAX_REMEMBERED)(self._read)
 
     def has_keys(self) -> bool:
-        """Whether any key exists. Without one the service answers every caller on this machine."""
+        """Whether any key exists."""
         return bool(self._rows("SELECT 1 FROM keys LIMIT 1"))
+
+    def is_locked(self) -> bool:
+        """Whether a key is needed: since the first account was created, even when all its keys are revoked."""
+        return bool(self._rows("SELECT 1 FROM accounts LIMIT 1"))
 
     def account_of_key(self, key: str) -> str | None:
         """The id of the account the key belongs to, None for an unknown key."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import ipaddress
 import random
 import signal
 import time
@@ -22,6 +21,7 @@ from runpod_worker.net.loop import new_event_loop
 from runpod_worker.service.files import FolderFiles
 from runpod_worker.service.http.app import App
 from runpod_worker.service.http.clients import ClientRoutes, FileRoutes, render_webhook
+from runpod_worker.service.http.guard import Guard, is_loopback
 from runpod_worker.service.http.openai import OpenAIRoutes
 from runpod_worker.service.http.sockets import DisconnectServer
 from runpod_worker.service.http.workers import WorkerRoutes
@@ -123,7 +123,8 @@ class Server:
         self.queue = JobQueue(stores.journal, settings, now=now)
         body = partial(render_webhook, self.queue)
         self._webhooks = Webhooks(self.queue, body, now=now, random=random.random, settings=settings.webhooks)
-        self.app = App(self._routes(), stores.keys, locked=self._locked, root_endpoint=root_endpoint)
+        guard = Guard(settings.callers_hosts(), reachable=not is_loopback(settings.host))
+        self.app = App(self._routes(), stores.keys, locked=self._locked, root_endpoint=root_endpoint, guard=guard)
         self.url = ""
         """Where the service listens, empty before that."""
 
@@ -211,14 +212,6 @@ class Server:
             self.failed = True
             if self._on_failed is not None:
                 self._on_failed()
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach the host."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 async def run_service(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from runpod_worker.config import MAX_SETTING_BYTES, MAX_TIME_S, Old, setting
 from runpod_worker.core import job, lifecycle
@@ -102,6 +103,12 @@ class ServiceSettings:
         url=True,
         cli="--public-url",
     )
+    allowed_hosts: str = _setting(
+        "ALLOWED_HOSTS",
+        "",
+        "Further names under which callers reach it and whose web pages may call it, with spaces between; without API "
+        "keys it answers requests to localhost, loopback addresses and these names only",
+    )
     data: Path | None = _setting(
         "DATA",
         None,
@@ -184,3 +191,8 @@ class ServiceSettings:
     webhooks: WebhookSettings = field(
         default_factory=WebhookSettings, metadata={"text": "How webhooks are sent: the next table"}
     )
+
+    def callers_hosts(self) -> list[str]:
+        """The names in `allowed_hosts`, and that of the public URL."""
+        public = urlsplit(self.public_url or "").netloc
+        return [*self.allowed_hosts.replace(",", " ").split(), *filter(None, (public,))]

@@ -12,6 +12,7 @@ import runpod_worker
 from runpod_worker.core import errors
 from runpod_worker.core.errors import CheckFailed, JobError, RunpodWorkerError, ServiceRefusal, TooLarge
 from runpod_worker.net.connector import AddressRefused
+from runpod_worker.service.http.guard import SourceRefused, WrongType
 from runpod_worker.service.http.requests import MethodNotAllowed, RouteNotFound
 from runpod_worker.worker.handler.chat import Error
 
@@ -30,7 +31,7 @@ def test_docstring_is_the_message(kind):
 
 
 PAGE = Path(__file__).parents[2] / "docs" / "errors.md"
-DEFINED_ELSEWHERE = [AddressRefused, MethodNotAllowed, RouteNotFound, Error]
+DEFINED_ELSEWHERE = [AddressRefused, MethodNotAllowed, RouteNotFound, SourceRefused, WrongType, Error]
 
 
 def test_the_drawing_has_every_error_below_its_base():

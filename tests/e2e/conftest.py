@@ -76,6 +76,7 @@ class Fleet:
         """The JSON of the reply; None when the service is not there."""
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(f"{self.url}/{path}", data=data, method=method)
+        request.add_header("Content-Type", "application/json")
         try:
             with urllib.request.urlopen(request, timeout=100) as reply:
                 return json.load(reply)

@@ -1,4 +1,4 @@
-"""Finds the route of a request, checks its key, and answers errors.
+"""Finds the route of a request, checks its source and its key, and answers errors.
 
 A path is split once and looked up in one table. A router that matches patterns would make a request a fifth slower.
 Keys and endpoints belong to accounts, and a key is valid for the endpoints of its account.
@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 
 from runpod_worker.core.errors import EndpointNotFound, ServiceRefusal, Unauthorized
 from runpod_worker.log import log
+from runpod_worker.service.http.guard import Guard, require_json
 from runpod_worker.service.http.replies import Answer, render_refusal
-from runpod_worker.service.http.requests import MethodNotAllowed, Request, Route, RouteNotFound, parse
+from runpod_worker.service.http.requests import Call, MethodNotAllowed, Request, Route, RouteNotFound, parse
 
 if TYPE_CHECKING:
     from runpod_worker.service.keys import Keys
@@ -26,8 +27,9 @@ class App:
     Args:
         routes: the routes below `/v2/{endpoint}/`, by verb.
         keys: the accounts of keys and endpoints; None for a service that has no keys.
-        locked: refuse every call while there is no key, instead of answering it.
+        locked: refuse every call while there is no key, instead of answering it. Once a key existed that is so anyway.
         root_endpoint: its routes are answered without `/v2/{endpoint}` too.
+        guard: checks where requests come from; default: without keys, callers name a loopback host.
     """
 
     def __init__(
@@ -37,11 +39,13 @@ class App:
         *,
         locked: bool = False,
         root_endpoint: str | None = None,
+        guard: Guard | None = None,
     ) -> None:
         self._routes = routes
         self._root_endpoint = root_endpoint
         self._keys = keys
         self._locked = locked
+        self._guard = guard or Guard()
 
     async def handle(self, request: Request) -> Answer:
         """Return the reply. Any error becomes one: no traceback ever leaves the service.
@@ -74,24 +78,29 @@ class App:
                 expected = " or ".join(sorted(route.methods))
                 raise MethodNotAllowed(f"{call.verb}: expected {expected}, got {request.method}")
             if request.method not in route.public:
-                check_key(self._keys, call.header("Authorization"), call.endpoint, locked=self._locked)
+                self._check_access(call, route)
             return await route.handle(call)
         except ServiceRefusal as exc:
             return route.refusal(exc)
 
+    def _check_access(self, call: Call, route: Route) -> None:
+        method, headers = call.request.method, call.request.headers
+        needs_key = self._locked or (self._keys is not None and self._keys.is_locked())
+        self._guard.check(method, headers, has_key=needs_key)
+        if needs_key:
+            check_key(self._keys, call.header("Authorization"), call.endpoint)
+        if method == "POST" and not route.any_type:
+            require_json(headers)
 
-def check_key(keys: Keys | None, authorization: str | None, endpoint: str, *, locked: bool) -> None:
-    """Check the key of a request to `endpoint`. Without any stored key every request passes, unless `locked`.
 
-    A service that other machines can reach is `locked`.
+def check_key(keys: Keys | None, authorization: str | None, endpoint: str) -> None:
+    """Check the key of a request to `endpoint`.
 
     Raises:
         Unauthorized: no key, an unknown key, or the key of another account.
         EndpointNotFound: the endpoint belongs to no account.
         StoreUnavailable: the keys cannot be read.
     """
-    if not locked and (keys is None or not keys.has_keys()):
-        return
     key = _key_in(authorization)
     if not key:
         raise Unauthorized

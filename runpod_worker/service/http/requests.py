@@ -174,6 +174,7 @@ class Route(msgspec.Struct, frozen=True):
         methods: the methods it answers.
         segments: how many path segments follow the verb; None for one or more.
         public: methods that need no key: the URL itself is the capability.
+        any_type: a POST may have a body of any type, because RunPod's workers send JSON as a form.
         refusal: renders a refusal, by default in the platform's envelope.
     """
 
@@ -181,6 +182,7 @@ class Route(msgspec.Struct, frozen=True):
     methods: tuple[str, ...] = ("POST",)
     segments: int | None = 0
     public: tuple[str, ...] = ()
+    any_type: bool = False
     refusal: Callable[[ServiceRefusal], Reply] = render_refusal
 
     def fits(self, segments: tuple[str, ...]) -> bool:

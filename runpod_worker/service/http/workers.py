@@ -40,9 +40,9 @@ class WorkerRoutes:
             "job-take": Route(self.take, ("GET",), segments=1),
             "job-take-batch": Route(self.take, ("GET",), segments=1),
             "job-stop": Route(self.stop, ("GET",), segments=1),
-            "job-done": Route(self.done, segments=2),
-            "job-stream": Route(self.stream, segments=2),
-            "job-return": Route(self.release, segments=1),
+            "job-done": Route(self.done, segments=2, any_type=True),
+            "job-stream": Route(self.stream, segments=2, any_type=True),
+            "job-return": Route(self.release, segments=1, any_type=True),
             "ping": Route(self.ping, ("GET",), segments=1),
         }
 

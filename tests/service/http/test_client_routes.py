@@ -9,6 +9,8 @@ import pytest
 
 from runpod_worker.core.protocol import MIB
 
+JSON = {"Content-Type": "application/json"}
+
 
 async def test_run_answers_id_and_status_at_once(api):
     reply = await api.post("/run", {"input": {"prompt": "x"}})
@@ -109,7 +111,7 @@ async def test_the_job_object_carries_webhook_and_s3_config(api, plain):
 )
 async def test_a_wrong_body_is_refused_with_the_envelope_and_the_fields_name(api, body, words):
     for path in ("/run", "/runsync"):
-        reply = await api.send("POST", path, data=body)
+        reply = await api.send("POST", path, data=body, headers=JSON)
 
         assert reply.status == 400
         assert reply.json["status"] == 400
@@ -127,7 +129,7 @@ async def test_an_oversize_body_is_refused_in_the_platforms_words(api, path, lim
             yield body[start : start + MIB]
 
     for data in (body, in_pieces()):
-        reply = await api.send("POST", path, data=data)
+        reply = await api.send("POST", path, data=data, headers=JSON)
 
         assert reply.status == 400
         assert reply.json["detail"] == f"bad request: body: exceeded max body size of {limit}MiB"
@@ -137,7 +139,7 @@ async def test_a_body_of_the_limit_is_taken(api, plain):
     body = b'{"input": "' + b"x" * (10 * MIB - 13) + b'"}'
     assert len(body) == 10 * MIB
 
-    assert (await api.send("POST", "/run", data=body)).status == 200
+    assert (await api.send("POST", "/run", data=body, headers=JSON)).status == 200
     assert len((await plain.take())["input"]) == 10 * MIB - 13
 
 

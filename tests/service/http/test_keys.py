@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from runpod_worker.core.errors import SettingsError
+from runpod_worker.service.http.guard import is_loopback
 from runpod_worker.service.journal.null import NullJournal
 from runpod_worker.service.keys import DATABASE, REFRESH_S, KeyFile, Keys
-from runpod_worker.service.server import Server, Stores, is_loopback, open_stores
+from runpod_worker.service.server import Server, Stores, open_stores
 from runpod_worker.service.settings import ServiceSettings
 
 

@@ -26,6 +26,7 @@ RUNSYNC_EXAMPLE = """curl -X POST https://api.runpod.ai/v2/<your-api-id>/runsync
 
 RUN = RUNSYNC.replace("/runsync", "/run")
 RUN_EXAMPLE = RUNSYNC_EXAMPLE.replace("/runsync", "/run")
+JSON = "-H 'Content-Type: application/json'"
 STATUS = "curl https://api.runpod.ai/v2/<your-api-id>/status/<your-status-id>"
 
 
@@ -91,7 +92,9 @@ async def test_status_of_a_job_in_progress(api, plain):
 async def test_curl_that_asks_before_it_sends_a_large_body_is_told_to_go_on(api, plain, tmp_path):
     path = tmp_path / "body.json"
     path.write_text(json.dumps({"input": "x" * 2_000_000}))
-    command = f"curl -X POST {api.base}/run -H 'Expect: 100-continue' --expect100-timeout 30 --data-binary @{path}"
+    command = (
+        f"curl -X POST {api.base}/run -H 'Expect: 100-continue' {JSON} --expect100-timeout 30 --data-binary @{path}"
+    )
 
     submitted = await curl(api, command)
 

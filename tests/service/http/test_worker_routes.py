@@ -257,7 +257,7 @@ async def test_a_new_process_under_the_name_of_a_stopped_worker_gets_jobs(serve,
 async def test_a_poll_whose_worker_hung_up_swallows_no_job(running, api, plain):
     host, port = running.server.url.removeprefix("http://").split(":")
     _, writer = await asyncio.open_connection(host, int(port))
-    writer.write(b"GET /v2/ep/job-take/pod-9?gpu=A HTTP/1.1\r\nHost: x\r\n\r\n")
+    writer.write(b"GET /v2/ep/job-take/pod-9?gpu=A HTTP/1.1\r\nHost: localhost\r\n\r\n")
     await writer.drain()
     async with asyncio.timeout(20):
         while not running.service.takes.polls:
