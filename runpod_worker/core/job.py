@@ -85,6 +85,9 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     webhook: str | None = None
     sync: bool = False
     attempt: int = 0
+    """The number of the latest attempt. A retry goes on counting, so a late report of an earlier run is stale."""
+    earlier_attempts: int = 0
+    """The attempts before the latest retry."""
     retries: int = 0
     lease: Lease | None = None
     stop: StopReason | None = None
@@ -95,6 +98,11 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     error: str | None = None
     failure: FailureKind | None = None
     version: int = 0
+
+    @property
+    def run_attempts(self) -> int:
+        """The number of attempts since the latest retry."""
+        return self.attempt - self.earlier_attempts
 
     @property
     def final(self) -> bool:

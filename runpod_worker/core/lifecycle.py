@@ -201,8 +201,8 @@ def _release(job: Job, event: Released) -> Job:
 
 
 def _lose(job: Job, event: LeaseExpired) -> Job:
-    if job.attempt >= MAX_ATTEMPTS:
-        return _end(job, event.at, Status.FAILED, _lost_error(job.attempt), FailureKind.WORKER_LOST)
+    if job.run_attempts >= MAX_ATTEMPTS:
+        return _end(job, event.at, Status.FAILED, _lost_error(job.run_attempts), FailureKind.WORKER_LOST)
     return _queue(job, event.at, attempt=job.attempt, retries=job.retries + 1)
 
 
@@ -223,8 +223,9 @@ def _set_ttl(job: Job, event: TtlSet) -> Job:
 
 
 def _retry(job: Job, event: Retried) -> Job:
+    counted = {"earlier_attempts": job.attempt, "retries": job.retries + 1}
     cleared = {"ended_at": None, "error": None, "failure": None, "stop": None}
-    return _queue(job, event.at, attempt=0, created_at=event.at, retries=job.retries + 1, **cleared)
+    return _queue(job, event.at, attempt=job.attempt, created_at=event.at, **counted, **cleared)
 
 
 class Transition(NamedTuple):

@@ -90,7 +90,7 @@ def check(job: Job) -> None:
     """The invariants of every job."""
     assert (job.lease is not None) == (job.status is Status.IN_PROGRESS)
     assert (job.ended_at is not None) == job.final == (job.status in FINAL)
-    assert 0 <= job.attempt <= MAX_ATTEMPTS
+    assert 0 <= job.run_attempts <= MAX_ATTEMPTS
     assert job.stop is None or job.status is not Status.IN_QUEUE
     assert job.error is None or job.status is Status.FAILED
     assert (job.failure is not None) == (job.status is Status.FAILED)
@@ -304,13 +304,25 @@ def test_retry_starts_over_under_the_same_id():
 
     again = run(failed, Retried(at=200))
 
-    assert (again.status, again.attempt, again.error, again.ended_at, again.created_at) == (
+    assert (again.status, again.run_attempts, again.error, again.ended_at, again.created_at) == (
         Status.IN_QUEUE,
         0,
         None,
         None,
         200,
     )
+
+
+def test_a_late_report_of_an_earlier_run_is_stale_after_a_retry():
+    lost = run(taken(), LeaseExpired(at=151), Taken(at=160, worker="w"), LeaseExpired(at=201))
+
+    again = run(lost, Retried(at=300), Taken(at=301, worker="w"))
+
+    for number in (1, 2):
+        with pytest.raises(StaleAttempt):
+            apply(again, Succeeded(at=302, worker="w", attempt=number))
+    assert apply(again, Succeeded(at=302, worker="w", attempt=3)).status is Status.COMPLETED
+    assert apply(again, LeaseExpired(at=400)).status is Status.IN_QUEUE  # the retry has two attempts of its own
 
 
 def test_completed_and_cancelled_jobs_are_not_retried():

@@ -81,7 +81,7 @@ class Reports:
         if job is None:
             return ReportResult(True, [])
         if report.seq is not None:
-            mark = (job.retries, job.attempt, report.seq)  # a retry counts attempts from 1 again
+            mark = (job.retries, job.attempt, report.seq)
             if mark < self._progress.get(job_id, mark):
                 return ReportResult(False, [])
             remember(self._progress, job_id, mark)

@@ -18,7 +18,7 @@ async def test_the_progress_of_a_retried_job_replaces_that_of_its_lost_attempts(
 
             await service.request("POST", f"/retry/{job_id}")
             await take(service, "c")
-            await report_progress(service, "c", job_id, 1, seq=1)
+            await report_progress(service, "c", job_id, 3, seq=1)
 
             assert (await service.view(job_id))["output"] == "from c"
 
