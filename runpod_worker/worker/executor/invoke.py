@@ -40,14 +40,17 @@ class Invoker:
         deadlines: Deadlines,
         settings: WorkerSettings,
         aio: asyncio.Runner,
+        *,
+        local: bool = False,
     ) -> None:
-        """`aio`: the main thread's event loop."""
+        """`aio`: the main thread's event loop. `local`: there is no agent, and Ctrl-C ends this process."""
         self.handler = handler
         self._model = (model,) if handler.takes_model else ()
         self.sender = sender
         self._deadlines = deadlines
         self._settings = settings
         self.aio = aio
+        self._local = local
 
     def start(self, attempt: Attempt) -> Started:
         """Start the attempt's clocks, just before the handler is called."""
@@ -72,7 +75,13 @@ class Invoker:
                 return self._await(attempt, value)
             return self._done(attempt, results.outcome_of_return(value), finished_at)
         except BaseException as error:
+            self._raise_interrupt(error)
             return self._done(attempt, results.outcome_of_exception(error, self._settings), now())
+
+    def _raise_interrupt(self, error: BaseException) -> None:
+        """Let Ctrl-C end a run in the user's own process. An executor ignores SIGINT: there the job fails."""
+        if self._local and isinstance(error, KeyboardInterrupt):
+            raise error
 
     def _await(self, attempt: Attempt, value: Any) -> Done:
         """Await the awaitable that a plain function returned.
@@ -94,6 +103,7 @@ class Invoker:
                 if not is_open:
                     attempt.window.wait()
         except BaseException as error:
+            self._raise_interrupt(error)
             stream.error = results.outcome_of_exception(error, self._settings).error
         _close(values, attempt)
         return stream.outcome()

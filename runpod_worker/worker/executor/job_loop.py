@@ -268,7 +268,15 @@ class JobLoop:
             raise HandlerError(f"the warm-up failed: {done.error}")
 
     def _invoker(self, sender: MessageSender) -> Invoker:
-        return Invoker(self._declared.handler, self.model, sender, self._deadlines, self._settings, self._aio)
+        return Invoker(
+            self._declared.handler,
+            self.model,
+            sender,
+            self._deadlines,
+            self._settings,
+            self._aio,
+            local=self._local,
+        )
 
 
 async def _await(value: Awaitable[Any]) -> Any:

@@ -191,7 +191,13 @@ class LoopRunner:
             self._loop.call_soon_threadsafe(self._closing.set)
 
     async def _serve(self) -> None:
-        await self._closing.wait()
+        try:
+            await self._closing.wait()
+        except asyncio.CancelledError:  # Ctrl-C, in the user's own process
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+            raise
         self._start_jobs()
         while self._tasks:
             await asyncio.wait(self._tasks)

@@ -242,3 +242,27 @@ def test_a_call_takes_milliseconds():
         worker.run_once({})
 
     assert (time.perf_counter() - began) / 20 < 0.02
+
+
+def interrupted(job):
+    signal.raise_signal(signal.SIGINT)
+    time.sleep(30)
+
+
+async def interrupted_coroutine(job):
+    signal.raise_signal(signal.SIGINT)
+    await asyncio.sleep(30)
+
+
+def interrupted_generator(job):
+    yield 1
+    signal.raise_signal(signal.SIGINT)
+    time.sleep(30)
+
+
+@pytest.mark.parametrize("handler", [interrupted, interrupted_coroutine, interrupted_generator])
+def test_ctrl_c_ends_the_call_and_is_no_error_of_the_job(handler):
+    with pytest.raises(KeyboardInterrupt):
+        run_once(handler, {})
+
+    assert run_once(lambda job: job["input"], 7).output == 7

@@ -23,11 +23,15 @@ from urllib.parse import quote
 from runpod_worker.core.dispatch.messages import File, FileFailed, ToAgent
 from runpod_worker.core.errors import ChannelClosed, OutputError
 from runpod_worker.core.filename import EXPECTED_FILE_NAME, is_file_name
+from runpod_worker.core.protocol import MIB
 from runpod_worker.worker.executor.attempt import Attempt
 from runpod_worker.worker.executor.window import FlowWindow
 
 MAX_PENDING = 8
 """Files that may wait to be encoded and sent. At the limit, the thread that saves a file does both itself."""
+
+MAX_FILE_BYTES = 255 * MIB
+"""A larger file does not fit into one message to the agent: `job.save` raises, or the job fails if it is a picture."""
 
 TOKEN_BYTES = 16
 
@@ -127,9 +131,11 @@ def _checked_name(name: str) -> tuple[str, str]:
 def _reader(content: Any, name: str) -> ReadContent:
     """Return a function that encodes the file later, even if the handler has changed `content` by then."""
     if isinstance(content, bytes | bytearray | memoryview):
+        _check_size(memoryview(content).nbytes, name)
         data = bytes(content)
         return lambda: data
     if isinstance(content, str | os.PathLike):
+        _check_size(Path(content).stat().st_size, name)
         data = Path(content).read_bytes()
         return lambda: data
     if not callable(getattr(content, "save", None)):
@@ -150,4 +156,10 @@ def _encode(content: Any, name: str) -> bytes:
         raise OutputError(f"job.save: {name!r} needs a suffix such as .png, which decides the format")
     file = io.BytesIO()
     content.save(file, format=_FORMATS.get(suffix, suffix))
+    _check_size(file.tell(), name)
     return file.getvalue()
+
+
+def _check_size(size: int, name: str) -> None:
+    if size > MAX_FILE_BYTES:
+        raise OutputError(f"job.save: {name} has {size / MIB:.1f} MiB; expected at most {MAX_FILE_BYTES // MIB} MiB")

@@ -1,8 +1,10 @@
 import base64
 import io
 import json
+import mmap
 import threading
 
+import msgspec
 import pytest
 from PIL import Image
 
@@ -11,8 +13,9 @@ from runpod_worker.core.dispatch.messages import File, FileFailed, Run
 from runpod_worker.core.errors import OutputError
 from runpod_worker.worker.executor.attempt import Attempt
 from runpod_worker.worker.executor.files.inputs import Downloads
-from runpod_worker.worker.executor.files.outputs import MAX_PENDING, SavedFiles
+from runpod_worker.worker.executor.files.outputs import MAX_FILE_BYTES, MAX_PENDING, SavedFiles
 from runpod_worker.worker.executor.window import FlowWindow
+from runpod_worker.worker.ipc.channel import MAX_MESSAGE
 
 
 class Sent:
@@ -113,6 +116,27 @@ def test_what_cannot_be_saved_is_refused(sent, files):
         job(sent, files).save({"a": 1}, "a.json")
     with pytest.raises(OutputError, match="needs a suffix"):
         job(sent, files, store=None).save(Image.new("RGB", (1, 1)), "picture")
+
+
+def test_a_file_too_large_for_a_message_is_refused_before_it_is_read(sent, files, tmp_path):
+    large = tmp_path / "large.bin"
+    with large.open("wb") as file:
+        file.truncate(MAX_FILE_BYTES + 1)
+
+    with pytest.raises(OutputError, match=r"large.bin has 255.0 MiB; expected at most 255 MiB"):
+        job(sent, files).save(large, "large.bin")
+    with large.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        view = memoryview(content)
+        with pytest.raises(OutputError, match="expected at most 255 MiB"):
+            job(sent, files).save(view, "large.bin")
+        view.release()
+    assert sent.messages == []
+
+
+def test_the_largest_file_fits_into_a_message():
+    message = File("k" * 1000, "t" * 100, "n" * 255, "c" * 200, b"")
+
+    assert MAX_FILE_BYTES + len(msgspec.msgpack.encode(message)) < MAX_MESSAGE
 
 
 def test_without_a_store_the_url_holds_the_file(sent, files):
