@@ -1,4 +1,4 @@
-"""Answers chat messages with a language model, and streams the answer while the model writes it."""
+"""Answers OpenAI's chat completions with a language model, and streams the answer while the model writes it."""
 
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Meta
 from transformers import AutoModelForCausalLM, AutoTokenizer, TextIteratorStreamer
 
-from runpod_worker import Worker
+from runpod_worker import Worker, openai
 
 MODEL = os.environ.get("MODEL")  # hub id or folder; default: the small demo model
 
@@ -22,11 +22,12 @@ class Message(msgspec.Struct):
     content: str
 
 
-class Request(msgspec.Struct, forbid_unknown_fields=True):
+class Options(msgspec.Struct):
     messages: Annotated[list[Message], Meta(min_length=1)]
-    max_tokens: Annotated[int, Meta(ge=1, le=4096)] = 256
-    temperature: Annotated[float, Meta(ge=0, le=2)] = 0.0  # 0: always the most likely token
-    top_p: Annotated[float, Meta(gt=0, le=1)] = 1.0
+    max_tokens: Annotated[int, Meta(ge=1, le=4096)] | None = None
+    max_completion_tokens: Annotated[int, Meta(ge=1, le=4096)] | None = None  # the newer name
+    temperature: Annotated[float, Meta(ge=0, le=2)] | None = None  # 0: always the most likely token
+    top_p: Annotated[float, Meta(gt=0, le=1)] | None = None
 
 
 @worker.model
@@ -41,18 +42,17 @@ def warmup():
     return {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 2}
 
 
-@worker.handler(input=Request, aggregate=True)
-def handler(job, loaded):
+@worker.handler(aggregate=True)
+@openai.chat(models=[MODEL or demo_model.HUB_ID])
+def handler(request, loaded):
     tokenizer, model = loaded
-    request = job.input
-    messages = msgspec.to_builtins(request.messages)
+    options = request.options(Options)
     prompt = tokenizer.apply_chat_template(
-        messages, add_generation_prompt=True, return_tensors="pt", return_dict=True
+        msgspec.to_builtins(options.messages), add_generation_prompt=True, return_tensors="pt", return_dict=True
     ).to(model.device)
-    sampling = {"temperature": request.temperature, "top_p": request.top_p} if request.temperature else {}
-    yield from stream(
-        tokenizer, model, **prompt, max_new_tokens=request.max_tokens, do_sample=bool(sampling), **sampling
-    )
+    sampling = {"temperature": options.temperature, "top_p": options.top_p or 1.0} if options.temperature else {}
+    limit = options.max_completion_tokens or options.max_tokens or 256
+    yield from stream(tokenizer, model, **prompt, max_new_tokens=limit, do_sample=bool(sampling), **sampling)
 
 
 def stream(tokenizer, model, **options):

@@ -6,8 +6,9 @@ import asyncio
 import inspect
 import json
 from collections.abc import Iterator
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 import pytest
 
 import runpod_worker
@@ -239,3 +240,34 @@ def test_it_is_exported_and_declares_like_any_handler() -> None:
 
     assert runpod_worker.openai is openai
     assert worker.declaration().handler.concurrency == 4
+
+
+class Options(msgspec.Struct):
+    max_tokens: Annotated[int, msgspec.Meta(ge=1)] = 16
+
+
+def reads_options(request: openai.ChatRequest) -> str:
+    return str(request.options(Options).max_tokens)
+
+
+async def awaits_options(request: openai.ChatRequest) -> str:
+    return str(request.options(Options).max_tokens)
+
+
+@pytest.mark.parametrize("answer", [reads_options, awaits_options])
+@pytest.mark.parametrize("stream", [True, False])
+def test_options_of_the_wrong_type_are_the_callers_mistake(answer: Any, stream: bool) -> None:
+    [refused] = ask(chat(answer), HELLO | {"max_tokens": 0, "stream": stream})
+    [whole] = ask(chat(answer), HELLO | {"max_tokens": 5, "unknown": True})
+
+    assert refused["error"]["status"] == 400
+    assert refused["error"]["message"] == "body.max_tokens: expected int >= 1, got 0 (int)"
+    assert whole["choices"][0]["message"]["content"] == "5"
+
+
+def test_other_errors_of_a_handler_stay_exceptions() -> None:
+    def answer(request: openai.ChatRequest) -> str:
+        raise runpod_worker.JobError("mine")
+
+    with pytest.raises(Exception, match="mine"):
+        ask(chat(answer), HELLO)

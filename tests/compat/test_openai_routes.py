@@ -211,6 +211,41 @@ async def test_an_error_in_the_output_has_its_status(site: Played) -> None:
         assert (await request)[0] == status
 
 
+VLLM_ERROR = {"object": "error", "message": "too long", "type": "BadRequestError", "param": None, "code": 400}
+
+
+@pytest.mark.parametrize("value", [VLLM_ERROR, {"error": VLLM_ERROR}])
+@pytest.mark.parametrize("yielded", [True, False])
+async def test_an_error_object_in_place_of_a_stream_has_its_status(site: Played, value: Any, yielded: bool) -> None:
+    reply = site.ask(body={"stream": True})
+    job = await site.take()
+    if yielded:
+        await site.chunk(job, value)
+    else:
+        await site.done(job, {"output": value})
+
+    assert error(await reply) == (400, {"message": "too long", "type": "BadRequestError", "param": None, "code": 400})
+
+
+async def test_an_error_object_within_a_stream_is_an_error_event(site: Played) -> None:
+    reply = site.ask(body={"stream": True})
+    job = await site.take()
+    await site.chunk(job, "data: 1\n\n")
+    await site.chunk(job, VLLM_ERROR)
+    await site.done(job, {"output": []}, stream=True)
+
+    status, _, content = await reply
+    assert status == 200
+    assert json.loads(content.partition(b"\n\ndata: ")[2])["error"]["message"] == "too long"
+
+
+async def test_a_stream_of_a_job_without_output_is_an_error(site: Played) -> None:
+    reply = site.ask(body={"stream": True})
+    await site.done(await site.take(), {}, stream=True)
+
+    assert error(await reply)[0] == 500
+
+
 async def test_an_error_in_the_middle_of_a_stream_is_its_last_event(site: Played) -> None:
     request = site.ask(body={"stream": True})
     job = await site.take()

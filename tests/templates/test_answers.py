@@ -2,7 +2,9 @@
 
 import base64
 import io
+import json
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable
 from typing import Any
@@ -56,10 +58,40 @@ def test_async_batch_works_on_several_jobs_at_once(served: Serve) -> None:
 @of("text-generation")
 @pytest.mark.slow
 def test_text_generation_knows_the_capital_of_france_and_streams_it(served: Serve) -> None:
-    pieces = served("text-generation").stream()
+    *pieces, last = served("text-generation").stream(stream=True)
 
-    assert "".join(pieces).strip() == "The capital of France is Paris."
-    assert len(pieces) > 3
+    deltas = [json.loads(piece.removeprefix("data: "))["choices"][0]["delta"] for piece in pieces]
+    assert "".join(delta.get("content", "") for delta in deltas).strip() == "The capital of France is Paris."
+    assert len(deltas) > 3
+    assert last == "data: [DONE]\n\n"
+
+
+@of("text-generation")
+@pytest.mark.slow
+def test_text_generation_answers_openai_clients_and_refuses_their_mistakes(served: Serve) -> None:
+    chat = served("text-generation")
+
+    assert openai_reply(chat, {}) == (200, "The capital of France is Paris.")
+    assert openai_reply(chat, {"max_tokens": 0}) == (400, "body.max_tokens: expected int >= 1, got 0 (int)")
+    assert openai_reply(chat, {"max_tokens": 0, "stream": True})[0] == 400
+
+
+def openai_reply(chat: Any, changed: dict[str, Any]) -> tuple[int, str]:
+    """The status of a chat completion, and its text or the message of its error."""
+    request = urllib.request.Request(
+        f"{chat.endpoint.rp_client.endpoint_url_base}/text-generation/openai/v1/chat/completions",
+        data=json.dumps(chat.test_input | changed).encode(),
+        headers={"Content-Type": "application/json"},
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=240) as reply:
+            return reply.status, json.load(reply)["choices"][0]["message"]["content"].strip()
+    except urllib.error.HTTPError as refused:
+        return refused.code, json.load(refused)["error"]["message"]
+
+
+def text_of(output: Any) -> str:
+    return str(output[0]["choices"][0]["message"]["content"]).strip()
 
 
 @of("text-generation")
@@ -74,14 +106,14 @@ def test_text_generation_names_the_field_that_is_wrong(served: Serve) -> None:
 def test_text_generation_stops_when_the_job_is_cancelled_and_goes_on_with_the_next(served: Serve) -> None:
     chat = served("text-generation")
     messages = [{"role": "user", "content": "Write a long story about a dog and a cat."}]
-    job = chat.endpoint.run({"input": {"messages": messages, "max_tokens": 4096}})
+    job = chat.endpoint.run({"input": {"messages": messages, "max_tokens": 4096, "stream": True}})
     next(job.stream())
 
     job.cancel()
 
     with pytest.raises(JobCancelled):
         job.output(timeout=60)
-    assert "".join(chat.answer()).strip() == "The capital of France is Paris."
+    assert text_of(chat.answer()) == "The capital of France is Paris."
 
 
 @of("embeddings")

@@ -64,13 +64,19 @@ class OpenAIRoutes:
     async def _stream(self, job: Job) -> Answer:
         """Wait for the first chunk before sending the status, so that an earlier failure gets its own status."""
         read = await self._next(job)
+        if read.chunks and (error := openai.error_in(read.chunks[0])) is not None:
+            await self._cancel(job)
+            return error
         if read.chunks or not (read.job.final or self._queue.draining):
             return StreamReply(_SSE_HEADERS, self._events(job, read), on_lost=partial(self._cancel, job))
         if read.job.status is not Status.COMPLETED:
             return await self._body(read.job)
-        pieces = openai.pieces(
-            await self._queue.jobs.body("outputs", job.id)
-        )  # the handler returned instead of yielding
+        # The handler returned instead of yielding.
+        pieces = openai.pieces(await self._queue.jobs.body("outputs", job.id))
+        if not pieces:
+            return openai.failure("the job has no output")
+        if (error := openai.error_in(pieces[0])) is not None:
+            return error
         return Reply(200, render_head(_SSE_HEADERS), b"".join([openai.event(piece) for piece in pieces]))
 
     async def _events(self, job: Job, read: StreamRead) -> AsyncIterator[bytes]:

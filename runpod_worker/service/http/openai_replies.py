@@ -64,7 +64,19 @@ def job_body(route: str, body: bytes) -> tuple[bytes, bool]:
 
 def event(chunk: bytes) -> bytes:
     """A JSON chunk as bytes of an event stream: a string unchanged, another value as an event."""
-    return msgspec.json.decode(chunk, type=str).encode() if chunk.startswith(b'"') else b"data: " + chunk + b"\n\n"
+    if chunk.startswith(b'"'):
+        return msgspec.json.decode(chunk, type=str).encode()
+    reply = error_in(chunk)
+    return b"data: " + (chunk if reply is None else reply.content) + b"\n\n"
+
+
+def error_in(chunk: bytes) -> Reply | None:
+    """The reply for a JSON chunk that is an error, in OpenAI's form or vLLM's; None for any other chunk."""
+    if not chunk.startswith(b"{") or b'error"' not in chunk:
+        return None
+    value = msgspec.json.decode(chunk)
+    described = value.get("error") if value.get("object") != "error" else value.get("error", value)
+    return _failure(described, _status(described)) if isinstance(described, dict) else None
 
 
 def pieces(output: bytes | None) -> list[bytes]:

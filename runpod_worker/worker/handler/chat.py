@@ -21,17 +21,19 @@ import functools
 import inspect
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import msgspec
 
-from runpod_worker.core.errors import DeclarationError, HandlerError
+from runpod_worker.core.errors import DeclarationError, HandlerError, InputError
+from runpod_worker.core.schema import validate
 from runpod_worker.worker.handler.declaration import WRAPPING_FILES, Kind, kind_of
 from runpod_worker.worker.handler.job import Job
 
 WRAPPING_FILES.add(__file__)
 
 F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T")
 Clock = Callable[[], float]
 
 CHAT, MODELS = "/v1/chat/completions", "/v1/models"
@@ -63,6 +65,15 @@ class Error(HandlerError):
         self.body = {"message": message, "type": kind, "param": param, "code": code, "status": status}
 
 
+def _in_openai_form(error: HandlerError) -> Error:
+    """The error for the caller; an InputError is the caller's mistake. Raises any other error."""
+    if isinstance(error, Error):
+        return error
+    if isinstance(error, InputError):
+        return Error(str(error))
+    raise error
+
+
 class ChatRequest:
     """A request for a chat completion. `body` is the whole request, `job` its job."""
 
@@ -79,6 +90,14 @@ class ChatRequest:
         """A field of the body, such as `temperature`; `default` if the field is missing or null."""
         value = self.body.get(name)
         return default if value is None else value
+
+    def options(self, kind: type[T]) -> T:
+        """The body as `kind`: a msgspec struct, dataclass, TypedDict or pydantic model. Ignores fields not in `kind`.
+
+        Raises:
+            InputError: a field does not fit. If the handler does not catch it, the caller gets a reply with status 400.
+        """
+        return cast(T, validate(self.body, kind, "body"))
 
     def finish(
         self, reason: str = "stop", *, prompt_tokens: int | None = None, completion_tokens: int | None = None
@@ -135,8 +154,8 @@ def _in_thread(function: Callable[..., Any], requests: _Requests) -> Callable[..
                 if hasattr(output, "close"):
                     output.close()
             yield from answer.end()
-        except Error as error:
-            yield {"error": error.body}
+        except HandlerError as error:
+            yield {"error": _in_openai_form(error).body}
 
     return handler
 
@@ -162,8 +181,8 @@ def _on_loop(function: Callable[..., Any], requests: _Requests) -> Callable[...,
                     yield chunk
             for chunk in answer.end():
                 yield chunk
-        except Error as error:
-            yield {"error": error.body}
+        except HandlerError as error:
+            yield {"error": _in_openai_form(error).body}
 
     return handler
 
