@@ -19,6 +19,21 @@ from yarl import URL
 from runpod_worker.net.loop import run_in_daemon_thread
 
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+_REFUSED = [
+    ipaddress.ip_network(network)
+    for network in (
+        "168.63.129.16/32",  # Azure's platform address, reachable only from inside
+        "192.0.0.0/24",  # protocol assignments, such as Oracle's metadata at 192.0.0.192
+        "192.88.99.0/24",  # relays of 6to4, withdrawn
+        "::/96",  # an IPv4 address in IPv6, withdrawn
+        "64:ff9b:1::/48",  # NAT64 inside a network
+        "fec0::/10",  # site-local, withdrawn
+        "100::/64",  # discard
+        "3fff::/20",  # documentation
+        "5f00::/16",  # segment routing
+    )
+]
+"""Networks that are not public, though some release of Python's `ipaddress` calls them global."""
 
 
 class AddressRefused(OSError):
@@ -34,7 +49,7 @@ def is_public(address: str) -> bool:
         ip = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:
         return False
-    return all(part.is_global and not part.is_multicast for part in (ip, *_wrapped(ip)))
+    return not any(_is_inside(part) for part in (ip, *_wrapped(ip)))
 
 
 def check_url(url: str) -> URL:
@@ -96,6 +111,10 @@ def _public_socket(
     if not is_public(str(host_and_port[0])):
         raise AddressRefused(str(host_and_port[0]))
     return socket.socket(family=family, type=kind, proto=proto)
+
+
+def _is_inside(ip: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    return not ip.is_global or ip.is_multicast or any(ip in network for network in _REFUSED)
 
 
 def _wrapped(ip: ipaddress.IPv4Address | ipaddress.IPv6Address) -> list[ipaddress.IPv4Address]:
