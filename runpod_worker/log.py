@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextvars
 import json
 import logging
+import re
 import sys
 from typing import TextIO
 
@@ -22,6 +23,9 @@ job_id: contextvars.ContextVar[str | None] = contextvars.ContextVar("job_id", de
 LEVELS = "ERROR, WARN, INFO, DEBUG, TRACE or NOTSET"
 LEVEL_PATTERN = "(?i:ERROR|WARN|WARNING|INFO|DEBUG|TRACE|NOTSET|CRITICAL|FATAL)"
 """Matches the names of levels that `setup` accepts."""
+
+_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 _PLAIN = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
 
@@ -41,6 +45,7 @@ class TextFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         pairs = "".join(f" {key}={value}" for key, value in fields(record).items())
         line = f"{self.formatTime(record, '%H:%M:%S')} {record.levelname:<7} {record.getMessage()}{pairs}"
+        line = _UNSAFE.sub(_escape, line)  # a value from outside must not look like a line of ours
         return line + (f"\n{self.formatException(record.exc_info)}" if record.exc_info else "")
 
 
@@ -52,7 +57,11 @@ class JsonFormatter(logging.Formatter):
         line = {"requestId": extra.pop("job", None), "message": record.getMessage(), "level": record.levelname} | extra
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(line, default=str, ensure_ascii=False)
+        return _SURROGATE.sub(_escape, json.dumps(line, default=str, ensure_ascii=False))
+
+
+def _escape(match: re.Match[str]) -> str:
+    return ascii(match[0])[1:-1]
 
 
 def setup(level: str = "INFO", *, as_json: bool = False, stream: TextIO | None = None) -> None:

@@ -60,7 +60,7 @@ class KeyInfo(NamedTuple):
 
 def digest(key: str) -> bytes:
     """The form in which a key is kept. Keys are 256 random bits and need no salt."""
-    return hashlib.sha256(key.encode()).digest()
+    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
 
 
 class _Database:

@@ -1,9 +1,12 @@
 """docs/logging.md lists every log event, and every event has the same shape."""
 
 import ast
+import json
+import logging
 import re
 from pathlib import Path
 
+from runpod_worker.log import JsonFormatter, TextFormatter
 from tools import logging_docs
 
 ROOT = Path(__file__).parents[2]
@@ -43,3 +46,13 @@ def test_the_changelog_renames_to_events_that_exist() -> None:
     assert renamed, "the table is missing"
     assert set(renamed.values()) <= events
     assert not renamed.keys() & events
+
+
+def test_a_value_from_outside_cannot_forge_a_line_or_break_one() -> None:
+    record = logging.makeLogRecord({"msg": "job.taken", "worker": "w\n12:00:00 INFO forged\x1b[2J\u2028\udcff\x85"})
+
+    text, as_json = TextFormatter().format(record), JsonFormatter().format(record)
+
+    assert text.endswith(r"worker=w\n12:00:00 INFO forged\x1b[2J\u2028\udcff\x85")
+    assert len(as_json.encode().splitlines()) == 1
+    assert json.loads(as_json)["worker"] == record.__dict__["worker"]

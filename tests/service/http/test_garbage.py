@@ -49,6 +49,11 @@ def post(path: str, body: bytes, *headers: str, length: int | None = None) -> by
         (b"GET /v2/e%0d%0aX-Evil:%201/ping/w HTTP/1.1\r\nHost: localhost\r\n\r\n", b"404"),
         (b"GET http://elsewhere/v2/ep/health HTTP/1.1\r\nHost: localhost\r\n\r\n", b"200"),
         (b"GET /v2/ep/health HTTP/1.0\r\n\r\n", b"200"),
+        (b"GET /v2/ep/ping/%ff%0a?job_id=%ff%0a HTTP/1.0\r\n\r\n", b"200"),
+        (b"GET /v2/ep/status/\xff HTTP/1.0\r\n\r\n", b"400"),
+        (b"GET /v2/ep/job-take/w HTTP/1.0\r\nX-Take-Id: \xff\r\n\r\n", b"400"),
+        (b"GET /v2/ep/health HTTP/1.0\r\nHost: \xff\r\n\r\n", b"403"),
+        (b"GET /v2/ep/health HTTP/1.0\r\nOrigin: http://\xff\r\n\r\n", b"403"),
     ],
 )
 async def test_a_wrong_request_is_answered_and_not_logged_as_our_error(running, caplog, data, status):

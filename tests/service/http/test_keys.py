@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -58,6 +59,15 @@ async def test_everything_else_is_refused(guarded, endpoint, value, status, deta
         reply = await guarded.endpoint(endpoint).send(method, path, headers=headers)
 
         assert (reply.status, reply.json["detail"]) == (status, detail)
+
+
+async def test_a_key_that_is_no_text_is_an_unknown_key(guarded):
+    host, port = guarded.server.url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    async with asyncio.timeout(20):
+        writer.write(b"GET /v2/ann/health HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer \xff\r\n\r\n")
+        assert (await reader.readline()).startswith(b"HTTP/1.1 401 ")
+    writer.close()
 
 
 async def test_without_keys_a_service_on_loopback_answers_every_caller(api):
