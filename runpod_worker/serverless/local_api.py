@@ -16,6 +16,7 @@ from typing import NamedTuple
 import msgspec
 
 from runpod_worker.config import WorkerSettings, environment, worker_settings
+from runpod_worker.core.dispatch.values import OnRefresh
 from runpod_worker.core.errors import SettingsError
 from runpod_worker.log import log, setup
 from runpod_worker.system import on_termination
@@ -56,7 +57,8 @@ def serve_api(worker: Worker, settings: WorkerSettings, listen: Listen) -> int:
     if not url:
         return service.wait() or 1
     try:
-        return run_with_agent(worker.declaration, _settings(settings, f"{url}/v2/{endpoint}", listen.concurrency))
+        ours = _settings(settings, f"{url}/v2/{endpoint}", listen.concurrency)
+        return run_with_agent(worker.declaration, ours, OnRefresh.KEEP)  # an exit would end the service too
     finally:
         if service.stdin:
             service.stdin.close()  # the service then ends

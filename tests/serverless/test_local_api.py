@@ -98,3 +98,14 @@ async def test_a_port_that_is_taken_is_said(start):
 
         assert await worker.ended() == 1
         assert "cannot listen" in worker.output
+
+
+async def test_a_handler_that_asks_for_a_new_worker_does_not_end_the_api(start, port, call):
+    code = CODE.replace('yield {"got": job["input"]}', 'return {"refresh_worker": True}').replace(
+        'yield from "abc"', "return"
+    )
+    await start(textwrap.dedent(code), "--rp_serve_api", "--rp_api_port", str(port))
+
+    statuses = [(await call("POST", "/runsync", {"input": number}))[1]["status"] for number in range(3)]
+
+    assert statuses == ["COMPLETED"] * 3

@@ -24,7 +24,7 @@ from runpod_worker.core.dispatch.messages import (
     ToDispatcher,
 )
 from runpod_worker.core.dispatch.state import ExecutorState, Phase
-from runpod_worker.core.dispatch.values import StopCause
+from runpod_worker.core.dispatch.values import OnRefresh, StopCause
 from runpod_worker.core.prefetch import PrefetchEstimator
 
 MAX_UNDELIVERED = 64
@@ -42,8 +42,9 @@ class Dispatcher(ExecutorRules):
         grace_s: float,
         stop_grace_s: float,
         load_timeout_s: float,
+        on_refresh: OnRefresh = OnRefresh.EXIT,
     ) -> None:
-        super().__init__(executors, prefetch, grace_s, stop_grace_s, load_timeout_s)
+        super().__init__(executors, prefetch, grace_s, stop_grace_s, load_timeout_s, on_refresh)
         self._reports_full = False
         self._last_wanted: int | None = None
         """The cached result of `wanted`, valid until the next event."""
@@ -195,12 +196,13 @@ class Dispatcher(ExecutorRules):
         self._deadlines.clear(done.key)
         if done.revoked:
             self._end_unfinished(job)
-            return
-        if executor.refresh and not done.refresh:
-            done = replace(done, refresh=True)
-        self._finish(job, done)
-        if done.refresh:
-            self._drain(0, "the handler asked for a new worker")
+        else:
+            refresh = done.refresh or executor.refresh
+            asks_service = refresh and self._on_refresh is OnRefresh.EXIT  # the service then gives this worker no job
+            self._finish(job, done if done.refresh == asks_service else replace(done, refresh=asks_service))
+            if refresh:
+                self._refresh(executor)
+        self._retire_if_free(executor)
 
     # ---------------------------------------------------------------- time
 

@@ -38,6 +38,12 @@ class Send(Effect, frozen=True):
     attempt: AttemptRef
 
 
+class Retire(WorkerEffect, frozen=True):
+    """Let the executor's process end, which holds no job. ExecutorExited follows."""
+
+    executor: int
+
+
 class Kill(Effect, frozen=True):
     """Kill the executor's process. ExecutorExited follows."""
 

@@ -7,7 +7,7 @@ from runpod_worker.core.dispatch import effects, events
 from runpod_worker.core.dispatch.job_rules import JobRules
 from runpod_worker.core.dispatch.messages import LoadFailed, Ready, Revoke, SlotsChanged, Terminated
 from runpod_worker.core.dispatch.state import ExecutorState, Phase
-from runpod_worker.core.dispatch.values import ExitReport
+from runpod_worker.core.dispatch.values import ExitReport, OnRefresh
 from runpod_worker.core.prefetch import PrefetchEstimator
 
 MAX_START_FAILURES = 3
@@ -23,11 +23,18 @@ class ExecutorRules(JobRules):
     """The rules about executors and the drain, for the dispatcher."""
 
     def __init__(
-        self, executors: int, prefetch: PrefetchEstimator, grace_s: float, stop_grace_s: float, load_timeout_s: float
+        self,
+        executors: int,
+        prefetch: PrefetchEstimator,
+        grace_s: float,
+        stop_grace_s: float,
+        load_timeout_s: float,
+        on_refresh: OnRefresh,
     ) -> None:
         super().__init__(executors=executors, prefetch=prefetch, stop_grace_s=stop_grace_s)
         self._grace_s = grace_s
         self._load_timeout_s = load_timeout_s
+        self._on_refresh = on_refresh
 
     # ---------------------------------------------------------------- executors
 
@@ -62,6 +69,21 @@ class ExecutorRules(JobRules):
         if not executor.is_killed:
             executor.is_killed = True
             self._emit(effects.Kill(executor.number, reason))
+
+    def _refresh(self, executor: ExecutorState) -> None:
+        """The handler asked for a new worker."""
+        if self._on_refresh is OnRefresh.EXIT:
+            self._drain(0, "the handler asked for a new worker")
+        elif self._on_refresh is OnRefresh.REPLACE:
+            executor.is_retiring = True
+            self._withdraw_polls()
+            for key in list(executor.waiting) if self._can_release else ():
+                self._revoke(executor, key, is_blocked=False)
+
+    def _retire_if_free(self, executor: ExecutorState) -> None:
+        """Replace an executor that is retiring, once it holds no job."""
+        if executor.is_retiring and not executor.running and not executor.waiting:
+            self._emit(effects.Retire(executor.number))
 
     def _on_executor_exited(self, event: events.ExecutorExited) -> None:
         executor, exited = self._executors[event.executor], event.report

@@ -50,6 +50,8 @@ class ExecutorState:
     slots: int = 0
     is_ready: bool = False
     is_killed: bool = False
+    is_retiring: bool = False
+    """It gets no more jobs, and is replaced when it holds none."""
     timeout_s: float | None = None
     refresh: bool = False
     failures: int = 0
@@ -61,7 +63,7 @@ class ExecutorState:
     @property
     def can_run(self) -> bool:
         """Whether it accepts jobs."""
-        return self.is_ready and not self.is_killed
+        return self.is_ready and not self.is_killed and not self.is_retiring
 
     @property
     def free(self) -> int:
@@ -94,7 +96,7 @@ class ExecutorState:
             job.executor = None
         self.running, self.waiting = {}, {}
         self.slots = 0
-        self.is_ready = self.is_killed = False
+        self.is_ready = self.is_killed = self.is_retiring = False
         self.failed_load = None
         return jobs
 

@@ -81,6 +81,19 @@ class ExitReport(msgspec.Struct, frozen=True, kw_only=True):
     can_restart: bool = True
 
 
+class OnRefresh(StrEnum):
+    """What to do when a handler asks for a new worker."""
+
+    EXIT = "exit"
+    """End this worker, because a platform starts the next one."""
+
+    REPLACE = "replace"
+    """Replace the executor; the worker stays."""
+
+    KEEP = "keep"
+    """Nothing, because neither can be replaced."""
+
+
 class StopCause(StrEnum):
     """Why a held job is stopped; decides the report when its slot is free."""
 

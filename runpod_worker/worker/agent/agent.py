@@ -16,6 +16,7 @@ from runpod_worker.config import WorkerSettings
 from runpod_worker.core.dispatch import effects, events
 from runpod_worker.core.dispatch.dispatcher import Dispatcher
 from runpod_worker.core.dispatch.messages import Ready, Report, ToAgent, WindowUpdate
+from runpod_worker.core.dispatch.values import OnRefresh
 from runpod_worker.core.errors import LinkDown, LinkRefused
 from runpod_worker.core.prefetch import PrefetchEstimator
 from runpod_worker.log import log
@@ -58,6 +59,7 @@ class Agent:
         processes: Sequence[Process],
         *,
         started_at: float,
+        on_refresh: OnRefresh = OnRefresh.EXIT,
         now: Callable[[], float] = time.monotonic,
         random: Callable[[], float] = random.random,
     ) -> None:
@@ -68,7 +70,7 @@ class Agent:
         self._started_at = started_at
         self._now = now
         self._breaker = CircuitBreaker(now=now, random=random)
-        self._dispatcher = _new_dispatcher(settings, len(processes))
+        self._dispatcher = _new_dispatcher(settings, len(processes), on_refresh)
         self._timer = DeadlineTimer(self._dispatcher, self._on_due, now=now)
         self._executors = [ExecutorHandle(n, process, self._on_message) for n, process in enumerate(processes)]
         self._taker = Taker(link, self._breaker, self._dispatcher, self.handle, now=now, random=random)
@@ -144,6 +146,9 @@ class Agent:
         match effect:
             case effects.StartExecutor():
                 self._spawn(self._run_executor(effect), f"executor {effect.executor}")
+            case effects.Retire():
+                executor = self._executors[effect.executor]
+                self._spawn(executor.retire(MIN_SHUTDOWN_S), f"end of executor {effect.executor}")
             case effects.ReportUnhealthy():
                 self._spawn(self._report_unhealthy(effect), UNHEALTHY)
             case effects.AnnounceDrain():
@@ -265,11 +270,12 @@ class Agent:
         await asyncio.gather(*waits, return_exceptions=True)
 
 
-def _new_dispatcher(settings: WorkerSettings, executors: int) -> Dispatcher:
+def _new_dispatcher(settings: WorkerSettings, executors: int, on_refresh: OnRefresh) -> Dispatcher:
     return Dispatcher(
         executors=executors,
         prefetch=PrefetchEstimator(prefetch_s=settings.prefetch_s, prefetch_jobs=settings.prefetch_jobs),
         grace_s=settings.grace_s,
         stop_grace_s=settings.stop_grace_s,
         load_timeout_s=settings.load_timeout_s,
+        on_refresh=on_refresh,
     )

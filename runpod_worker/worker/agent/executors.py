@@ -90,6 +90,15 @@ class ExecutorHandle:
         self._channel.close()
         if not self._process.can_restart:  # it started this agent, and exits after it
             return
+        await self._exit_within(timeout_s)
+
+    async def retire(self, timeout_s: float) -> None:
+        """Ask the executor to send what is left and exit. Kill it after `timeout_s`."""
+        if self._channel is not None:
+            self._channel.send(Shutdown())
+            await self._exit_within(timeout_s)
+
+    async def _exit_within(self, timeout_s: float) -> None:
         try:
             async with asyncio.timeout(timeout_s):
                 await self._exited.wait()

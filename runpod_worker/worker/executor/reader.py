@@ -58,6 +58,7 @@ class AgentReader:
             for message in self._channel:
                 if isinstance(message, Shutdown):
                     self._is_shutdown = True
+                    job_loop.close()
                 else:
                     job_loop.handle(message)
         except ChannelClosed:

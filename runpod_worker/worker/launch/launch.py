@@ -23,6 +23,7 @@ import msgspec
 
 import runpod_worker
 from runpod_worker.config import WorkerSettings, environment, executor_settings, platform_variables
+from runpod_worker.core.dispatch.values import OnRefresh
 from runpod_worker.log import log, setup
 from runpod_worker.processes import adopt_orphans, descendants, end
 from runpod_worker.system import require_worker_support
@@ -60,10 +61,14 @@ def run_handler(path: Path, settings: WorkerSettings) -> int:
     adopt_orphans()
     executor = Spawned([sys.executable, str(path)], {**MALLOC_ENVIRONMENT, **environment(), **executor_env(settings)})
     executor.launch()
-    return _run_agent(settings, lambda: executor, started_at)
+    # With a URL nothing is known to start this worker again; without one, the platform that set the variables does.
+    on_refresh = OnRefresh.EXIT if settings.url is None else OnRefresh.REPLACE
+    return _run_agent(settings, lambda: executor, started_at, on_refresh)
 
 
-def run_with_agent(declare: Callable[[], Declaration], settings: WorkerSettings) -> int:
+def run_with_agent(
+    declare: Callable[[], Declaration], settings: WorkerSettings, on_refresh: OnRefresh = OnRefresh.EXIT
+) -> int:
     """Run the declared worker's jobs in this process, with an agent beside it; return the exit code."""
     started_at = time.monotonic()
     require_worker_support("a worker")
@@ -73,7 +78,9 @@ def run_with_agent(declare: Callable[[], Declaration], settings: WorkerSettings)
     tune_malloc()
     ours, theirs = channel.pair()
     with theirs:
-        config = AgentConfig(settings=settings, fd=theirs.fileno(), pid=os.getpid(), started_at=started_at)
+        config = AgentConfig(
+            settings=settings, fd=theirs.fileno(), pid=os.getpid(), started_at=started_at, on_refresh=on_refresh
+        )
         agent = subprocess.Popen(  # noqa: S603 - this very interpreter, with our own module
             [sys.executable, "-P", "-m", __name__],
             env=with_package(environment()),
@@ -105,6 +112,7 @@ class AgentConfig(msgspec.Struct, kw_only=True):
     fd: int
     pid: int
     started_at: float
+    on_refresh: OnRefresh
 
 
 def _agent_main() -> int:
@@ -115,10 +123,13 @@ def _agent_main() -> int:
     data = sys.stdin.buffer.read()
     config = msgspec.json.decode(data, type=AgentConfig, dec_hook=lambda kind, value: kind(value))
     setup(config.settings.log_level, as_json=config.settings.endpoint_id is not None)
-    return _run_agent(config.settings, lambda: Parent(socket.socket(fileno=config.fd), config.pid), config.started_at)
+    process = Parent(socket.socket(fileno=config.fd), config.pid)
+    return _run_agent(config.settings, lambda: process, config.started_at, config.on_refresh)
 
 
-def _run_agent(settings: WorkerSettings, process: Callable[[], Process], started_at: float) -> int:
+def _run_agent(
+    settings: WorkerSettings, process: Callable[[], Process], started_at: float, on_refresh: OnRefresh
+) -> int:
     import asyncio
 
     tune_malloc()
@@ -131,7 +142,7 @@ def _run_agent(settings: WorkerSettings, process: Callable[[], Process], started
     async def main() -> int:
         link = HttpLink(settings, HttpTransport())
         spool = Spool(settings.spool_dir, endpoint=link.endpoint, max_bytes=settings.spool_bytes)
-        return await Agent(settings, link, spool, [process()], started_at=started_at).run()
+        return await Agent(settings, link, spool, [process()], started_at=started_at, on_refresh=on_refresh).run()
 
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
         code = runner.run(main())

@@ -8,7 +8,7 @@ import pytest
 from runpod_worker.core.dispatch import effects, events
 from runpod_worker.core.dispatch.dispatcher import Dispatcher
 from runpod_worker.core.dispatch.messages import Ready, Started
-from runpod_worker.core.dispatch.values import Assignment, TakeRequest
+from runpod_worker.core.dispatch.values import Assignment, OnRefresh, TakeRequest
 from runpod_worker.core.prefetch import PrefetchEstimator
 from runpod_worker.core.protocol import EXTENSIONS
 
@@ -16,11 +16,23 @@ from runpod_worker.core.protocol import EXTENSIONS
 class Driver:
     """Sends events to a dispatcher, at times that the test sets, and keeps what follows."""
 
-    def __init__(self, *, executors: int = 1, slots: int = 1, extensions: Sequence[str] = tuple(EXTENSIONS)) -> None:
+    def __init__(
+        self,
+        *,
+        executors: int = 1,
+        slots: int = 1,
+        extensions: Sequence[str] = tuple(EXTENSIONS),
+        on_refresh: OnRefresh = OnRefresh.EXIT,
+    ) -> None:
         self.now = 100.0
         self.prefetch = PrefetchEstimator(prefetch_s=0.5, prefetch_jobs=32)
         self.dispatcher = Dispatcher(
-            executors=executors, prefetch=self.prefetch, grace_s=30, stop_grace_s=5, load_timeout_s=60
+            executors=executors,
+            prefetch=self.prefetch,
+            grace_s=30,
+            stop_grace_s=5,
+            load_timeout_s=60,
+            on_refresh=on_refresh,
         )
         self.send(events.WorkerStarted())
         self.send(events.Agreed(frozenset(extensions)))

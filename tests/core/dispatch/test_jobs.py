@@ -7,7 +7,15 @@ import pytest
 from runpod_worker.core.dispatch import effects, events
 from runpod_worker.core.dispatch.job_rules import EXECUTOR_FIRST_S
 from runpod_worker.core.dispatch.messages import Done, Started, Stop
-from runpod_worker.core.dispatch.values import Assignment, AttemptRef, ExitReport, Outcome, StopCause, TakeRequest
+from runpod_worker.core.dispatch.values import (
+    Assignment,
+    AttemptRef,
+    ExitReport,
+    OnRefresh,
+    Outcome,
+    StopCause,
+    TakeRequest,
+)
 
 KILLED = ExitReport(how="was killed by SIGKILL", killed_for="it did not stop")
 CRASHED = ExitReport(how="exited with code 3", last_lines="Traceback", exit_code=3)
@@ -72,6 +80,28 @@ def test_a_handler_that_asks_for_a_new_worker_drains_it(drive: Any) -> None:
 
     assert kinds(result) == ["Report", "AnnounceDrain", "Exit"]
     assert worker.dispatcher.wanted(worker.now) == 0
+
+
+def test_where_nothing_restarts_the_worker_a_free_executor_is_replaced_instead(drive: Any) -> None:
+    worker = drive(slots=2, on_refresh=OnRefresh.REPLACE)
+    first, second = worker.start("a"), worker.start("b")
+
+    assert kinds(worker.send(events.Received(0, Done(key=first, refresh=True)))) == ["Report"]
+    assert worker.dispatcher.wanted(worker.now) == 0
+    assert kinds(worker.send(events.Received(0, Done(key=second)))) == ["Report", "Retire"]
+    ended = worker.send(events.ExecutorExited(0, ExitReport(how="exited with code 0", exit_code=0)))
+    worker.become_ready(0, 2)
+
+    assert kinds(ended) == ["StartExecutor"]
+    assert worker.dispatcher.wanted(worker.now) > 0
+
+
+def test_a_worker_that_can_replace_nothing_takes_further_jobs(drive: Any) -> None:
+    worker = drive(on_refresh=OnRefresh.KEEP)
+    key = worker.start("a")
+
+    assert kinds(worker.send(events.Received(0, Done(key=key, refresh=True)))) == ["Report"]
+    assert worker.dispatcher.wanted(worker.now) > 0
 
 
 # ---------------------------------------------------------------- assigned again (behaviour 1)

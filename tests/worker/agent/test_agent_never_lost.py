@@ -312,7 +312,8 @@ async def test_a_handler_that_asks_for_a_new_worker_ends_this_one(agreed: Any, s
         @worker.handler
         def handler(job):
             return {"refresh_worker": True, "x": 1}
-        """
+        """,
+        as_executor=True,
     )
     await agreed.add({"id": "a", "input": 1, "attempt": 1})
 
@@ -320,6 +321,27 @@ async def test_a_handler_that_asks_for_a_new_worker_ends_this_one(agreed: Any, s
 
     result = agreed.results()["a"]
     assert (result["output"], result["stopPod"]) == ({"x": 1}, True)
+
+
+async def test_a_handler_that_asks_for_a_new_worker_gets_a_new_process_where_nothing_restarts_the_worker(
+    agreed: Any, start_worker: Any
+) -> None:
+    worker = await start_worker(
+        """
+        @worker.handler
+        def handler(job):
+            job.save(b"x" * 100_000, "a.bin")
+            return {"refresh_worker": True, "pid": os.getpid()}
+        """
+    )
+    for name in ("a", "b", "c"):
+        await agreed.add({"id": name, "input": 1, "attempt": 1})
+
+    pids = {(await agreed.result(name))["output"]["pid"] for name in ("a", "b", "c")}
+
+    assert len(pids) == 3
+    assert len(agreed.to("files")) == 3
+    assert await worker.terminate() == 0
 
 
 async def _gone(path: Path) -> None:
