@@ -1,6 +1,6 @@
 """Every error this project raises on purpose; docs/errors.md draws them as a tree.
 
-The class docstring is the default message.
+The first line of the class docstring is the default message.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ class RunpodWorkerError(Exception):
     """Something went wrong in runpod_worker."""
 
     def __init__(self, message: str = "") -> None:
-        super().__init__(message or (type(self).__doc__ or "").strip())
+        super().__init__(message or (type(self).__doc__ or "").strip().partition("\n")[0])
 
 
 class ServiceRefusal(RunpodWorkerError):
@@ -100,7 +100,10 @@ class DownloadRefused(RunpodWorkerError, ValueError):
 
 
 class DownloadFailed(RunpodWorkerError, OSError):
-    """The file cannot be downloaded. `passing`: another try may succeed."""
+    """The file cannot be downloaded.
+
+    `passing`: another try may succeed.
+    """
 
     def __init__(self, message: str = "", *, passing: bool = False) -> None:
         super().__init__(message)
@@ -160,7 +163,10 @@ class BuildError(RunpodWorkerError):
 
 
 class JobError(RunpodWorkerError):
-    """The job did not complete. `job` is the service's last view of it."""
+    """The job did not complete.
+
+    `job` is the service's last view of it.
+    """
 
     def __init__(self, message: str = "", job: dict[str, Any] | None = None) -> None:
         super().__init__(message)

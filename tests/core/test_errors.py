@@ -10,7 +10,7 @@ import pytest
 
 import runpod_worker
 from runpod_worker.core import errors
-from runpod_worker.core.errors import CheckFailed, JobError, RunpodWorkerError, ServiceRefusal, TooLarge
+from runpod_worker.core.errors import CheckFailed, JobError, JobStopped, RunpodWorkerError, ServiceRefusal, TooLarge
 from runpod_worker.net.connector import AddressRefused
 from runpod_worker.service.http.guard import SourceRefused, WrongType
 from runpod_worker.service.http.requests import MethodNotAllowed, RouteNotFound
@@ -24,10 +24,16 @@ PLAIN = [kind for kind in CLASSES if not issubclass(kind, JobError | CheckFailed
 
 
 @pytest.mark.parametrize("kind", PLAIN)
-def test_docstring_is_the_message(kind):
+def test_the_first_line_of_the_docstring_is_the_message(kind):
     if issubclass(kind, RunpodWorkerError):
-        assert str(kind()) == kind.__doc__.strip()
+        assert str(kind()) == kind.__doc__.strip().splitlines()[0]
         assert str(kind("field: more")) == "field: more"
+
+
+@pytest.mark.parametrize("kind", [kind for kind in CLASSES if kind not in (CheckFailed, JobStopped)])
+def test_no_default_message_names_parts_of_the_code(kind):
+    assert str(kind())
+    assert "`" not in str(kind())
 
 
 PAGE = Path(__file__).parents[2] / "docs" / "errors.md"

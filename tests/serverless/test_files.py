@@ -171,6 +171,15 @@ def test_one_file_with_its_name_and_archives_extracted(site, folder):
     assert Path(plain["file_path"]).parent == folder / "job_files"
 
 
+@pytest.mark.parametrize("damage", [lambda data: b"no archive", lambda data: data[:30] + b"\xff" * 8 + data[38:]])
+def test_a_corrupt_archive_is_an_error_and_leaves_no_file(site, folder, damage):
+    Site.replies["/corrupt.zip"] = (200, {}, damage(archive("in/side.txt", content=b"content" * 100)))
+
+    with pytest.raises(OSError, match="the file is not a zip archive that can be extracted"):
+        file(f"{site}/corrupt.zip")
+    assert list((folder / "job_files").iterdir()) == []
+
+
 def test_an_archive_that_would_fill_the_disk_is_not_extracted(site, monkeypatch):
     Site.replies["/bomb.zip"] = (200, {}, archive("zeros", content=b"\0" * 1_000_000))
     monkeypatch.setenv("RUNPOD_MAX_DOWNLOAD_BYTES", "100000")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 import uuid
 import zipfile
@@ -15,6 +16,7 @@ from urllib.parse import unquote, urlsplit
 import aiohttp
 
 from runpod_worker.core.backoff import Backoff
+from runpod_worker.core.errors import DownloadFailed
 from runpod_worker.log import log
 
 from .rp_ssrf import SSRFError, max_download_bytes, parts_of, safe_get
@@ -55,7 +57,7 @@ def file(file_url: str) -> dict[str, Any]:
 
     Raises:
         SSRFError: the URL leads to a private address, or the file or its extracted contents are too large.
-        OSError: the server does not deliver the file.
+        OSError: the server does not deliver the file, or it is no archive although it is named .zip.
     """
     folder = Path("job_files").absolute()
     folder.mkdir(exist_ok=True)
@@ -65,7 +67,7 @@ def file(file_url: str) -> dict[str, Any]:
         kind = _suffix(name).removeprefix(".")
         path = folder / f"{stem}.{kind}"
         _write(response, path)
-    extracted = _extracted(path, folder / stem) if kind == "zip" else None
+    extracted = _extracted_or_removed(path, folder / stem) if kind == "zip" else None
     return {"file_path": str(path), "type": kind, "original_name": name, "extracted_path": extracted}
 
 
@@ -116,6 +118,18 @@ def _one_name(job_id: str) -> str:
     if job_id in ("", ".", "..") or any(sign in job_id for sign in "/\\\0"):
         raise ValueError(f"job_id: expected the name of one folder, got {job_id!r}")
     return job_id
+
+
+def _extracted_or_removed(path: Path, folder: Path) -> str:
+    """Extract an archive; remove it, and what was extracted, if that fails."""
+    try:
+        return _extracted(path, folder)
+    except BaseException as error:
+        path.unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
+        if isinstance(error, SSRFError | OSError) or not isinstance(error, Exception):
+            raise
+        raise DownloadFailed(f"the file is not a zip archive that can be extracted: {error}") from error
 
 
 def _extracted(path: Path, folder: Path) -> str:
