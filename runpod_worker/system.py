@@ -11,6 +11,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -82,6 +83,18 @@ def lock_folder(folder: Path) -> int | None:
         os.close(handle)
         raise
     return handle
+
+
+def create_private(path: Path) -> None:
+    """Create the file for this user alone, whatever the umask. Leaves a file that exists as it is, and unopened."""
+    with suppress(FileExistsError):
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+
+
+def make_private_folder(path: Path) -> None:
+    """Create the folder, and those above it that are missing, for this user alone."""
+    for folder in (*reversed(path.parents), path):
+        folder.mkdir(mode=0o700, exist_ok=True)
 
 
 def sync_folder(folder: Path) -> None:

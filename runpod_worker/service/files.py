@@ -17,7 +17,7 @@ import msgspec
 
 from runpod_worker.core.errors import BadRequest, StoreUnavailable, TooLarge
 from runpod_worker.core.filename import EXPECTED_FILE_NAME, is_file_name
-from runpod_worker.system import sync_folder
+from runpod_worker.system import make_private_folder, sync_folder
 
 SERVE_HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -143,8 +143,8 @@ async def _copy(data: AsyncIterable[bytes], out: BinaryIO, limit: int) -> None:
 def _create(target: Path) -> tuple[Path, BinaryIO]:
     part = target.with_name(f".{target.name}.{secrets.token_hex(8)}.part")
     while True:
-        target.parent.mkdir(parents=True, exist_ok=True)
         try:
+            make_private_folder(target.parent)
             return part, part.open("xb")
         except FileNotFoundError:  # a sweep removed the empty folder in between
             continue

@@ -68,7 +68,7 @@ class _Database:
         self._path = path
         try:
             self._connection = connect(path)
-        except sqlite3.Error as exc:
+        except (OSError, sqlite3.Error) as exc:
             raise StoreUnavailable(f"{path} cannot be opened as a job store: {exc}") from exc
 
     def close(self) -> None:

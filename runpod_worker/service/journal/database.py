@@ -19,6 +19,7 @@ from runpod_worker.service.journal.port import (
     Totals,
 )
 from runpod_worker.service.journal.schema import encode_job, prepare
+from runpod_worker.system import create_private, make_private_folder
 
 _CHECKPOINT_PAGES = 4000
 """The write-ahead log grows to 16 MB before a checkpoint, because a checkpoint costs the writer an fsync."""
@@ -48,7 +49,7 @@ def open_file(path: Path, count: int, release: ExitStack) -> list[sqlite3.Connec
         StoreUnavailable: another process uses the file, a newer release wrote it, or it cannot be opened.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_private_folder(path.parent)
         release.enter_context(lock(path))
         connections = [release.enter_context(closing(connect(path))) for _ in range(count)]
     except (OSError, sqlite3.Error) as exc:
@@ -58,7 +59,11 @@ def open_file(path: Path, count: int, release: ExitStack) -> list[sqlite3.Connec
 
 
 def connect(path: Path) -> sqlite3.Connection:
-    """Return a connection in autocommit mode. Only one thread at a time may use it."""
+    """Return a connection in autocommit mode. Only one thread at a time may use it.
+
+    A new file, and those that SQLite puts beside it, can be read by this user only.
+    """
+    create_private(path)
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     try:
         connection.execute("PRAGMA journal_mode=WAL")

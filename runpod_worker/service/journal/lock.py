@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TextIO
 
 from runpod_worker.core.errors import StoreUnavailable
-from runpod_worker.system import lock_file
+from runpod_worker.system import create_private, lock_file
 
 
 def lock(path: Path) -> TextIO:
@@ -16,7 +16,9 @@ def lock(path: Path) -> TextIO:
     Raises:
         StoreUnavailable: another process has the lock.
     """
-    file = path.with_name(path.name + ".lock").open("a+")
+    name = path.with_name(path.name + ".lock")
+    create_private(name)
+    file = name.open("a+")
     try:
         lock_file(file.fileno())
     except BlockingIOError:
