@@ -2,7 +2,7 @@
 
 core, net              rules without I/O; addresses and downloads
 worker, service        what takes and runs jobs; what keeps and gives them
-client, endpoint       the client; endpoint, http_client and serverless carry the names of RunPod's SDK
+client, endpoint       the client; endpoint, error, http_client, serverless, version: the names of RunPod's SDK
 cli, testing           commands; what users' tests need
 conformance            checks of workers and services that others wrote
 build, workerfile      images; worker.yaml
@@ -92,7 +92,9 @@ _MODULE_OF = {
 }
 """The module of each public name."""
 
-_MODULES = {name: name for name in ("endpoint", "http_client", "serverless")} | {"openai": "worker.handler.chat"}
+_MODULES = {name: name for name in ("endpoint", "error", "http_client", "serverless", "version")} | {
+    "openai": "worker.handler.chat"
+}
 """The path of each public module."""
 
 _SETTINGS = {"api_key": "api_key", "endpoint_url_base": "base_url"}

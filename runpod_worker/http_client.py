@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from aiohttp import ClientSession, ClientTimeout, TCPConnector
+from aiohttp import ClientResponseError, ClientSession, ClientTimeout, TCPConnector
 
-__all__ = ["AsyncClientSession", "ClientSession"]
+__all__ = ["AsyncClientSession", "ClientSession", "TooManyRequests"]
 
 TIMEOUT = ClientTimeout(600)
+
+
+class TooManyRequests(ClientResponseError):
+    """The SDK's error for status 429. This package waits and repeats the request instead."""
 
 
 def AsyncClientSession(**options: Any) -> ClientSession:  # noqa: N802 - the SDK's name

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -22,6 +22,7 @@ class Access:
     base_url: str
     headers: dict[str, str]
     proxy: str | None = None
+    key: str | None = field(default=None, repr=False)
 
 
 def access(api_key: str | None = None) -> Access:
@@ -34,10 +35,11 @@ def access(api_key: str | None = None) -> Access:
     headers = {"Content-Type": "application/json", "User-Agent": "runpod-worker"}
     key = api_key if api_key is not None else runpod_worker.api_key
     if key:
-        headers["Authorization"] = f"Bearer {_require_key(key)}"
+        key = _require_key(key)
+        headers["Authorization"] = f"Bearer {key}"
     elif not _is_loopback(base_url):  # our service needs no keys on loopback
         raise SettingsError(KEY_MISSING)
-    return Access(base_url, headers, proxy_for(base_url))
+    return Access(base_url, headers, proxy_for(base_url), key or None)
 
 
 def proxy_for(base_url: str) -> str | None:

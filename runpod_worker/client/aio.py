@@ -32,7 +32,7 @@ class AsyncioClient:
         self.calls = Calls()
         self._base_url = base_url
         self._proxy = proxy_for(base_url)
-        self._headers = dict(headers)
+        self.headers = dict(headers)
         self._session = session
         self._own = session is None
 
@@ -74,7 +74,7 @@ class AsyncioClient:
             request.method,
             URL(f"{self._base_url}/{request.path}", encoded=True),
             data=_payload(request.body),
-            headers=self._headers,
+            headers=self.headers,
             timeout=aiohttp.ClientTimeout(total=request.timeout_s),
             allow_redirects=False,
             raise_for_status=False,  # `replies` interprets refusals; overrides the session's default
@@ -119,6 +119,8 @@ class AsyncioJob(JobHandle):
             own_headers = access().headers if headers is None else headers
             client = AsyncioClient(require_url(runpod_worker.endpoint_url_base), own_headers, session)
         super().__init__(endpoint_id, job_id, client.calls)
+        self.session = session
+        self.headers = client.headers
         self._client = client
 
     async def status(self) -> str:
@@ -169,6 +171,8 @@ class AsyncioEndpoint:
         service = access(api_key)
         self.session = session
         self.headers = service.headers
+        self.endpoint_url_base = service.base_url
+        self.endpoint_url = f"{service.base_url}/{self.endpoint_id}/run"
         self._client = AsyncioClient(service.base_url, service.headers, session)
 
     async def __aenter__(self) -> AsyncioEndpoint:

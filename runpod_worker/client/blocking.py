@@ -25,6 +25,7 @@ class RunPodClient:
             SettingsError: the key is missing for a service on another machine.
         """
         service = access(api_key)
+        self.api_key = service.key
         self.endpoint_url_base = service.base_url
         self.headers = service.headers
         self._connections = Connections(service.base_url, service.headers, service.proxy)

@@ -6,6 +6,8 @@ variables name a job service, because then the platform chose the machine. No ch
 
 from __future__ import annotations
 
+import inspect
+import os
 import shutil
 import subprocess
 import sys
@@ -14,6 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from runpod_worker.config import SdkSettings, sdk_settings, worker_settings
+from runpod_worker.log import log
 
 Check = Callable[[], Any]
 F = TypeVar("F", bound=Check)
@@ -36,6 +39,19 @@ def register_fitness_check(func: F) -> F:
 def clear_fitness_checks() -> None:
     """Remove all registered checks."""
     _registered.clear()
+
+
+async def run_fitness_checks() -> None:
+    """Run the checks now. A failed one ends the process with status 1, as in RunPod's SDK."""
+    for check in checks():
+        try:
+            result = check()
+            if inspect.isawaitable(result):
+                await result
+        except Exception:
+            log.exception("fitness.check_failed", extra={"check": getattr(check, "__name__", repr(check))})
+            sys.stderr.flush()
+            os._exit(1)
 
 
 def checks() -> list[Check]:

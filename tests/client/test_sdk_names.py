@@ -190,3 +190,24 @@ def test_blocking_client_does_not_load_aiohttp() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env={**os.environ})
 
     assert done.stdout.strip() == "False"
+
+
+async def test_clients_have_the_attributes_of_the_sdk(base_url: str) -> None:
+    async with runpod.AsyncioEndpoint("ep", api_key="k") as endpoint:
+        job = endpoint.job("job-1")
+        assert endpoint.endpoint_url == f"{base_url}/ep/run"
+        assert job.session is endpoint.session
+        assert job.headers["Authorization"] == endpoint.headers["Authorization"] == "Bearer k"
+    assert runpod.endpoint.runner.RunPodClient(api_key="k").api_key == "k"
+
+
+def test_modules_of_the_sdk_are_importable_with_their_names() -> None:
+    from runpod_worker.error import AuthenticationError, QueryError, RunPodError
+    from runpod_worker.http_client import TooManyRequests
+    from runpod_worker.serverless.modules import rp_http
+    from runpod_worker.version import __version__, get_version
+
+    assert issubclass(AuthenticationError, RunPodError)
+    assert (str(QueryError("bad", "{x}")), QueryError(query="{x}").query) == ("bad", "{x}")
+    assert issubclass(TooManyRequests, aiohttp.ClientResponseError)
+    assert (rp_http.JOB_DONE_URL, __version__, get_version()) == ("JOB_DONE_URL", "1.12.0", "1.12.0")

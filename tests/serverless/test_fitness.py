@@ -1,5 +1,7 @@
 """Fitness checks: they run before the first job, and a failure is reported and ends the worker."""
 
+import subprocess
+import sys
 import textwrap
 from urllib.parse import parse_qs
 
@@ -70,12 +72,12 @@ def test_the_users_checks_come_first_and_ours_only_where_a_platform_runs_the_wor
 def test_too_little_memory_or_disk_is_said_in_numbers(monkeypatch):
     monkeypatch.setenv("RUNPOD_WEBHOOK_GET_JOB", "https://api.runpod.ai/v2/ep/job-take/pod?gpu=x")
     monkeypatch.setenv("RUNPOD_MIN_MEMORY_GB", "1000000")
-    monkeypatch.setenv("RUNPOD_MIN_DISK_PERCENT", "100.5")
+    monkeypatch.setenv("RUNPOD_MIN_DISK_PERCENT", "100")
     memory, disk, *_ = fitness.checks()
 
     with pytest.raises(RuntimeError, match="RUNPOD_MIN_MEMORY_GB requires 1e\\+06"):
         memory()
-    with pytest.raises(RuntimeError, match=r"RUNPOD_MIN_DISK_PERCENT requires 100\.5"):
+    with pytest.raises(RuntimeError, match=r"RUNPOD_MIN_DISK_PERCENT requires 100"):
         disk()
 
 
@@ -91,3 +93,20 @@ def test_a_containers_limit_counts_as_memory(tmp_path):
 
     (tmp_path / "memory.max").write_text("max\n")
     assert fitness.available_memory(meminfo, tmp_path) == 8 * 2**30
+
+
+@pytest.mark.parametrize(("failing", "code"), [(False, 0), (True, 1)])
+def test_a_handler_may_run_the_checks_itself(failing, code):
+    source = f"""
+import asyncio
+from runpod_worker.serverless.modules.rp_fitness import register_fitness_check, run_fitness_checks
+@register_fitness_check
+async def check():
+    print("checked")
+    assert not {failing}, "no GPU"
+asyncio.run(run_fitness_checks())
+"""
+    done = subprocess.run([sys.executable, "-u", "-c", source], capture_output=True, text=True, timeout=60)
+
+    assert (done.returncode, done.stdout) == (code, "checked\n")
+    assert ("no GPU" in done.stderr) == failing

@@ -1,13 +1,13 @@
 """Modules that code for RunPod's SDK imports.
 
-rp_fitness, rp_logger, rp_progress  as the SDK names them
+rp_fitness, rp_http, rp_logger, rp_progress  as the SDK names them
 """
 
 from __future__ import annotations
 
 from importlib import import_module
 
-__all__ = ["rp_fitness", "rp_logger", "rp_progress"]
+__all__ = ["rp_fitness", "rp_http", "rp_logger", "rp_progress"]
 
 
 def __getattr__(name: str) -> object:
