@@ -11,6 +11,7 @@ import json
 import logging
 import re
 import sys
+from datetime import UTC, datetime
 from typing import TextIO
 
 from runpod_worker.core.errors import SettingsError
@@ -39,22 +40,38 @@ def fields(record: logging.LogRecord) -> dict[str, object]:
     return extra
 
 
-class TextFormatter(logging.Formatter):
+class _Formatter(logging.Formatter):
+    """Knows the time of a record, which `dated` lines show in full."""
+
+    def __init__(self, *, dated: bool = False) -> None:
+        super().__init__()
+        self._dated = dated
+
+    def time(self, record: logging.LogRecord) -> str:
+        """The time of day here, or date and time in UTC as ISO 8601."""
+        if self._dated:
+            return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        return self.formatTime(record, "%H:%M:%S")
+
+
+class TextFormatter(_Formatter):
     """`12:03:04 INFO job.finished job=abc execution_ms=12`, for people."""
 
     def format(self, record: logging.LogRecord) -> str:
         pairs = "".join(f" {key}={value}" for key, value in fields(record).items())
-        line = f"{self.formatTime(record, '%H:%M:%S')} {record.levelname:<7} {record.getMessage()}{pairs}"
+        line = f"{self.time(record)} {record.levelname:<7} {record.getMessage()}{pairs}"
         line = _UNSAFE.sub(_escape, line)  # a value from outside must not look like a line of ours
         return line + (f"\n{self.formatException(record.exc_info)}" if record.exc_info else "")
 
 
-class JsonFormatter(logging.Formatter):
-    """One JSON object a line, with RunPod's keys `requestId`, `message`, `level` (protocol C.6)."""
+class JsonFormatter(_Formatter):
+    """One JSON object a line, with RunPod's keys `requestId`, `message`, `level` (protocol C.6); `time` if dated."""
 
     def format(self, record: logging.LogRecord) -> str:
         extra = fields(record)
         line = {"requestId": extra.pop("job", None), "message": record.getMessage(), "level": record.levelname} | extra
+        if self._dated:
+            line = {"time": self.time(record)} | line
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
         return _SURROGATE.sub(_escape, json.dumps(line, default=str, ensure_ascii=False))
@@ -64,8 +81,10 @@ def _escape(match: re.Match[str]) -> str:
     return ascii(match[0])[1:-1]
 
 
-def setup(level: str = "INFO", *, as_json: bool = False, stream: TextIO | None = None) -> None:
+def setup(level: str = "INFO", *, as_json: bool = False, dated: bool = False, stream: TextIO | None = None) -> None:
     """Write the package's log lines to `stream`, by default standard error. Programs call it, never the library.
+
+    `dated` lines have date and time in UTC: workers leave that to the platform that collects their lines.
 
     Raises:
         SettingsError: there is no such level.
@@ -74,7 +93,7 @@ def setup(level: str = "INFO", *, as_json: bool = False, stream: TextIO | None =
     if name not in logging.getLevelNamesMapping():
         raise SettingsError(f"log level: expected {LEVELS}, got {level!r}")
     handler = logging.StreamHandler(stream or sys.stderr)
-    handler.setFormatter(JsonFormatter() if as_json else TextFormatter())
+    handler.setFormatter(JsonFormatter(dated=dated) if as_json else TextFormatter(dated=dated))
     log.handlers[:] = [handler]
     log.setLevel(name)
     log.propagate = False

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from runpod_worker.cli.errors import exit_on_error
 from runpod_worker.cli.keys import DATA
-from runpod_worker.config import load
+from runpod_worker.config import load, warn_of_unknown
 from runpod_worker.log import setup
+
+if TYPE_CHECKING:
+    from runpod_worker.service.settings import ServiceSettings
 
 
 @exit_on_error
@@ -33,7 +37,8 @@ def serve(
     lease: Annotated[
         float | None, typer.Option(help="Seconds until another worker gets the jobs of a silent worker.")
     ] = None,
-    log_level: Annotated[str, typer.Option(help="ERROR, WARN, INFO or DEBUG.")] = "INFO",
+    log_level: Annotated[str | None, typer.Option(help="ERROR, WARN, INFO or DEBUG; INFO by default.")] = None,
+    log_format: Annotated[str | None, typer.Option(help="text, the default, or json: one object a line.")] = None,
 ) -> int:
     """Run the job service. Callers use http://HOST:PORT/v2/ENDPOINT/run, workers take jobs from the same address.
 
@@ -42,15 +47,21 @@ def serve(
     RUNPOD_SERVICE_..., which docs/settings.md lists.
     """
     from runpod_worker.service.server import serve as serve_forever
-    from runpod_worker.service.settings import ServiceSettings, WebhookSettings
 
-    setup(log_level)
+    setup(dated=True)  # for warnings about settings
     given = {"host": host, "port": port, "data": data, "public_url": public_url, "lease_s": lease}
-    settings = load(ServiceSettings, given)
-    settings = replace(
-        settings,
-        data=None if memory else settings.data or DATA,
-        webhooks=load(WebhookSettings, {"private": private_webhooks or None}),
+    settings = _settings(
+        given | {"log_level": log_level, "log_format": log_format}, memory=memory, private_webhooks=private_webhooks
     )
+    setup(settings.log_level, as_json=settings.log_format == "json", dated=True)
     serve_forever(settings, ready=lambda url: typer.echo(f"the job service listens on {url}/v2/ENDPOINT"))
     return 0
+
+
+def _settings(given: Mapping[str, object], *, memory: bool, private_webhooks: bool) -> ServiceSettings:
+    from runpod_worker.service.settings import PREFIX, ServiceSettings, WebhookSettings
+
+    warn_of_unknown(PREFIX, (ServiceSettings, WebhookSettings))
+    settings = load(ServiceSettings, given)
+    webhooks = load(WebhookSettings, {"private": private_webhooks or None})
+    return replace(settings, data=None if memory else settings.data or DATA, webhooks=webhooks)

@@ -17,7 +17,18 @@ from runpod_worker.config.groups import (
     download_settings,
     sdk_settings,
 )
-from runpod_worker.config.loading import Loaded, Old, Option, file_keys, load, options, resolve, rows, setting
+from runpod_worker.config.loading import (
+    Loaded,
+    Old,
+    Option,
+    file_keys,
+    load,
+    options,
+    resolve,
+    rows,
+    setting,
+    warn_of_unknown,
+)
 from runpod_worker.config.worker import (
     SPOOL_DIR,
     WorkerSettings,
@@ -55,5 +66,6 @@ __all__ = [
     "rows",
     "sdk_settings",
     "setting",
+    "warn_of_unknown",
     "worker_settings",
 ]

@@ -7,7 +7,7 @@ A renamed setting still answers to its old names; each use of one logs `setting.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field, field, fields
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, get_type_hints
@@ -190,6 +190,20 @@ def _warn_if_old(name: str, old: str | None, new: str) -> None:
     if name == old and name not in _WARNED:
         _WARNED.add(name)
         log.warning("setting.renamed", extra={"old": name, "new": new, "until": "0.3"})
+
+
+def warn_of_unknown(prefix: str, classes: Sequence[type[Any]], env: Mapping[str, str] | None = None) -> None:
+    """Log a warning for each variable with this prefix that sets nothing in `classes`, with the nearest known name."""
+    known = {
+        name for cls in classes for spec in fields(cls) for name in (*spec.metadata.get("env", ()), _old(spec).env)
+    }
+    for name in environment() if env is None else env:
+        if name.startswith(prefix) and name not in known and name not in _WARNED:
+            from difflib import get_close_matches
+
+            _WARNED.add(name)
+            nearest = get_close_matches(name, [variable for variable in known if variable], 1, 0.0)
+            log.warning("setting.unknown", extra={"variable": name, "nearest": ", ".join(nearest)})
 
 
 def _at(file: Mapping[str, object], key: str) -> object:

@@ -14,9 +14,11 @@ import msgspec
 
 from runpod_worker.config.bounds import MAX_SETTING_BYTES, MAX_TIME_S
 from runpod_worker.config.env import channel_fd, environment
-from runpod_worker.config.loading import Old, load, setting
+from runpod_worker.config.groups import DownloadSettings
+from runpod_worker.config.loading import Old, load, setting, warn_of_unknown
 from runpod_worker.log import LEVEL_PATTERN, LEVELS
 
+PREFIX = "RUNPOD_WORKER_"
 EXECUTOR_SETTINGS = "RUNPOD_WORKER_SETTINGS"
 
 SPOOL_DIR = Path("~/.cache/runpod_worker/spool").expanduser()
@@ -189,6 +191,8 @@ def worker_settings(
         given = msgspec.json.decode(env[EXECUTOR_SETTINGS], type=dict[str, object]) | own
         if given.get("url"):  # then RUNPOD_ENDPOINT_ID is there for the handler, and must not turn log lines into JSON
             env = {name: value for name, value in env.items() if name != "RUNPOD_ENDPOINT_ID"}
+    else:
+        warn_of_unknown(PREFIX, (WorkerSettings, DownloadSettings), env)
     settings = load(WorkerSettings, given, env=env, file=file)
     if settings.url is None:
         return settings

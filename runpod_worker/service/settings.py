@@ -12,9 +12,10 @@ from runpod_worker.core import job, lifecycle
 from runpod_worker.core import protocol as wire
 from runpod_worker.core.backoff import Schedule
 from runpod_worker.core.errors import SettingsError
+from runpod_worker.log import LEVEL_PATTERN, LEVELS
 
 DAY_MS = 86_400_000
-_PREFIX = "RUNPOD_SERVICE_"
+PREFIX = "RUNPOD_SERVICE_"
 
 DELAYS_S = (5, 15, 60, 300, 900, 1_800, 3_600, 7_200, 14_400, 28_800)
 """The platform waits 5 s and 15 s, then gives up (protocol A.8). These waits continue for 16 hours."""
@@ -69,8 +70,8 @@ def _setting(variable: str, default: Any, text: str, *, old: str = "", old_varia
 
     `old` is its name in release 0.1. The old variable is that name without the unit, or `old_variable`.
     """
-    former = Old(name=old, env=_PREFIX + (old_variable or old.removesuffix("_s").upper())) if old else None
-    return setting(default, _PREFIX + variable, text=text, old=former, **more)
+    former = Old(name=old, env=PREFIX + (old_variable or old.removesuffix("_s").upper())) if old else None
+    return setting(default, PREFIX + variable, text=text, old=former, **more)
 
 
 def _time(variable: str, default: float, text: str, *, minimum: float = 0, **more: Any) -> Any:
@@ -186,6 +187,13 @@ class ServiceSettings:
     file_retention_s: float = _time("FILE_RETENTION", 86_400.0, "How long output files can be fetched")
     worker_retention_s: float = setting(
         120.0, text="How long /health counts a worker after its last request", old=Old(name="worker_silence_s")
+    )
+
+    log_level: str = _setting(
+        "LOG_LEVEL", "INFO", "The least level of log lines", pattern=LEVEL_PATTERN, words=LEVELS, cli="--log-level"
+    )
+    log_format: str = _setting(
+        "LOG_FORMAT", "text", "Format of log lines", pattern="text|json", words="text or json", cli="--log-format"
     )
 
     webhooks: WebhookSettings = field(

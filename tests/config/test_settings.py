@@ -118,3 +118,31 @@ def test_the_names_of_0_1_still_set_the_prefetch() -> None:
     assert load(WorkerSettings, env=env).prefetch_s == 0.25
     assert load(WorkerSettings, env=env).prefetch_jobs == 7
     assert load(WorkerSettings, env={}, file={"ahead": 2.0}).prefetch_s == 2.0
+
+
+def test_an_unknown_variable_is_named_with_the_nearest_one_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(loading, "_WARNED", set())
+    env = {
+        "RUNPOD_WORKER_GRASE": "5",
+        "RUNPOD_WORKER_AHEAD": "1",
+        "RUNPOD_WORKER_DOWNLOADS": "2",
+        "RUNPOD_WORKERX": "1",
+    }
+
+    for _ in range(2):
+        worker_settings(env=env)
+
+    unknown: list[Any] = [record for record in caplog.records if record.message == "setting.unknown"]
+    assert [(record.variable, record.nearest) for record in unknown] == [("RUNPOD_WORKER_GRASE", "RUNPOD_WORKER_GRACE")]
+
+
+def test_an_executor_warns_of_no_variable_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(loading, "_WARNED", set())
+
+    worker_settings(env={"RUNPOD_WORKER_GRASE": "5", "RUNPOD_WORKER_CHANNEL_FD": "3", "RUNPOD_WORKER_SETTINGS": "{}"})
+
+    assert not [record for record in caplog.records if record.message == "setting.unknown"]
