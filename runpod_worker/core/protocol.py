@@ -22,6 +22,7 @@ X_STALE = "X-Stale"
 X_TAKE = "X-Take"
 X_TAKE_ID = "X-Take-Id"
 X_FILES_URL = "X-Files-Url"
+X_FILES_MAX_BYTES = "X-Files-Max-Bytes"
 
 ATTEMPT_FIELDS = ("attempt", "leaseMs", "timeoutMs")
 """What the extension `attempt` adds to a job. The agent reads them, handlers do not see them."""

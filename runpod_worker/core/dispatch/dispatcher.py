@@ -130,6 +130,7 @@ class Dispatcher(ExecutorRules):
 
     def _on_agreed(self, event: events.Agreed) -> None:
         self._extensions, self._files_url = event.extensions, event.files_url
+        self._max_file_bytes = event.max_file_bytes
 
     def _on_take_sent(self, event: events.TakeSent) -> None:
         self._demand.open_take(event.request, event.is_poll)

@@ -20,10 +20,12 @@ class Agreed(Event, frozen=True):
     """The service answered a heartbeat with these extensions (docs/extensions.md).
 
     `files_url`: the base of the URLs of saved files; None if the service has no file store.
+    `max_file_bytes`: the service refuses larger files; None if it does not say.
     """
 
     extensions: frozenset[str]
     files_url: str | None = None
+    max_file_bytes: int | None = None
 
 
 # ------------------------------------------------------------------ takes

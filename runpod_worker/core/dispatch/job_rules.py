@@ -38,6 +38,7 @@ class JobRules:
         self._deadlines = Deadlines()
         self._extensions: frozenset[str] = frozenset()
         self._files_url: str | None = None
+        self._max_file_bytes: int | None = None
         self._phase = Phase.WORKING
         self._jobs: dict[str, HeldJob] = {}
         self._jobs_by_id: dict[str, HeldJob] = {}
@@ -110,7 +111,7 @@ class JobRules:
         job.executor, job.started_at = executor.number, None
         job.had_free_slot = executor.free > len(executor.waiting)
         executor.waiting[job.key] = job
-        run = Run(job.key, job.body, job.taken_at, job.timeout_s, self._files_url)
+        run = Run(job.key, job.body, job.taken_at, job.timeout_s, self._files_url, self._max_file_bytes)
         self._emit(effects.Send(executor.number, run, job.attempt))
         if job.timeout_s is not None:
             self._limit(job, job.taken_at + job.timeout_s, StopCause.TIMEOUT)

@@ -28,6 +28,8 @@ class Run(Message, frozen=True):
     timeout_s: float | None = None
     files_url: str | None = None
     """The base of the URLs of saved files; None if the service has no file store."""
+    max_file_bytes: int | None = None
+    """The service refuses larger files; None if it does not say."""
 
 
 class Stop(Message, frozen=True):
@@ -134,6 +136,13 @@ class Progress(Report, frozen=True):
     value: bytes
 
 
+class FilePart(Report, frozen=True):
+    """The next bytes of a file that is too large for one message. Its `File` comes last, with the rest."""
+
+    token: str
+    body: bytes
+
+
 class File(Report, frozen=True):
     """A file that the handler saved. The agent stores it before it reports the job's outcome."""
 
@@ -152,4 +161,4 @@ class FileFailed(Report, frozen=True):
 
 ToExecutor = Run | Stop | Revoke | WindowUpdate | Shutdown
 ToDispatcher = Ready | LoadFailed | SlotsChanged | Terminated | Started | Done
-ToAgent = ToDispatcher | Chunks | Progress | File | FileFailed
+ToAgent = ToDispatcher | Chunks | Progress | FilePart | File | FileFailed

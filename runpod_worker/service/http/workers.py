@@ -8,7 +8,16 @@ from functools import lru_cache, partial
 import msgspec
 
 from runpod_worker.core.errors import BadRequest, TooLarge
-from runpod_worker.core.protocol import EXTENSIONS, X_ATTEMPT, X_EXTENSIONS, X_FILES_URL, X_STALE, X_TAKE, X_TAKE_ID
+from runpod_worker.core.protocol import (
+    EXTENSIONS,
+    X_ATTEMPT,
+    X_EXTENSIONS,
+    X_FILES_MAX_BYTES,
+    X_FILES_URL,
+    X_STALE,
+    X_TAKE,
+    X_TAKE_ID,
+)
 from runpod_worker.service.http import wire
 from runpod_worker.service.http.replies import Answer, Reply, json_reply, render_head
 from runpod_worker.service.http.requests import Call, Route
@@ -180,6 +189,7 @@ class WorkerRoutes:
         headers = {X_EXTENSIONS: self._names}
         if self._files:
             headers[X_FILES_URL] = f"{base.rstrip('/')}/v2/{endpoint}/files"
+            headers[X_FILES_MAX_BYTES] = str(self._settings.max_file_bytes)
         return render_head(headers)
 
 

@@ -78,7 +78,7 @@ class Heartbeats:
                 log.warning("heartbeat.refused", extra={"status": error.status, "error": str(error)})
 
     def _note_agreed(self) -> None:
-        agreed = Agreed(self._link.extensions, self._link.files_url)
+        agreed = Agreed(self._link.extensions, self._link.files_url, self._link.max_file_bytes)
         if agreed != self._agreed:
             self._agreed = agreed
             self._handle(agreed)

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 from runpod_worker.core.dispatch.events import Delivered, Event, ReportsFull, Streamed
-from runpod_worker.core.dispatch.messages import Chunks, File, FileFailed, Progress, Report
+from runpod_worker.core.dispatch.messages import Chunks, File, FileFailed, FilePart, Progress, Report
 from runpod_worker.core.dispatch.values import AttemptRef, Outcome
 from runpod_worker.core.protocol import MIB
 from runpod_worker.log import log
@@ -55,6 +55,8 @@ class Outbox:
                 reports.add_chunks(message.index, message.outputs)
             case Progress():
                 reports.set_progress(message.value)
+            case FilePart():
+                reports.add_file_part(message)
             case File():
                 reports.add_file(message)
                 self._file_arrived.set()

@@ -7,7 +7,9 @@ from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
-from runpod_worker.core.dispatch.messages import File
+import msgspec
+
+from runpod_worker.core.dispatch.messages import File, FilePart
 from runpod_worker.core.dispatch.values import AttemptRef, Outcome
 from runpod_worker.core.protocol import MIB
 
@@ -33,6 +35,8 @@ class JobReports:
         self.progress: bytes | None = None
         self.progress_number = 0
         self.files: list[File] = []
+        self._parts: dict[str, bytearray] = {}
+        """The bytes of files that have not arrived as a whole, by token."""
         self.files_seen = 0
         self.error: str | None = None
         """Why a chunk or file of the job could not be delivered. The job then fails."""
@@ -64,8 +68,18 @@ class JobReports:
         self.progress_number += 1
         self.wake.set()
 
+    def add_file_part(self, part: FilePart) -> None:
+        """Keep the next bytes of a large file, until its `File` arrives."""
+        self._parts.setdefault(part.token, bytearray()).extend(part.body)
+        self._on_buffered(len(part.body))
+
     def add_file(self, file: File) -> None:
         """Add a file that the outcome names."""
+        parts = self._parts.pop(file.token, None)
+        if parts is not None:
+            self._on_buffered(-len(parts))
+            parts.extend(file.body)
+            file = msgspec.structs.replace(file, body=bytes(parts))
         self.files_seen += 1
         self.files.append(file)
         self._on_buffered(len(file.body))
@@ -98,8 +112,10 @@ class JobReports:
         """Drop unsent and later reports, except an outcome."""
         self.is_discarded = True
         self._on_buffered(-sum(map(len, self.chunks)) - sum(len(file.body) for file in self.files))
+        self._on_buffered(-sum(map(len, self._parts.values())))
         self.chunks.clear()
         self.files.clear()
+        self._parts.clear()
         self.progress = None
         self.wake.set()
         if self.request is not None:  # do not wait for its reply, so that the outcome of the stop is sent now

@@ -52,6 +52,7 @@ class Attempt:
     ) -> None:
         self.key = run.key
         self.files_url = run.files_url
+        self.max_file_bytes = run.max_file_bytes
         self.job: Job[Any] = Job(received, self)
         self.id = str(received.get("id", run.key))
         self.input: Any = received.get("input")

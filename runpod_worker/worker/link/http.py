@@ -15,6 +15,7 @@ from runpod_worker.core.protocol import (
     EXTENSIONS,
     X_ATTEMPT,
     X_EXTENSIONS,
+    X_FILES_MAX_BYTES,
     X_FILES_URL,
     X_STALE,
     X_TAKE,
@@ -38,6 +39,7 @@ MAX_RETRY_AFTER_S = 60.0
 
 # The header names in lower case, as replies have them.
 _EXTENSIONS, _FILES_URL, _STALE_NAME = X_EXTENSIONS.lower(), X_FILES_URL.lower(), X_STALE.lower()
+_FILES_MAX_BYTES = X_FILES_MAX_BYTES.lower()
 
 
 class ReportReply(NamedTuple):
@@ -55,7 +57,8 @@ class HttpLink:
     cancelled at any time. The caller retries.
 
     `extensions`: the names of docs/extensions.md that the service offered in its reply to the latest heartbeat.
-    `files_url`: the URL for files; None if the service does not offer `files`.
+    `files_url`: the URL for files; None if the service does not offer `files`. `max_file_bytes`: the service refuses
+    larger files; None if it does not say.
     """
 
     def __init__(self, settings: WorkerSettings, transport: Transport) -> None:
@@ -64,6 +67,7 @@ class HttpLink:
         self._authorization = {"Authorization": settings.api_key} if settings.api_key else {}
         self.extensions: frozenset[str] = frozenset()
         self.files_url: str | None = None
+        self.max_file_bytes: int | None = None
         self._has_greeted = False
         self._headers: dict[str, str] = {}
         self._offer: dict[str, str] = {}
@@ -123,6 +127,8 @@ class HttpLink:
         self._has_greeted = True
         offered = frozenset(reply.headers.get(_EXTENSIONS, "").split()) & EXTENSIONS
         self.files_url = reply.headers.get(_FILES_URL) if "files" in offered else None
+        max_bytes = reply.headers.get(_FILES_MAX_BYTES, "")
+        self.max_file_bytes = int(max_bytes) if max_bytes.isascii() and max_bytes.isdigit() else None
         if offered != self.extensions:
             self._use_extensions(offered)
         try:

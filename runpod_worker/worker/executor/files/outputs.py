@@ -20,7 +20,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from runpod_worker.core.dispatch.messages import File, FileFailed, ToAgent
+import msgspec
+
+from runpod_worker.core.dispatch.messages import File, FileFailed, FilePart, ToAgent
 from runpod_worker.core.errors import ChannelClosed, OutputError
 from runpod_worker.core.filename import EXPECTED_FILE_NAME, is_file_name
 from runpod_worker.core.protocol import MIB
@@ -30,8 +32,8 @@ from runpod_worker.worker.executor.window import FlowWindow
 MAX_PENDING = 8
 """Files that may wait to be encoded and sent. At the limit, the thread that saves a file does both itself."""
 
-MAX_FILE_BYTES = 255 * MIB
-"""A larger file does not fit into one message to the agent: `job.save` raises, or the job fails if it is a picture."""
+PART_BYTES = 8 * MIB
+"""A larger file travels in parts of this size: a message has a limit, and other jobs' messages go in between."""
 
 TOKEN_BYTES = 16
 
@@ -57,7 +59,7 @@ class SavedFiles:
     def save(self, attempt: Attempt, content: Any, name: str) -> str:
         """Send the file soon and return its URL."""
         name, content_type = _checked_name(name)
-        read = _reader(content, name)
+        read = _reader(content, name, attempt.max_file_bytes)
         if self._keep is not None:
             return self._keep(name, read())
         store = attempt.files_url
@@ -99,7 +101,13 @@ class SavedFiles:
     def _send_file(self, pending: _Pending) -> None:
         message = pending.encode()
         if isinstance(message, File):
-            pending.window.add(len(message.body))
+            body = memoryview(message.body)
+            pending.window.add(len(body))
+            while len(body) > PART_BYTES:
+                self._send(FilePart(message.key, message.token, bytes(body[:PART_BYTES])))
+                body = body[PART_BYTES:]
+            if len(body) < len(message.body):
+                message = msgspec.structs.replace(message, body=bytes(body))
         self._send(message)
 
 
@@ -117,6 +125,8 @@ class _Pending:
     def encode(self) -> File | FileFailed:
         try:
             return File(self.key, self.token, self.name, self.content_type, self.read())
+        except OutputError as error:
+            return FileFailed(self.key, self.name, str(error))
         except Exception as error:
             text = f"job.save: {self.name} could not be encoded: {type(error).__name__}: {error}"
             return FileFailed(self.key, self.name, text)
@@ -128,14 +138,17 @@ def _checked_name(name: str) -> tuple[str, str]:
     return name, mimetypes.guess_type(name)[0] or "application/octet-stream"
 
 
-def _reader(content: Any, name: str) -> ReadContent:
-    """Return a function that encodes the file later, even if the handler has changed `content` by then."""
+def _reader(content: Any, name: str, max_bytes: int | None) -> ReadContent:
+    """Return a function that encodes the file later, even if the handler has changed `content` by then.
+
+    A file that is too large is refused now, except a picture, which is encoded later.
+    """
     if isinstance(content, bytes | bytearray | memoryview):
-        _check_size(memoryview(content).nbytes, name)
+        _check_size(memoryview(content).nbytes, name, max_bytes)
         data = bytes(content)
         return lambda: data
     if isinstance(content, str | os.PathLike):
-        _check_size(Path(content).stat().st_size, name)
+        _check_size(Path(content).stat().st_size, name, max_bytes)
         data = Path(content).read_bytes()
         return lambda: data
     if not callable(getattr(content, "save", None)):
@@ -145,21 +158,24 @@ def _reader(content: Any, name: str) -> ReadContent:
         )
     if type(content).__module__.startswith("PIL."):
         picture = content.copy()
-        return lambda: _encode(picture, name)
-    data = _encode(content, name)
+        return lambda: _encode(picture, name, max_bytes)
+    data = _encode(content, name, max_bytes)
     return lambda: data
 
 
-def _encode(content: Any, name: str) -> bytes:
+def _encode(content: Any, name: str, max_bytes: int | None) -> bytes:
     suffix = Path(name).suffix.lstrip(".").upper()
     if not suffix:
         raise OutputError(f"job.save: {name!r} needs a suffix such as .png, which decides the format")
     file = io.BytesIO()
     content.save(file, format=_FORMATS.get(suffix, suffix))
-    _check_size(file.tell(), name)
+    _check_size(file.tell(), name, max_bytes)
     return file.getvalue()
 
 
-def _check_size(size: int, name: str) -> None:
-    if size > MAX_FILE_BYTES:
-        raise OutputError(f"job.save: {name} has {size / MIB:.1f} MiB; expected at most {MAX_FILE_BYTES // MIB} MiB")
+def _check_size(size: int, name: str, max_bytes: int | None) -> None:
+    if max_bytes is not None and size > max_bytes:
+        raise OutputError(
+            f"job.save: {name} has {size} bytes; the job service stores at most {max_bytes} "
+            "(its setting RUNPOD_SERVICE_MAX_FILE_BYTES)"
+        )

@@ -2,9 +2,9 @@ import base64
 import io
 import json
 import mmap
+import os
 import threading
 
-import msgspec
 import pytest
 from PIL import Image
 
@@ -12,10 +12,10 @@ from runpod_worker.config import download_settings
 from runpod_worker.core.dispatch.messages import File, FileFailed, Run
 from runpod_worker.core.errors import OutputError
 from runpod_worker.worker.executor.attempt import Attempt
+from runpod_worker.worker.executor.files import outputs
 from runpod_worker.worker.executor.files.inputs import Downloads
-from runpod_worker.worker.executor.files.outputs import MAX_FILE_BYTES, MAX_PENDING, SavedFiles
+from runpod_worker.worker.executor.files.outputs import MAX_PENDING, SavedFiles
 from runpod_worker.worker.executor.window import FlowWindow
-from runpod_worker.worker.ipc.channel import MAX_MESSAGE
 
 
 class Sent:
@@ -118,27 +118,6 @@ def test_what_cannot_be_saved_is_refused(sent, files):
         job(sent, files, store=None).save(Image.new("RGB", (1, 1)), "picture")
 
 
-def test_a_file_too_large_for_a_message_is_refused_before_it_is_read(sent, files, tmp_path):
-    large = tmp_path / "large.bin"
-    with large.open("wb") as file:
-        file.truncate(MAX_FILE_BYTES + 1)
-
-    with pytest.raises(OutputError, match=r"large.bin has 255.0 MiB; expected at most 255 MiB"):
-        job(sent, files).save(large, "large.bin")
-    with large.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        view = memoryview(content)
-        with pytest.raises(OutputError, match="expected at most 255 MiB"):
-            job(sent, files).save(view, "large.bin")
-        view.release()
-    assert sent.messages == []
-
-
-def test_the_largest_file_fits_into_a_message():
-    message = File("k" * 1000, "t" * 100, "n" * 255, "c" * 200, b"")
-
-    assert MAX_FILE_BYTES + len(msgspec.msgpack.encode(message)) < MAX_MESSAGE
-
-
 def test_without_a_store_the_url_holds_the_file(sent, files):
     url = job(sent, files, store=None).save(Image.new("RGB", (2, 2), "red"), "a.png")
 
@@ -160,3 +139,45 @@ def test_a_run_without_a_service_keeps_the_file_itself(sent):
     assert (path, kept) == ("there/a.bin", {"a.bin": b"x"})
     assert isinstance(json.dumps(path), str)
     assert not any(isinstance(message, File) for message in sent.messages)
+
+
+def test_a_large_file_travels_in_parts(sent, files):
+    content = os.urandom(2 * outputs.PART_BYTES + 5)
+    attempt = job(sent, files)
+
+    attempt.save(content, "large.bin")
+    files.close()
+
+    *parts, file = sent.messages
+    assert [len(part.body) for part in parts] == [outputs.PART_BYTES] * 2
+    assert {message.token for message in sent.messages} == {file.token}
+    assert b"".join(message.body for message in sent.messages) == content
+
+
+def test_a_file_over_the_limit_of_the_service_is_refused_before_it_is_read(sent, files, tmp_path):
+    large = tmp_path / "large.bin"
+    with large.open("wb") as file:
+        file.truncate(11)
+    attempt = job(sent, files)
+    attempt.max_file_bytes = 10
+    expected = r"large.bin has 11 bytes; .* at most 10 \(its setting RUNPOD_SERVICE_MAX_FILE_BYTES\)"
+
+    with pytest.raises(OutputError, match=expected):
+        attempt.save(large, "large.bin")
+    with large.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        view = memoryview(content)
+        with pytest.raises(OutputError, match=expected):
+            attempt.save(view, "large.bin")
+        view.release()
+    assert (sent.messages, attempt.saved_files) == ([], 0)
+
+
+def test_a_picture_over_the_limit_of_the_service_fails_its_job(sent, files):
+    attempt = job(sent, files)
+    attempt.max_file_bytes = 10
+
+    attempt.save(Image.new("RGB", (50, 50)), "a.png")
+    files.close()
+
+    assert isinstance(sent.messages[0], FileFailed)
+    assert "at most 10 (its setting" in sent.messages[0].error
