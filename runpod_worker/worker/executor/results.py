@@ -128,6 +128,8 @@ def traceback_of(error: BaseException) -> str:
 
 
 def _lines_of(error: BaseException, first: TracebackType | None) -> list[str]:
+    if isinstance(error, RuntimeError) and str(error) == "no running event loop":
+        error.add_note("A plain function has no event loop: declare the handler with async def, or call asyncio.run.")
     whole = traceback.TracebackException(
         type(error),
         error,

@@ -236,6 +236,24 @@ def test_a_handler_sees_the_job_without_the_fields_of_its_attempt(start):
     assert json.loads(executor.until(Done).output) == [["id", "input"], 7]
 
 
+def test_a_task_in_a_plain_function_fails_with_advice(start):
+    executor = start("""
+        @worker.handler
+        def handler(job):
+            work = asyncio.sleep(0)
+            try:
+                asyncio.create_task(work)
+            finally:
+                work.close()
+    """)
+    executor.ready()
+
+    error = executor.done().error
+
+    assert "no running event loop" in error
+    assert "declare the handler with async def" in error
+
+
 ITERATORS = {
     "map": "map(str, [1, 2])",
     "filter": "filter(None, [0, '1', '2'])",

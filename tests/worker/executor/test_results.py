@@ -1,5 +1,7 @@
 import json
 import math
+import sys
+import tracemalloc
 from dataclasses import dataclass
 
 import numpy as np
@@ -138,6 +140,30 @@ def test_a_long_error_keeps_its_type_and_its_last_frames():
     assert "characters are left out here" in fields["error_message"]
     assert fields["error_traceback"].startswith("Traceback (most recent call last):\n  File")
     assert len(text) < results.MAX_ERROR_BYTES
+
+
+def test_the_error_of_a_deep_recursion_takes_little_memory():
+    def recurse():
+        recurse()
+
+    before = sys.getrecursionlimit()
+    try:
+        sys.setrecursionlimit(100_000)
+        recurse()
+    except RecursionError as raised:
+        error = raised
+    finally:
+        sys.setrecursionlimit(before)
+    tracemalloc.start()
+    try:
+        fields = json.loads(results.outcome_of_exception(error, SETTINGS).error)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert fields["error_type"] == "<class 'RecursionError'>"
+    assert "in recurse" in fields["error_traceback"]
+    assert peak < 5_000_000
 
 
 def test_a_shortened_text_stays_within_its_bytes():
