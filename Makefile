@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: compat-table help demo test test-optimised test-pythons test-lowest check format docs image bench bench-outage bench-prefetch bench-compare compat clean
+.PHONY: compat-table hostile help demo test test-optimised test-pythons test-lowest check format docs image bench bench-outage bench-prefetch bench-compare compat clean
 .SECONDARY:
 
 help:            ## show this list
@@ -76,6 +76,9 @@ compat-table: $(STAMP) ## compare our requests with those of RunPod's SDK; write
 compat: $(STAMP) ## run seven versions of RunPod's SDK as workers of our service, and all clients; prints the matrix
 	$(BIN)/python -m tools.compat_environments --all
 	COMPAT=all $(BIN)/python -m pytest tests/compat -n 2
+
+hostile: $(STAMP) ## send the whole hostile corpus, then random combinations for an hour: make hostile SECONDS=3600
+	HOSTILE_SECONDS=$(or $(SECONDS),3600) $(BIN)/python -m pytest tests/hostile -s
 
 bench: $(STAMP)  ## run our worker and RunPod's SDK through the same scenarios; writes docs/benchmarks.md
 	$(BIN)/pip install --disable-pip-version-check -q -e '.[bench]'
