@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from runpod_worker.config import WorkerSettings, channel_fd, sdk_settings, worker_settings
+from runpod_worker.config import WorkerSettings, channel_fd, sdk_settings
 from runpod_worker.core.errors import DeclarationError
 from runpod_worker.core.protocol import SDK_VERSION
 from runpod_worker.worker.launch import modes
@@ -43,7 +43,7 @@ def start(config: Config) -> None:
         from .modules.rp_logger import RunPodLogger
 
         RunPodLogger().set_level(options.rp_log_level)
-    settings = worker_settings({"log_level": options.rp_log_level})
+    settings = modes.settings_or_exit({"log_level": options.rp_log_level})
     if settings.uvloop is None:  # the SDK's loop is asyncio's: `nest_asyncio.apply()` fails on any other
         settings = dataclasses.replace(settings, uvloop=False)
     code = _run(config, options, settings)

@@ -50,7 +50,16 @@ def start(declare: Callable[[], Declaration], given: Mapping[str, object]) -> in
     """Run the declared worker with the command line, the environment and `given`; return the exit code."""
     setup()  # for warnings while settings are read; `run` then sets the format that they choose
     parsed = take_flags(sys.argv)
-    return run(declare, parsed, worker_settings({"log_level": parsed.rp_log_level, **given}))
+    return run(declare, parsed, settings_or_exit({"log_level": parsed.rp_log_level, **given}))
+
+
+def settings_or_exit(given: Mapping[str, object]) -> WorkerSettings:
+    """Return the worker's settings; explain a wrong one in one line and exit with 2, as the command line does."""
+    try:
+        return worker_settings(given)
+    except SettingsError as error:
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(2)
 
 
 def run(declare: Callable[[], Declaration], parsed: Flags, settings: WorkerSettings) -> int:

@@ -82,6 +82,15 @@ def test_a_job_on_the_command_line_wins_and_keeps_its_id(run):
     assert '"got": {}' in done.stdout
 
 
+def test_a_wrong_setting_is_one_line(run):
+    done = run(RUNPOD_LOG_LEVEL="verbose")
+
+    assert done.returncode == 2
+    assert done.stderr == (
+        "error: RUNPOD_LOG_LEVEL: expected ERROR, WARN, INFO, DEBUG, TRACE or NOTSET, got 'verbose'\n"
+    )
+
+
 def test_a_job_on_the_command_line_is_run_even_where_there_is_a_service(run):
     done = run("--test_input", '{"input": 1}', RUNPOD_WEBHOOK_GET_JOB="http://127.0.0.1:9/job-take/x?")
 
