@@ -11,6 +11,8 @@ import json
 import logging
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TextIO
 
@@ -79,6 +81,18 @@ class JsonFormatter(_Formatter):
 
 def _escape(match: re.Match[str]) -> str:
     return ascii(match[0])[1:-1]
+
+
+@contextmanager
+def log_errors(loop: str, **entry: object) -> Iterator[None]:
+    """Log an exception of the block and go on, because the failure of one entry must not end a loop that serves all.
+
+    `entry` names the entry, as in `job=job_id`.
+    """
+    try:
+        yield
+    except Exception:
+        log.exception("entry.failed", extra={"loop": loop, **entry})
 
 
 def setup(level: str = "INFO", *, as_json: bool = False, dated: bool = False, stream: TextIO | None = None) -> None:

@@ -17,6 +17,7 @@ import msgspec
 
 from runpod_worker.core.errors import BadRequest, StoreUnavailable, TooLarge
 from runpod_worker.core.filename import EXPECTED_FILE_NAME, is_file_name
+from runpod_worker.log import log
 from runpod_worker.system import make_private_folder, sync_folder
 
 SERVE_HEADERS = {
@@ -175,9 +176,13 @@ def _find(path: Path) -> StoredFile | None:
 def _sweep(root: Path, written_before: float) -> None:
     for folder, _, names in os.walk(root, topdown=False):
         for path in [Path(folder, name) for name in names]:
-            with contextlib.suppress(FileNotFoundError):  # renamed or deleted since the folder was listed
-                if path.stat().st_mtime < written_before:
+            try:
+                if path.lstat().st_mtime < written_before:
                     path.unlink()
+            except FileNotFoundError:  # renamed or deleted since the folder was listed
+                continue
+            except OSError as exc:
+                log.warning("file.kept", extra={"path": str(path), "error": str(exc)})
         if Path(folder) != root:
             with contextlib.suppress(OSError):  # not empty, or a worker has begun to write into it
                 Path(folder).rmdir()

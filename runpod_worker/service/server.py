@@ -16,7 +16,7 @@ from aiohttp import web
 
 from runpod_worker.core.errors import SettingsError
 from runpod_worker.core.protocol import EXTENSIONS
-from runpod_worker.log import log
+from runpod_worker.log import log, log_errors
 from runpod_worker.net.loop import new_event_loop
 from runpod_worker.service.files import FolderFiles
 from runpod_worker.service.http.app import App
@@ -198,7 +198,8 @@ class Server:
 
     async def _sweep_files(self, files: FolderFiles) -> None:
         while True:
-            await files.sweep(self._now() - self._settings.file_retention_s)
+            with log_errors("file sweep"):
+                await files.sweep(self._now() - self._settings.file_retention_s)
             await asyncio.sleep(FILE_SWEEP_S)
 
     def _begin(self, name: str, loop: Coroutine[Any, Any, None]) -> None:

@@ -20,9 +20,9 @@ from dataclasses import dataclass, field
 import aiohttp
 from yarl import URL
 
-from runpod_worker.core.errors import SettingsError
+from runpod_worker.core.errors import SettingsError, StoreUnavailable
 from runpod_worker.core.testsignal import TestSignal
-from runpod_worker.log import log
+from runpod_worker.log import log, log_errors
 from runpod_worker.net import connector as net
 from runpod_worker.service.journal.port import Delivery
 from runpod_worker.service.queue.queue import JobQueue
@@ -31,6 +31,9 @@ from runpod_worker.service.settings import WebhookSettings
 SECRET_PREFIX = "whsec_"  # noqa: S105 - the prefix that Standard Webhooks gives to secrets
 MAX_DUE_DELIVERIES = 256
 """Due deliveries are read from the outbox in groups of this size."""
+
+RETRY_S = 1.0
+"""The pause after an internal error, before the outbox is read again."""
 
 _HEADERS = {"Content-Type": "application/json", "User-Agent": "runpod-worker"}
 
@@ -113,10 +116,14 @@ class Webhooks:
         async with session, asyncio.TaskGroup() as deliveries:
             while True:
                 self._woken.clear()
-                self._collect_due()
-                for delivery in self._pop_startable():
-                    deliveries.create_task(self._deliver(session, delivery), name=f"webhook-{delivery.job_id}")
-                await self._sleep()
+                try:
+                    self._collect_due()
+                    for delivery in self._pop_startable():
+                        deliveries.create_task(self._deliver(session, delivery), name=f"webhook-{delivery.job_id}")
+                    await self._sleep()
+                except Exception:
+                    log.exception("entry.failed", extra={"loop": "webhooks"})
+                    await asyncio.sleep(RETRY_S)
 
     def _collect_due(self) -> None:
         """Sort the due deliveries into the lanes."""
@@ -153,11 +160,16 @@ class Webhooks:
     async def _deliver(self, session: aiohttp.ClientSession, delivery: Delivery) -> None:
         try:
             await self._try(session, delivery)
-        except Exception:  # it is not settled, so that the outbox returns it again later
+        except StoreUnavailable:  # it is not settled, so that the outbox returns it again later
             log.exception("webhook.error", extra={"job": delivery.job_id, "receiver": _origin(delivery.url)})
+        except Exception as exc:
+            log.exception("webhook.error", extra={"job": delivery.job_id, "receiver": _origin(delivery.url)})
+            with log_errors("webhooks", job=delivery.job_id):
+                await self._fail(delivery, type(exc).__name__)
         finally:
-            self._release_lane(delivery)
-            self.tried.send(delivery)
+            with log_errors("webhooks", job=delivery.job_id):
+                self._release_lane(delivery)
+                self.tried.send(delivery)
 
     def _release_lane(self, delivery: Delivery) -> None:
         origin = _origin(delivery.url)

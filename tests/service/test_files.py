@@ -196,3 +196,21 @@ async def test_folder_that_cannot_be_written_is_said_to_be_unavailable(tmp_path)
 def test_served_files_are_never_pages():
     assert SERVE_HEADERS["X-Content-Type-Options"] == "nosniff"
     assert "sandbox" in SERVE_HEADERS["Content-Security-Policy"]
+
+
+async def test_a_file_that_cannot_be_deleted_does_not_keep_the_others(files, root, caplog):
+    await files.put(named("a.png"), "image/png", pieces(b"1"), limit=100)
+    await files.put(named("b.png", job_id="job-2"), "image/png", pieces(b"2"), limit=100)
+    real = Path.unlink
+
+    def unlink(path: Path, missing_ok: bool = False) -> None:
+        if path.name == "a.png":
+            raise PermissionError(13, "Permission denied", str(path))
+        real(path, missing_ok)
+
+    with pytest.MonkeyPatch.context() as patched:  # as root no file is protected
+        patched.setattr(Path, "unlink", unlink)
+        await files.sweep(written_before=2e10)
+
+    assert {path.name for path in root.rglob("*.png")} == {"a.png"}
+    assert "file.kept" in [record.message for record in caplog.records]

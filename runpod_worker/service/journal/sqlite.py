@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Sequence
+import sqlite3
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from runpod_worker.core.errors import StoreUnavailable
+from runpod_worker.log import log_errors
 from runpod_worker.service.journal.database import DatabaseSink, open_file
 from runpod_worker.service.journal.port import (
     TOTALS,
@@ -60,8 +64,8 @@ class SqliteJournal:
     def load(self, on_lost: Callable[[Collection[str]], None]) -> Snapshot:
         self._on_lost = on_lost
         read = self._loop_reader.execute
-        jobs = map(_stored, read(_JOB + "WHERE sync IN (0, 1) AND ended_at IS NULL ORDER BY seq"))
-        deliveries = [_stored(row) for row in read(_DELIVERIES)]
+        jobs = _readable(read(_JOB + "WHERE sync IN (0, 1) AND ended_at IS NULL ORDER BY seq"))
+        deliveries = _readable(read(_DELIVERIES))
         totals = Totals()
         for endpoint, *numbers in read(f"SELECT endpoint, {', '.join(TOTALS)} FROM counters"):  # noqa: S608 - constants
             totals.update({(endpoint, total): number for total, number in zip(TOTALS, numbers, strict=True)})
@@ -72,18 +76,18 @@ class SqliteJournal:
         return self._writer.append(records, durable=durable)
 
     def read(self, job_id: str) -> StoredJob | None:
-        row = self._loop_reader.execute(_JOB + "WHERE id = ?", (job_id,)).fetchone()
-        return None if row is None else _stored(row)
+        rows = _read(self._loop_reader, _JOB + "WHERE id = ?", job_id)
+        return _stored(rows[0]) if rows else None
 
     async def body(self, kind: Body, job_id: str) -> bytes | None:
         rows = await self._read_in_thread(f"SELECT body FROM {kind} JOIN jobs USING (seq) WHERE id = ?", job_id)  # noqa: S608
         return rows[0][0] if rows else None
 
     def chunk_range(self, job_id: str) -> tuple[int, int]:
-        return self._loop_reader.execute(_CHUNK_RANGE, (job_id,)).fetchone() or (0, 0)
+        return next(iter(_read(self._loop_reader, _CHUNK_RANGE, job_id)), (0, 0))
 
     def chunks(self, job_id: str, start: int, stop: int) -> list[bytes]:
-        return [body for (body,) in self._loop_reader.execute(_CHUNKS, (job_id, start, stop))]
+        return [body for (body,) in _read(self._loop_reader, _CHUNKS, job_id, start, stop)]
 
     async def find_ended(self, before: float, *, sync: bool, limit: int) -> list[EndedJob]:
         return [EndedJob(*row) for row in await self._read_in_thread(_ENDED, sync, before, limit)]
@@ -99,11 +103,25 @@ class SqliteJournal:
 
     async def _read_in_thread(self, select: str, *values: str | float) -> list[tuple[Any, ...]]:
         """Read in the reader's thread, so that a large body neither blocks the loop nor waits for the writer."""
-
-        def read() -> list[tuple[Any, ...]]:
-            return self._thread_reader.execute(select, values).fetchall()
-
+        read = partial(_read, self._thread_reader, select, *values)
         return await asyncio.get_running_loop().run_in_executor(self._reader, read)
+
+
+def _read(database: sqlite3.Connection, select: str, *values: str | float) -> list[tuple[Any, ...]]:
+    try:
+        return database.execute(select, values).fetchall()
+    except sqlite3.Error as exc:
+        raise StoreUnavailable(f"the store cannot be read: {exc}") from exc
+
+
+def _readable(rows: Iterable[tuple[Any, ...]]) -> Iterator[StoredJob]:
+    """The jobs in the rows, without those that cannot be decoded, which stay in the file."""
+    for seq, *columns in rows:
+        stored = None
+        with log_errors("load", seq=seq):
+            stored = _stored((seq, *columns))
+        if stored is not None:
+            yield stored
 
 
 def _stored(row: tuple[int, str, int | None, float | None]) -> StoredJob:

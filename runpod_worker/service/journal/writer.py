@@ -19,7 +19,7 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Protocol
 
 from runpod_worker.core.errors import StoreUnavailable
-from runpod_worker.log import log
+from runpod_worker.log import log, log_errors
 from runpod_worker.service.journal.port import ChunkRecord, JobRecord, Record, Written
 
 MAX_GROUP_APPENDS = 512
@@ -162,7 +162,8 @@ class Writer:
     def _settle(self, group: Sequence[Append], lost: Collection[str], failures: int) -> None:
         """On the loop: let lost jobs be read again, then set the results."""
         if lost:
-            self._on_lost(lost)
+            with log_errors("read again"):
+                self._on_lost(lost)
         self._failures_seen = failures
         for append in group:
             append.settle()
@@ -170,7 +171,13 @@ class Writer:
     def _run(self, loop: asyncio.AbstractEventLoop) -> None:
         """In the thread: write groups until the end."""
         while group := self._next_group():
-            lost = self._groups.write(group)
+            try:
+                lost = self._groups.write(group)
+            except Exception as exc:  # without this thread no job could be written
+                log.exception("store.write_failed", extra={"writes": len(group), "error": repr(exc)})
+                lost = {record.job_id for append in group for record in append.records}
+                for append in group:
+                    append.error = exc
             with contextlib.suppress(RuntimeError):  # the loop is closed, so nothing waits
                 loop.call_soon_threadsafe(self._settle, group, lost, self._groups.failures)
 

@@ -143,10 +143,11 @@ class Takes:
         """Assign queued jobs to open takes."""
         transaction = Transaction(self._jobs)
         answers: list[tuple[Poll, list[Assigned]]] = []
-        while self._jobs.index.queue_length(endpoint) and (poll := self.polls.pop(endpoint)) is not None:
-            jobs = self._assign_next(transaction, poll.request)
-            answers.append((poll, [Assigned(job) for job in jobs]))
         try:
+            while self._jobs.index.queue_length(endpoint) and (poll := self.polls.pop(endpoint)) is not None:
+                assigned: list[Assigned] = []
+                answers.append((poll, assigned))
+                assigned += [Assigned(job) for job in self._assign_next(transaction, poll.request)]
             await transaction.commit(durable=False)
         finally:
             for poll, assigned in answers:

@@ -15,6 +15,7 @@ from typing import NamedTuple
 from runpod_worker.core.errors import StoreUnavailable
 from runpod_worker.core.job import Job, Lease
 from runpod_worker.core.lifecycle import Event, Taken, WorkerEvent
+from runpod_worker.log import log_errors
 from runpod_worker.service.journal.port import (
     Body,
     ChunkRecord,
@@ -181,18 +182,22 @@ class Jobs:
     def _read_again(self, job_ids: Collection[str]) -> None:
         """Replace these jobs in memory by those in the journal, because a write failed or may have failed."""
         for job_id in job_ids:
-            self.logs.drop(job_id)
-            self.bodies.drop(job_id)
-            self.index.drop(job_id)
-            stored = self.journal.read(job_id)
-            self._restore_delivery(job_id, stored.delivery if stored else None)
-            if stored is None:
-                continue
-            self.index.add(stored.job, stored.seq)
-            self.timer.arm(stored.job.due_at)
-            if stored.job.final:
-                self._remember(stored.job)
-                self.ended.notify(job_id, None)
+            with log_errors("read again", job=job_id):
+                self._read_one_again(job_id)
+
+    def _read_one_again(self, job_id: str) -> None:
+        self.logs.drop(job_id)
+        self.bodies.drop(job_id)
+        self.index.drop(job_id)
+        stored = self.journal.read(job_id)
+        self._restore_delivery(job_id, stored.delivery if stored else None)
+        if stored is None:
+            return
+        self.index.add(stored.job, stored.seq)
+        self.timer.arm(stored.job.due_at)
+        if stored.job.final:
+            self._remember(stored.job)
+            self.ended.notify(job_id, None)
 
     def _restore_delivery(self, job_id: str, delivery: Delivery | None) -> None:
         if self.deliveries.get(job_id) == delivery:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
-from runpod_worker.core.errors import ServiceRefusal
+from runpod_worker.core.errors import StoreUnavailable
 from runpod_worker.core.job import Job, Status
 from runpod_worker.core.lifecycle import ExecutionTimedOut, LeaseRenewed, clamp_times, due
-from runpod_worker.log import log
+from runpod_worker.log import log, log_errors
 from runpod_worker.service.journal.port import EndedJob
 from runpod_worker.service.queue.assign import Takes
 from runpod_worker.service.queue.jobs import Jobs
@@ -26,6 +26,12 @@ MAX_DELAY_LEASES = 0.25
 MIN_DELAY_S = 0.25
 """A shorter delay is never a reason to renew leases."""
 
+ASIDE_S = 10.0
+"""A job whose change failed waits this long for the next try, so that the jobs after it are not delayed."""
+
+MAX_FAILURES = 3
+"""After as many jobs in a row the pass ends, because the fault is the store's and not theirs."""
+
 RETRY_S = 1.0
 """The pause before the next pass after a failed write, or during the grace time after a start."""
 
@@ -40,6 +46,8 @@ class Sweep:
         self._started_at = 0.0
         self._forgetting = asyncio.Lock()
         self._forget_at = 0.0
+        self._aside: dict[str, float] = {}
+        """The jobs whose change failed, and the time of their next try."""
 
     async def start(self) -> None:
         """Renew every lease, because no heartbeats arrived while the service was down.
@@ -60,7 +68,7 @@ class Sweep:
             try:
                 await self.once(late_s)
                 late_s = 0.0
-            except ServiceRefusal:
+            except Exception:
                 log.exception("sweep.failed")
                 self._jobs.timer.arm(self._jobs.now() + RETRY_S)
             late_s = max(late_s, await self._jobs.timer.wait())
@@ -75,7 +83,8 @@ class Sweep:
             log.warning("service.delayed", extra={"late_s": round(late_s, 3), "leases": await self._renew_leases()})
         now = self._jobs.now()
         overdue = self._jobs.index.overdue(now)
-        graced = {job.id for job in overdue if self._has_grace(job, now)}
+        self._aside = {job_id: at for job_id, at in self._aside.items() if at > now}
+        graced = {job.id for job in overdue if job.id in self._aside or self._has_grace(job, now)}
         await self._apply([job for job in overdue if job.id not in graced], now)
         if now >= self._forget_at:
             self._forget_at = now + self._settings.forget_every_s
@@ -83,7 +92,7 @@ class Sweep:
             await self.forget(now - self._settings.retention_s, sync=False)
             await self.forget(now - self._settings.sync_retention_s, sync=True)
         self._jobs.timer.arm(min(self._forget_at, now + max_delay_s))  # often enough to notice a delay
-        self._jobs.timer.arm(now + RETRY_S if graced else self._jobs.index.next_due())
+        self._jobs.timer.arm(now + RETRY_S if graced or self._aside else self._jobs.index.next_due())
 
     async def forget(self, before: float, *, sync: bool) -> int:
         """Delete the jobs that ended before this time, and return their number."""
@@ -122,16 +131,40 @@ class Sweep:
 
     async def _apply(self, overdue: list[Job], now: float) -> None:
         for start in range(0, len(overdue), MAX_COMMIT_JOBS):
-            transaction = Transaction(self._jobs)
-            requeued: set[str] = set()
-            for job in overdue[start : start + MAX_COMMIT_JOBS]:
+            batch = overdue[start : start + MAX_COMMIT_JOBS]
+            try:
+                await self._apply_together(batch, now)
+            except Exception:
+                log.exception("sweep.split", extra={"jobs": len(batch)})
+                await self._apply_one_by_one(batch, now)
+
+    async def _apply_one_by_one(self, batch: list[Job], now: float) -> None:
+        """Change each job in a commit of its own, and set aside those that fail."""
+        failures = 0
+        for job in batch:
+            if failures == MAX_FAILURES:
+                raise StoreUnavailable("no job can be changed")
+            failures += 1
+            self._aside[job.id] = now + ASIDE_S
+            with log_errors("sweep", job=job.id):
+                await self._apply_together([job], now)
+                del self._aside[job.id]
+                failures = 0
+
+    async def _apply_together(self, batch: list[Job], now: float) -> None:
+        transaction = Transaction(self._jobs)
+        requeued: set[str] = set()
+        try:
+            for job in batch:
                 newest = self._jobs.get(job.id)
                 event = None if newest is None else due(newest, now)
                 changed = None if event is None else transaction.try_apply(job.id, event)
                 if changed is not None and changed.status is Status.IN_QUEUE:
                     requeued.add(job.endpoint)
+        finally:
             await transaction.commit()
-            for endpoint in requeued:
+        for endpoint in requeued:
+            with log_errors("dispatch", endpoint=endpoint):
                 await self._takes.dispatch(endpoint)
 
     def _is_forgettable(self, ended: EndedJob) -> bool:

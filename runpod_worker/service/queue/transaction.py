@@ -11,6 +11,7 @@ from __future__ import annotations
 from runpod_worker.core.errors import IllegalTransition, JobNotFound, StaleAttempt
 from runpod_worker.core.job import Job, Status
 from runpod_worker.core.lifecycle import Event, apply
+from runpod_worker.log import log
 from runpod_worker.service.journal.port import (
     ChunkRecord,
     Delivery,
@@ -54,7 +55,6 @@ class Transaction:
         if new.final and new.stop:
             output = None  # a stopped job has no output
         moved = new.status is not old.status and old.status is not Status.IN_QUEUE
-        self._jobs.index.put(new)
         record = JobRecord(
             seq=seq,
             job=new,
@@ -65,6 +65,7 @@ class Transaction:
             drops_delivery=old.final,
             adds_to=_grown_total(old, new),
         )
+        self._jobs.index.put(new)  # after the reads of the journal for the record, which may fail
         self._steps.append(Step(record, old, event))
         return new
 
@@ -130,7 +131,10 @@ class Transaction:
         if written.exception() is None:
             self.committed = True
             for step in self._steps:
-                self._jobs.on_committed(step)
+                try:
+                    self._jobs.on_committed(step)
+                except Exception:  # the other jobs of the transaction are published
+                    log.exception("entry.failed", extra={"loop": "publish", "job": step.record.job_id})
 
     def _find(self, job_id: str) -> tuple[Job, int]:
         job, seq = self._jobs.get(job_id), self._jobs.index.seq(job_id)

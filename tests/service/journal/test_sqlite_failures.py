@@ -2,13 +2,14 @@
 
 import asyncio
 import resource
+import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 import pytest
 
 from runpod_worker.core.errors import StoreUnavailable
-from runpod_worker.core.job import Status
+from runpod_worker.core.job import Policy, Status
 from runpod_worker.core.lifecycle import CancelRequested, Succeeded, Taken
 from runpod_worker.service.journal.sqlite import SqliteJournal
 from runpod_worker.service.queue.index import Counts
@@ -181,3 +182,28 @@ async def test_open_take_gets_nothing_and_its_worker_asks_again_when_the_job_can
     assert store.index.leased("w") == []
     [assigned] = await store.queue.takes.take(TakeRequest(endpoint="ep", worker="w"), 0)
     assert assigned.job.id == job.id
+
+
+async def test_a_job_whose_change_cannot_be_written_does_not_keep_the_others(store, make_job, tmp_path):
+    jobs = [await store.add(make_job(policy=Policy(ttl_ms=10_000))) for _ in range(3)]
+    with closing(sqlite3.connect(tmp_path / "jobs.db")) as database:
+        database.execute(
+            "CREATE TRIGGER refuse BEFORE UPDATE ON jobs WHEN NEW.id = 'job-2' "
+            "BEGIN SELECT RAISE(ABORT, 'no room'); END"
+        )
+
+    await store.queue.sweep.once()
+
+    ended = [store.index.get(job.id).final for job in jobs]
+    assert ended == [True, False, True]
+
+
+async def test_a_job_that_cannot_be_decoded_does_not_keep_the_service_from_starting(store, reopen, make_job, tmp_path):
+    jobs = [await store.add(make_job()) for _ in range(3)]
+    with closing(sqlite3.connect(tmp_path / "jobs.db")) as database:
+        database.execute("UPDATE jobs SET meta = 'no JSON' WHERE id = 'job-2'")
+        database.commit()
+
+    again = await reopen()
+
+    assert list(again.index) == [jobs[0].id, jobs[2].id]
