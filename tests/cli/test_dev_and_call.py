@@ -98,6 +98,12 @@ def test_call_says_why_a_job_failed_and_ends_with_one(dev: tuple[str, str]) -> N
     assert "as asked" in failed.stderr
 
 
+def test_call_prints_the_output_of_a_job_without_chunks(dev: tuple[str, str]) -> None:
+    streamed = call(dev[0], '"you"', "--stream")
+
+    assert json.loads(streamed.stdout) == "hello you", streamed.stderr
+
+
 def test_call_only_submits_when_asked_to(dev: tuple[str, str]) -> None:
     job_id = call(dev[0], "{}", "--no-wait").stdout.strip()
 
