@@ -76,9 +76,10 @@ class ExecutorRules(JobRules):
             self._drain(0, "the handler asked for a new worker")
         elif self._on_refresh is OnRefresh.REPLACE:
             executor.is_retiring = True
-            self._withdraw_polls()
-            for key in list(executor.waiting) if self._can_release else ():
-                self._revoke(executor, key, is_blocked=False)
+            if self._can_release:
+                self._withdraw_polls()
+                for key in executor.waiting:
+                    self._revoke(executor, key, is_blocked=False)
 
     def _retire_if_free(self, executor: ExecutorState) -> None:
         """Replace an executor that is retiring, once it holds no job."""
