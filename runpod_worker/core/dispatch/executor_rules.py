@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from runpod_worker.core.backoff import Backoff
 from runpod_worker.core.dispatch import effects, events
 from runpod_worker.core.dispatch.job_rules import JobRules
@@ -91,6 +93,8 @@ class ExecutorRules(JobRules):
         self._deadlines.clear(executor.number)
         executor.failures = 0 if executor.is_ready else executor.failures + 1
         failed_load = executor.failed_load
+        if executor.slots > 1:  # nobody knows whose output it is, and one caller must not see another's
+            exited = replace(exited, last_lines="")
         for job in executor.clear():
             self._deadlines.clear(job.key)
             self._lose_executor(job, exited)

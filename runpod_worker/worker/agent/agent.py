@@ -15,7 +15,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from runpod_worker.config import WorkerSettings
 from runpod_worker.core.dispatch import effects, events
 from runpod_worker.core.dispatch.dispatcher import Dispatcher
-from runpod_worker.core.dispatch.messages import Ready, Report, ToAgent, WindowUpdate
+from runpod_worker.core.dispatch.messages import Ready, Report, Started, ToAgent, WindowUpdate
 from runpod_worker.core.dispatch.values import OnRefresh
 from runpod_worker.core.errors import LinkDown, LinkRefused
 from runpod_worker.core.prefetch import PrefetchEstimator
@@ -178,7 +178,9 @@ class Agent:
         if isinstance(message, Report):
             self._outbox.add(message)
             return
-        if isinstance(message, Ready):
+        if isinstance(message, Started):
+            self._executors[executor].note_started(message.at)
+        elif isinstance(message, Ready):
             self._performer.note_ready(message, self._now() - self._started_at)
         self.handle(events.Received(executor, message))
 

@@ -33,6 +33,7 @@ class ExecutorHandle:
         self._channel: AgentChannel | None = None
         self._unsent: list[ToExecutor] = []
         self._killed_for: str | None = None
+        self._job_started_at = 0.0
         self._ended = asyncio.Event()
         """The process has exited, or closed its channel."""
         self._exited = asyncio.Event()
@@ -41,6 +42,7 @@ class ExecutorHandle:
     def start(self) -> None:
         """Start the process."""
         self._killed_for = None
+        self._job_started_at = 0.0
         self._unsent.clear()
         self._ended, self._exited, self._channel_closed = asyncio.Event(), asyncio.Event(), asyncio.Event()
         sock = self._process.start(self._on_exited)
@@ -49,6 +51,10 @@ class ExecutorHandle:
     def send(self, message: ToExecutor) -> None:
         """Send a message with the next `flush`, if the executor is running."""
         self._unsent.append(message)
+
+    def note_started(self, at: float) -> None:
+        """Record the start of a job: earlier output of the process is not that job's."""
+        self._job_started_at = at
 
     def flush(self) -> None:
         """Send the messages together: several jobs wake the executor only once."""
@@ -73,7 +79,7 @@ class ExecutorHandle:
             await self._exited.wait()
         if self._channel is not None:
             self._channel.close()
-        how, last_lines = await self._process.exit_report()
+        how, last_lines = await self._process.exit_report(self._job_started_at)
         return ExitReport(
             how=how,
             last_lines=last_lines,

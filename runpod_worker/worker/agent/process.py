@@ -13,6 +13,8 @@ import signal
 import socket
 import subprocess
 import threading
+import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -45,8 +47,8 @@ class Process(Protocol):
     def kill(self) -> None:
         """Kill the process and its children."""
 
-    async def exit_report(self) -> tuple[str, str]:
-        """Return how it ended ("was killed by SIGSEGV"), and the last lines of its standard error."""
+    async def exit_report(self, since: float) -> tuple[str, str]:
+        """Return how it ended ("was killed by SIGSEGV"), and the last lines of its standard error from `since` on."""
 
     @property
     def exit_code(self) -> int | None:
@@ -67,7 +69,8 @@ class Spawned:
         self._env = dict(env)
         self._child: subprocess.Popen[bytes] | None = None
         self._launched: tuple[socket.socket, subprocess.Popen[bytes]] | None = None
-        self._tail = b""
+        self._tail: deque[tuple[float, bytes]] = deque(maxlen=TAIL_LINES)
+        """The latest output, and when it was read."""
         self._tail_ended = asyncio.Event()
 
     def launch(self) -> None:
@@ -78,7 +81,8 @@ class Spawned:
         ours, child = self._launched or self._new_process()
         self._launched = None
         loop = asyncio.get_running_loop()
-        self._tail, self._tail_ended = b"", asyncio.Event()
+        self._tail.clear()
+        self._tail_ended = asyncio.Event()
         _thread(self._wait, child, loop, on_exit)
         _thread(self._forward_stderr, child.stderr, loop, self._tail_ended)
         return ours
@@ -89,11 +93,12 @@ class Spawned:
         with suppress(ProcessLookupError):  # all processes of the group have exited
             os.killpg(self._child.pid, signal.SIGKILL)
 
-    async def exit_report(self) -> tuple[str, str]:
+    async def exit_report(self, since: float) -> tuple[str, str]:
         with suppress(TimeoutError):
             async with asyncio.timeout(TAIL_WAIT_S):
                 await self._tail_ended.wait()
-        lines = self._tail.decode("utf-8", "replace").splitlines()
+        tail = b"".join(data for read_at, data in self._tail if read_at >= since)[-TAIL_BYTES:]
+        lines = tail.decode("utf-8", "replace").splitlines()
         return ended_how(self.exit_code), "\n".join(lines[-TAIL_LINES:])
 
     @property
@@ -125,13 +130,26 @@ class Spawned:
     def _forward_stderr(self, stderr: IO[bytes], loop: asyncio.AbstractEventLoop, ended: asyncio.Event) -> None:
         """Copy the executor's standard error to ours, and keep its end."""
         with stderr as pipe:
-            while data := os.read(pipe.fileno(), 65536):
-                self._tail = (self._tail + data)[-TAIL_BYTES:]
+            while data := _read_with_time(pipe.fileno(), self._tail):
                 try:
                     os.write(2, data)
                 except OSError:  # nothing reads the agent's standard error; keep the executor's last lines anyway
                     continue
         _call_on_loop(loop, ended.set)
+
+
+def _read_with_time(handle: int, tail: deque[tuple[float, bytes]]) -> bytes:
+    """Read, and add what was read to `tail` with a time before the read.
+
+    Then output that an executor saw read before a job started (`executor/runners`) never counts as that job's.
+    """
+    select.select([handle], [], [])
+    read_at = time.monotonic()
+    data = os.read(handle, 65536)
+    while tail and sum(len(kept) for _, kept in tail) > TAIL_BYTES:
+        tail.popleft()
+    tail.append((read_at, data[-TAIL_BYTES:]))
+    return data
 
 
 class Parent:
@@ -185,7 +203,7 @@ class Parent:
         if os.getppid() == self._pid:
             os.kill(self._pid, signal.SIGKILL)
 
-    async def exit_report(self) -> tuple[str, str]:
+    async def exit_report(self, since: float) -> tuple[str, str]:
         if self._is_watched:
             with suppress(TimeoutError):
                 async with asyncio.timeout(processes.CHILD_GRACE_S + 2 * processes.KILL_S):

@@ -9,15 +9,18 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
+import time
+from array import array
 from collections import deque
 from collections.abc import Callable
 from contextlib import closing, suppress
 from typing import Any, Literal
 
-from runpod_worker.config import WorkerSettings
+from runpod_worker.config import WorkerSettings, channel_fd
 from runpod_worker.core.dispatch.messages import SlotsChanged, ToAgent
 from runpod_worker.core.errors import ChannelClosed
 from runpod_worker.log import job_id, log
+from runpod_worker.system import fcntl
 from runpod_worker.worker.executor.attempt import Attempt
 from runpod_worker.worker.executor.interrupt import guard_here
 from runpod_worker.worker.executor.invoke import Invoker
@@ -25,6 +28,9 @@ from runpod_worker.worker.handler.declaration import Handler
 
 RESIZE_INTERVAL_S = 1.0
 """Interval of calls of the user's function for the number of slots, while jobs run."""
+
+MAX_OUTPUT_WAIT_S = 0.05
+"""Start a job after this time even if the agent has not read the output of the one before."""
 
 OnEnded = Callable[[Attempt], None]
 
@@ -84,6 +90,8 @@ class ThreadRunner:
         self._invoker = invoker
         self._on_ended = on_ended
         self._slots = slots
+        self._is_read = channel_fd() is not None
+        """Whether an agent reads this process's standard error."""
         self._inbox: queue.SimpleQueue[Attempt | Literal["signal"] | None] = queue.SimpleQueue()
         self._ended_slots: queue.SimpleQueue[int] = queue.SimpleQueue()
 
@@ -131,6 +139,8 @@ class ThreadRunner:
         unsent: list[ToAgent] = []
         with closing(guard_here()) as guard:
             while (attempt := self._next(unsent)) is not None:
+                if self._slots == 1 and self._is_read:
+                    wait_output_read()
                 unsent.append(self._invoker.start(attempt))
                 self._send(unsent)
                 token = job_id.set(attempt.id)
@@ -164,6 +174,7 @@ class LoopRunner:
         self._invoker = invoker
         self._on_ended = on_ended
         self._concurrency = concurrency
+        self._is_read = channel_fd() is not None
         self._free = concurrency.slots
         self._resize_timer: asyncio.TimerHandle | None = None
         self._loop = invoker.aio.get_loop()
@@ -213,6 +224,8 @@ class LoopRunner:
             attempt = self._inbox.popleft()
             if attempt.claim():
                 self._free -= 1
+                if self._concurrency.slots == 1 and self._is_read:
+                    wait_output_read()
                 self._send(self._invoker.start(attempt))
                 task = self._loop.create_task(self._run(attempt))
                 self._tasks.add(task)
@@ -254,6 +267,24 @@ class LoopRunner:
         except ChannelClosed:
             log.debug("executor.agent_gone")
             self._closing.set()
+
+
+def wait_output_read(handle: int = 2) -> None:
+    """Wait until the agent has read standard error, so that it does not take the last job's output for the next one's.
+
+    Takes a microsecond where nothing is unread.
+    """
+    if fcntl is None:
+        return
+    import termios  # Windows lacks it too
+
+    deadline = time.monotonic() + MAX_OUTPUT_WAIT_S
+    unread = array("i", [0])
+    try:
+        while fcntl.ioctl(handle, termios.FIONREAD, unread) == 0 and unread[0] and time.monotonic() < deadline:
+            time.sleep(0.0002)
+    except OSError:  # no pipe
+        return
 
 
 Runner = ThreadRunner | LoopRunner

@@ -93,7 +93,7 @@ class InMemoryExecutor:
             self._channel = None
             self._on_exit()
 
-    async def exit_report(self) -> tuple[str, str]:
+    async def exit_report(self, since: float) -> tuple[str, str]:
         return "was killed by SIGKILL", ""
 
     def _read(self, connection: channel.ExecutorChannel, loop: asyncio.AbstractEventLoop) -> None:

@@ -285,3 +285,28 @@ async def test_a_stream_that_cannot_leave_holds_up_no_other_job_and_can_be_stopp
     await agreed.stop("slow")
 
     assert await agreed.result("slow") == {"stopped": True}
+
+
+@pytest.mark.parametrize("slots", ["1", "2"])
+async def test_the_error_of_a_job_never_shows_what_another_job_wrote(
+    service: Any, start_worker: Any, slots: str
+) -> None:
+    await start_worker(
+        """
+        @worker.handler
+        def handler(job):
+            print(job["input"], file=sys.stderr)
+            if job["input"] == "fatal":
+                os._exit(5)
+        """,
+        RUNPOD_WORKER_CONCURRENCY=slots,
+    )
+    await service.add({"id": "a", "input": "secret"})
+    await service.result("a")
+    await service.add({"id": "b", "input": "fatal"})
+
+    error = (await service.result("b"))["error"]
+
+    assert "exited with code 5" in error
+    assert "secret" not in error
+    assert ("fatal" in error) == (slots == "1")
