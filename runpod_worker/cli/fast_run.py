@@ -20,6 +20,8 @@ class Arguments(NamedTuple):
     handler: Path
     given: dict[str, object]
     as_runpod: bool
+    arguments: tuple[str, ...] = ()
+    """Those after `--`, for the handler's file."""
 
 
 def read(arguments: Sequence[str]) -> Arguments | None:
@@ -33,6 +35,8 @@ def read(arguments: Sequence[str]) -> Arguments | None:
     unread = iter(arguments[1:])
     for argument in unread:
         flag, equals, text = argument.partition("=")
+        if argument == "--":
+            break
         if argument == "--as-runpod":
             as_runpod = True
         elif option := flags.get(flag):
@@ -44,7 +48,7 @@ def read(arguments: Sequence[str]) -> Arguments | None:
             handlers.append(argument)
     if len(handlers) != 1 or handlers[0].startswith("-") or not Path(handlers[0]).is_file():
         return None
-    return Arguments(Path(handlers[0]), given, as_runpod)
+    return Arguments(Path(handlers[0]), given, as_runpod, tuple(unread))
 
 
 def run(arguments: Arguments) -> int:
@@ -52,7 +56,9 @@ def run(arguments: Arguments) -> int:
     from runpod_worker.cli.worker import run_worker
 
     try:
-        return run_worker(arguments.handler, arguments.given, as_runpod=arguments.as_runpod)
+        return run_worker(
+            arguments.handler, arguments.given, as_runpod=arguments.as_runpod, arguments=arguments.arguments
+        )
     except EXPECTED as error:
         return explain(error)
     except KeyboardInterrupt:

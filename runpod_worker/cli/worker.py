@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -13,8 +13,13 @@ from runpod_worker.log import setup
 from runpod_worker.workerfile import WorkerFile, load_beside
 
 
-def run_worker(handler: Path, given: Mapping[str, object], *, as_runpod: bool = False) -> int:
-    """Take jobs from a job service and run them with the handler in this file; return the exit status."""
+def run_worker(
+    handler: Path, given: Mapping[str, object], *, as_runpod: bool = False, arguments: Sequence[str] = ()
+) -> int:
+    """Take jobs from a job service and run them with the handler in this file; return the exit status.
+
+    `arguments` go to the handler's file.
+    """
     from runpod_worker.worker.launch.launch import run_handler
 
     setup()  # for warnings about settings, until the settings set the level and format
@@ -26,7 +31,7 @@ def run_worker(handler: Path, given: Mapping[str, object], *, as_runpod: bool = 
         )
     setup(settings.log_level, as_json=settings.endpoint_id is not None)
     replace_runpod(as_runpod)
-    return run_handler(handler, settings)
+    return run_handler(handler, settings, arguments)
 
 
 def replace_runpod(enabled: bool) -> None:

@@ -23,7 +23,14 @@ def test_the_command_of_an_image_is_read(handler: str) -> None:
         ["run", handler, "--url", "http://x/v2/e", "--grace=5", "--concurrency", "2", "--as-runpod"]
     )
 
-    assert arguments == (Path(handler), {"url": "http://x/v2/e", "grace_s": 5.0, "concurrency": 2}, True)
+    assert arguments == (Path(handler), {"url": "http://x/v2/e", "grace_s": 5.0, "concurrency": 2}, True, ())
+
+
+def test_arguments_after_two_dashes_are_the_handlers(handler: str) -> None:
+    arguments = fast_run.read(["run", handler, "--grace=5", "--", "--generator", "--grace", "x"])
+
+    assert arguments is not None
+    assert (arguments.given, arguments.arguments) == ({"grace_s": 5.0}, ("--generator", "--grace", "x"))
 
 
 @pytest.mark.parametrize(

@@ -98,3 +98,14 @@ def test_child_processes_of_the_handler_find_it_too(tmp_path):
     """
 
     assert '"1.12.0\\n"' in run(tmp_path, code, "-m", "runpod_worker", "test", "--as-runpod").stdout
+
+
+@pytest.mark.parametrize("debug", [(), ("--debug",)], ids=["fast", "parser"])
+async def test_run_passes_arguments_to_the_handlers_file(work, debug):
+    code = "import runpod, sys\nseen = sys.argv[1:]\nrunpod.serverless.start({'handler': lambda job: seen})"
+    command = ("-m", "runpod_worker", *debug, "run", "--as-runpod")
+
+    seen, worker = await work(code, {"id": "a", "input": 1}, command=command, arguments=("--", "--generator", "x"))
+
+    assert seen.jobs["a"][-1].body == {"output": ["--generator", "x"]}
+    assert await worker.stop() == 0

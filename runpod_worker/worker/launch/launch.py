@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -47,8 +47,10 @@ MALLOC_ENVIRONMENT = {
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
-def run_handler(path: Path, settings: WorkerSettings) -> int:
+def run_handler(path: Path, settings: WorkerSettings, arguments: Sequence[str] = ()) -> int:
     """Take jobs and run them with the handler in this file, in a process that is replaced when it dies.
+
+    `arguments` go to the handler's file.
 
     Returns:
         The exit code.
@@ -59,7 +61,9 @@ def run_handler(path: Path, settings: WorkerSettings) -> int:
     from runpod_worker.worker.agent.process import Spawned
 
     adopt_orphans()
-    executor = Spawned([sys.executable, str(path)], {**MALLOC_ENVIRONMENT, **environment(), **executor_env(settings)})
+    executor = Spawned(
+        [sys.executable, str(path), *arguments], {**MALLOC_ENVIRONMENT, **environment(), **executor_env(settings)}
+    )
     executor.launch()
     # With a URL nothing is known to start this worker again; without one, the platform that set the variables does.
     on_refresh = OnRefresh.EXIT if settings.url is None else OnRefresh.REPLACE
