@@ -15,6 +15,7 @@ are no message raise `ChannelGarbled`, and the channel is unusable from then on.
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import struct
 import threading
@@ -56,6 +57,7 @@ class ExecutorChannel:
         self._sock = sock
         self._buffer: _ReadBuffer[ToExecutor] = _ReadBuffer(msgspec.msgpack.Decoder[ToExecutor](ToExecutor).decode)
         self._send_lock = threading.Lock()
+        self._pid = os.getpid()
 
     def send(self, *messages: ToAgent) -> None:
         """Send the messages in order, without others in between; wait while the agent does not read.
@@ -63,6 +65,8 @@ class ExecutorChannel:
         Raises:
             ChannelClosed: the agent has closed its end.
         """
+        if os.getpid() != self._pid:  # a child that the handler forked must not answer for the job
+            os._exit(0)
         data = _encode(messages)
         with self._send_lock:
             try:

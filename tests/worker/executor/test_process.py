@@ -170,3 +170,20 @@ def test_a_handler_may_fail_where_the_package_was_copied_without_its_metadata(tm
 
     assert "ValueError: the reason" in ended.stdout, ended.stderr
     assert "PackageNotFoundError" not in ended.stderr
+
+
+@pytest.mark.parametrize("end", ["return 'child'", "sys.exit(3)", "raise ValueError('child')"])
+async def test_a_forked_child_never_answers_for_the_job(start_process, end):
+    executor = start_process(f"""
+        @worker.handler
+        def handler(job):
+            child = os.fork()
+            if child == 0:
+                {end}
+            os.waitpid(child, 0)
+            return "parent"
+    """)
+    await executor.ready()
+
+    assert await executor.output("a") == "parent"
+    assert await executor.output("b") == "parent"
