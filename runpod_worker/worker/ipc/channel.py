@@ -26,7 +26,7 @@ from typing import Generic, TypeVar
 
 import msgspec
 
-from runpod_worker.core.dispatch.messages import ToAgent, ToExecutor
+from runpod_worker.core.dispatch.messages import Done, ToAgent, ToExecutor
 from runpod_worker.core.errors import ChannelClosed, ChannelGarbled
 from runpod_worker.core.text import encodable
 
@@ -196,16 +196,20 @@ def _encode(messages: Iterable[ToAgent | ToExecutor]) -> bytearray:
         data += bytes(_LENGTH.size)
         try:
             _encoder.encode_into(message, data, start + _LENGTH.size)
-        except UnicodeEncodeError:
-            _encoder.encode_into(_encodable(message), data, start + _LENGTH.size)
+        except Exception as error:
+            _encoder.encode_into(_repaired(message, error), data, start + _LENGTH.size)
         _LENGTH.pack_into(data, start, len(data) - start - _LENGTH.size)
     return data
 
 
-def _encodable(message: ToAgent | ToExecutor) -> ToAgent | ToExecutor:
-    """The message without lone surrogates: its texts come from handlers, and from names of files."""
-    texts = {name: value for name, value in msgspec.structs.asdict(message).items() if isinstance(value, str)}
-    return msgspec.structs.replace(message, **{name: encodable(text) for name, text in texts.items()})
+def _repaired(message: ToAgent | ToExecutor, error: Exception) -> ToAgent | ToExecutor:
+    """A message in the place of one that cannot be encoded, so that its job ends and others are not affected."""
+    if isinstance(error, UnicodeEncodeError):  # texts come from handlers, and from names of files
+        texts = {name: value for name, value in msgspec.structs.asdict(message).items() if isinstance(value, str)}
+        return msgspec.structs.replace(message, **{name: encodable(text) for name, text in texts.items()})
+    if isinstance(message, Done):
+        return Done(key=message.key, error=f"the outcome cannot be sent: {type(error).__name__}: {error}")
+    raise error
 
 
 class _ReadBuffer(Generic[_Received]):

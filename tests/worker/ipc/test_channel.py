@@ -5,6 +5,7 @@ import struct
 import subprocess
 import sys
 import threading
+from typing import Any
 
 import msgspec
 import pytest
@@ -49,6 +50,20 @@ async def test_frames_arrive_in_order_at_the_agent(sockets):
     executor.send(*sent[20:])
 
     assert [await agent.next() for _ in sent] == sent
+    agent.channel.close()
+
+
+async def test_a_message_that_cannot_be_encoded_fails_its_own_job_only(sockets):
+    agent, executor = Agent(sockets[0]), channel.ExecutorChannel(sockets[1])
+
+    unsendable: Any = object()
+    executor.send(Done(key="a", output=b"1"), Done(key="b", output=unsendable), Done(key="c", error="caf\udce9"))
+
+    assert [await agent.next() for _ in range(3)] == [
+        Done(key="a", output=b"1"),
+        Done(key="b", error="the outcome cannot be sent: TypeError: Encoding objects of type object is unsupported"),
+        Done(key="c", error="caf?"),
+    ]
     agent.channel.close()
 
 
