@@ -198,6 +198,8 @@ class Dispatcher(ExecutorRules):
         if done.revoked:
             self._end_unfinished(job)
         else:
+            if done.error is None:
+                executor.crashes = 0
             refresh = done.refresh or executor.refresh
             asks_service = refresh and self._on_refresh is OnRefresh.EXIT  # the service then gives this worker no job
             self._finish(job, done if done.refresh == asks_service else replace(done, refresh=asks_service))

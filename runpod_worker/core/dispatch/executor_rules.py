@@ -45,7 +45,8 @@ class ExecutorRules(JobRules):
             self._start(executor)
 
     def _start(self, executor: ExecutorState, exited: str | None = None) -> None:
-        delay_s = RESTART_DELAY.ceiling(executor.failures - 1) if executor.failures else 0.0
+        failures = max(executor.failures, executor.crashes - 1)
+        delay_s = RESTART_DELAY.ceiling(failures - 1) if failures > 0 else 0.0
         self._emit(effects.StartExecutor(executor.number, delay_s, exited))
         self._deadlines.set(executor.number, self._now + delay_s + self._load_timeout_s)
 
@@ -92,6 +93,8 @@ class ExecutorRules(JobRules):
         executor, exited = self._executors[event.executor], event.report
         self._deadlines.clear(executor.number)
         executor.failures = 0 if executor.is_ready else executor.failures + 1
+        if executor.is_ready and exited.killed_for is None and not executor.is_retiring:
+            executor.crashes += 1
         failed_load = executor.failed_load
         if executor.slots > 1:  # nobody knows whose output it is, and one caller must not see another's
             exited = replace(exited, last_lines="")

@@ -56,6 +56,8 @@ class ExecutorState:
     refresh: bool = False
     failures: int = 0
     """The number of consecutive processes that ended before they were ready."""
+    crashes: int = 0
+    """The number of ready processes that ended by themselves since a job ended well."""
     failed_load: LoadFailed | None = None
     waiting: dict[str, HeldJob] = field(default_factory=dict)
     running: dict[str, HeldJob] = field(default_factory=dict)

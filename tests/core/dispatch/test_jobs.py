@@ -410,3 +410,16 @@ def test_a_job_that_waits_for_an_executor_is_released_when_its_lease_is_lost(dri
 
     assert kinds(worker.send(events.LeasesListed({"a": 1}, frozenset()))) == ["Release"]
     assert worker.dispatcher.attempts() == {}
+
+
+def test_processes_that_die_before_a_job_ends_well_are_started_with_growing_pauses(drive: Any) -> None:
+    worker = drive()
+
+    def crash() -> float:
+        [start] = [e for e in worker.send(events.ExecutorExited(0, CRASHED)) if isinstance(e, effects.StartExecutor)]
+        worker.become_ready()
+        return start.delay_s
+
+    assert [crash() for _ in range(4)] == [0.0, 0.5, 1.0, 2.0]
+    worker.send(events.Received(0, Done(key=worker.start("a"))))
+    assert crash() == 0.0
