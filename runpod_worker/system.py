@@ -31,6 +31,9 @@ boot_time: Callable[[], float] = time.monotonic if _BOOT_CLOCK is None else part
 """Seconds that no step of the wall clock changes. Unlike `time.monotonic` on Linux, they count while the machine is
 suspended."""
 
+MAX_FILES = 1_048_576
+"""Open files that `raise_file_limit` asks for at most; a higher limit stays as it is."""
+
 WINDOWS_LOCK_OFFSET = 2**30
 """On Windows other processes cannot read locked bytes, so lock a byte far behind the end of the file."""
 
@@ -83,6 +86,23 @@ def lock_folder(folder: Path) -> int | None:
         os.close(handle)
         raise
     return handle
+
+
+def raise_file_limit() -> int:
+    """Let this process open as many files as it may; returns how many that is, a guess on Windows."""
+    try:
+        resource: Any = import_module("resource")
+    except ImportError:
+        return 8192
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = min(hard, MAX_FILES) if hard != resource.RLIM_INFINITY else MAX_FILES
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return MAX_FILES if soft == resource.RLIM_INFINITY else int(soft)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    except (OSError, ValueError):  # macOS has a lower limit than it says
+        return int(soft)
+    return int(wanted)
 
 
 def create_private(path: Path) -> None:

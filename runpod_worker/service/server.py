@@ -30,13 +30,16 @@ from runpod_worker.service.journal.port import Journal
 from runpod_worker.service.queue.queue import JobQueue
 from runpod_worker.service.settings import ServiceSettings, make_data_folder
 from runpod_worker.service.webhooks import Webhooks
-from runpod_worker.system import boot_time, on_termination
+from runpod_worker.system import boot_time, on_termination, raise_file_limit
 
 if TYPE_CHECKING:
     from runpod_worker.service.keys import Keys
 
 BACKLOG = 4096
 """Connections that may wait to be accepted, because after an outage all workers connect at the same time."""
+
+RESERVED_FILES = 256
+"""Files and sockets that connections of callers and workers leave to the rest, at most half of what may be open."""
 
 FILE_SWEEP_S = 600.0
 
@@ -148,7 +151,9 @@ class Server:
 
     async def _listen(self) -> None:
         limits = self._settings.max_run_bytes, self._settings.max_runsync_bytes, self._settings.max_result_bytes
-        server = DisconnectServer(self.app, body_limit=max(limits))
+        max_files = raise_file_limit()
+        max_connections = max_files - min(max_files // 2, RESERVED_FILES)
+        server = DisconnectServer(self.app, body_limit=max(limits), max_connections=max_connections)
         runner = self._runner = web.ServerRunner(server, shutdown_timeout=self._settings.drain_s)
         await runner.setup()
         site = web.TCPSite(runner, self._settings.host, self._settings.port, backlog=BACKLOG)

@@ -25,6 +25,9 @@ MAX_QUERY_FIELDS = 100
 MAX_CACHED_QUERY_CHARS = 256
 """A longer query is parsed each time, so that the cache stays small."""
 
+MAX_BODY_SILENCE_S = 30.0
+"""A request is refused when no byte of its body arrives for this long."""
+
 _NO_QUERY: Mapping[str, str] = {}
 _ENDPOINT = re.compile(r"[A-Za-z0-9._~-]{1,128}", re.ASCII)
 
@@ -60,19 +63,32 @@ class SocketRequest(web.BaseRequest):
     async def read_body(self, limit: int) -> bytes:
         await self._allow_body(limit)
         try:
-            body = await self.read()
+            body = await self.read() if self.content.is_eof() else await self._join_pieces(limit)
         except web.HTTPRequestEntityTooLarge as exc:
             raise TooLarge.over(limit) from exc
         except web.RequestPayloadError as exc:
             raise BadRequest(f"body: cannot be read: {exc}") from exc
+        except TimeoutError as exc:
+            raise BadRequest(f"body: no byte arrived for {MAX_BODY_SILENCE_S:g} s") from exc
         if len(body) > limit:
             raise TooLarge.over(limit)
         return body
 
     async def body_pieces(self, limit: int) -> AsyncIterator[bytes]:
         await self._allow_body(limit)
-        async for piece in self.content.iter_any():
+        while not self.content.at_eof():
+            async with asyncio.timeout(MAX_BODY_SILENCE_S):
+                piece = await self.content.readany()
             yield piece
+
+    async def _join_pieces(self, limit: int) -> bytes:
+        body = bytearray()
+        while not self.content.at_eof():
+            async with asyncio.timeout(MAX_BODY_SILENCE_S):
+                body += await self.content.readany()
+            if len(body) > limit:
+                raise TooLarge.over(limit)
+        return bytes(body)
 
     async def _allow_body(self, limit: int) -> None:
         """Refuse a body that is too large. Answer `Expect: 100-continue`, which curl sends before a large body."""

@@ -7,6 +7,7 @@ It sits on aiohttp's low-level server and writes whole replies by itself: a repl
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from functools import lru_cache, partial
@@ -33,6 +34,9 @@ MAX_JOINED_BYTES = 16 * 1024
 MAX_LINE_BYTES = 64 * 1024
 """A longer request line is refused. RunPod's SDK lists every job that a worker holds in the URL of its heartbeat."""
 
+HEAD_TIMEOUT_S = 10.0
+"""A new connection that has not sent a whole request head by then is closed."""
+
 _http_log = log.getChild("http")
 _http_log.addFilter(lambda record: not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError)))
 """aiohttp's own lines, without a traceback for bytes that are not HTTP; their sender is answered 400."""
@@ -44,9 +48,10 @@ class DisconnectServer(web.Server):
     Args:
         app: answers the requests.
         body_limit: no request body is read further than this.
+        max_connections: with more, the oldest one that has sent no request is closed, or else the longest idle one.
     """
 
-    def __init__(self, app: App, *, body_limit: int) -> None:
+    def __init__(self, app: App, *, body_limit: int, max_connections: int = sys.maxsize) -> None:
         loop = asyncio.get_running_loop()
         super().__init__(
             cast("Any", self._answer),
@@ -58,9 +63,24 @@ class DisconnectServer(web.Server):
         )
         self._app = app
         self._unread: dict[RequestHandler, StreamReader] = {}
+        self._max_connections = max_connections
+        self._silent: dict[RequestHandler, asyncio.TimerHandle] = {}
+        """Connections without a request yet, oldest first, and what closes each."""
+        self._idle: dict[RequestHandler, None] = {}
+        """Connections between two requests, the longest idle first."""
+
+    def connection_made(self, handler: RequestHandler, transport: asyncio.Transport) -> None:
+        super().connection_made(handler, transport)
+        self._silent[handler] = asyncio.get_running_loop().call_later(HEAD_TIMEOUT_S, transport.abort)
+        if len(self.connections) > self._max_connections:
+            victim = next(iter(self._idle if len(self._silent) == 1 else self._silent), handler)
+            self._forget(victim)
+            if victim.transport is not None:
+                victim.transport.abort()
 
     def connection_lost(self, handler: RequestHandler, exc: BaseException | None = None) -> None:
         super().connection_lost(handler, exc)
+        self._forget(handler)
         lost = disconnects.get(handler)
         if lost is not None:
             lost.set()
@@ -68,9 +88,16 @@ class DisconnectServer(web.Server):
         if unread is not None:  # aiohttp would wait ten seconds for the rest of it, and so would `close`
             unread.feed_eof()
 
+    def _forget(self, handler: RequestHandler) -> None:
+        self._idle.pop(handler, None)
+        timer = self._silent.pop(handler, None)
+        if timer is not None:
+            timer.cancel()
+
     async def _answer(self, request: SocketRequest) -> web.StreamResponse | _Sent:
         """Answer one request. aiohttp closes the connection of a request that ends with `_UNSENT`."""
         answer: Answer | None = None
+        self._forget(request.protocol)
         try:
             answer = await self._app.handle(request)
             if not request.content.is_eof():
@@ -78,6 +105,8 @@ class DisconnectServer(web.Server):
             if type(answer) is Reply:
                 if _write(request, answer):
                     await request.writer.drain()
+                if request.keep_alive and not request.is_gone:
+                    self._idle[request.protocol] = None
                 return _SENT_KEEP if request.keep_alive else _SENT_CLOSE
             if isinstance(answer, StreamReply):
                 return await _send_stream(request, answer)

@@ -6,6 +6,7 @@ If a new aiohttp fails here, they have to be adapted before it can be used.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
@@ -14,6 +15,8 @@ import pytest
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
+from runpod_worker.core.errors import BadRequest
+from runpod_worker.service.http import requests, sockets
 from runpod_worker.service.http.replies import Answer, FileReply, Reply, StreamReply, json_reply
 from runpod_worker.service.http.requests import Request
 from runpod_worker.service.http.sockets import MAX_JOINED_BYTES, DisconnectServer
@@ -23,7 +26,7 @@ USED = {
     web.BaseRequest: "ATTRS clone content content_length headers host keep_alive method path protocol raw_path read "
     "rel_url scheme transport version writer",
     web.FileResponse: "prepare",
-    web.Server: "connection_lost",
+    web.Server: "connection_lost connection_made connections",
     RequestHandler: "finish_response",
 }
 
@@ -280,3 +283,63 @@ async def test_a_client_that_leaves_within_a_refused_body_keeps_no_task_waiting(
 
     await asyncio.wait_for(answering, WAIT_S / 4)
     assert answering.done()
+
+
+async def test_a_connection_that_sends_no_request_is_closed(
+    app: StubApp, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sockets, "HEAD_TIMEOUT_S", 0.05)
+
+    for begin in (b"", b"GET / HTTP/1.1\r\nHost:"):
+        reader, writer = await connect()
+        writer.write(begin)
+        with contextlib.suppress(ConnectionResetError):
+            assert await reader.read() == b""
+    assert app.requests == []
+
+
+async def test_a_body_that_stops_is_refused(app: StubApp, connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(requests, "MAX_BODY_SILENCE_S", 0.05)
+    refused = asyncio.get_running_loop().create_future()
+
+    async def read(request: Request) -> Answer:
+        with pytest.raises(BadRequest) as caught:
+            await request.read_body(100)
+        refused.set_result(str(caught.value))
+        return Reply(400, b"", b"")
+
+    app.answer = read
+    _, writer = await connect()
+    writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nhalf")
+
+    assert await refused == "body: no byte arrived for 0.05 s"
+
+
+async def test_over_the_limit_the_oldest_connection_without_a_request_is_closed(app: StubApp) -> None:
+    runner = web.ServerRunner(DisconnectServer(app, body_limit=9, max_connections=3))  # type: ignore[arg-type]
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    host, port = runner.addresses[0][:2]
+    request = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+
+    async with asyncio.timeout(WAIT_S), contextlib.AsyncExitStack() as stack:
+        stack.push_async_callback(runner.cleanup)
+        ends = []
+        for number in range(22):
+            ends.append(await asyncio.open_connection(host, port))
+            stack.push_async_callback(close, ends[-1][1])
+            if number == 0:
+                ends[0][1].write(request)
+                await head_of(ends[0][0])
+        ends[-1][1].write(request)
+        assert (await head_of(ends[-1][0]))[0] == "HTTP/1.1 200 OK"
+        ends[0][1].write(request)
+        assert (await head_of(ends[0][0]))[0] == "HTTP/1.1 200 OK", "a connection that was used stays"
+        with contextlib.suppress(ConnectionResetError):
+            assert await ends[1][0].read() == b""
+
+
+async def close(writer: asyncio.StreamWriter) -> None:
+    writer.close()
+    with contextlib.suppress(ConnectionError):
+        await writer.wait_closed()
