@@ -132,6 +132,9 @@ class InProcessTransport:
         except OSError as error:
             raise LinkDown(f"{method} {url}: {error}") from error
 
+    def reset(self) -> None:
+        """Do nothing, because no connection can break."""
+
     async def close(self) -> None:
         for task in self._unanswered:
             task.cancel()

@@ -62,11 +62,15 @@ class Dispatcher(ExecutorRules):
             events.StopRequested: self._on_stop_requested,
             events.LeaseLost: self._on_lease_lost,
             events.LeasesListed: self._on_leases_listed,
+            events.Thawed: self._on_thawed,
             events.Drain: self._on_drain,
             events.GraceOver: self._on_grace_over,
             events.Tick: self._on_tick,
         }
-        self._message_rules: dict[type[ToDispatcher], Callable[[ExecutorState, Any], None]] = {
+        self._message_rules = self._rules_of_messages()
+
+    def _rules_of_messages(self) -> dict[type[ToDispatcher], Callable[[ExecutorState, Any], None]]:
+        return {
             Ready: self._on_ready,
             LoadFailed: self._on_load_failed,
             SlotsChanged: self._on_slots_changed,

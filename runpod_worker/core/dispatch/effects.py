@@ -108,6 +108,12 @@ class ReleaseTake(Effect, frozen=True):
     take_id: str
 
 
+class Reconnect(WorkerEffect, frozen=True):
+    """The worker was frozen for `away_s`: open new connections, and send a heartbeat before any report."""
+
+    away_s: float
+
+
 class ReportUnhealthy(WorkerEffect, frozen=True):
     """Report to the service that a fitness check failed."""
 

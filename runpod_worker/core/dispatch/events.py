@@ -123,5 +123,11 @@ class GraceOver(Event, frozen=True):
     """Do not wait for running jobs any longer."""
 
 
+class Thawed(Event, frozen=True):
+    """The whole worker did not run for `away_s` seconds: it was frozen with its machine or container, or stopped."""
+
+    away_s: float
+
+
 class Tick(Event, frozen=True):
     """`next_deadline` was reached."""

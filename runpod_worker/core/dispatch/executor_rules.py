@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from msgspec.structs import replace
 
 from runpod_worker.core.backoff import Backoff
@@ -16,6 +18,9 @@ MAX_START_FAILURES = 3
 """Give up after this many consecutive executor failures during start-up."""
 
 RESTART_DELAY = Backoff(base_s=0.5, cap_s=5.0)
+
+PLATFORM_LEASE_S = 40.0
+"""After a longer freeze the leases have expired on the platform (protocol B.9)."""
 
 GRACE = "grace"
 """The key of the drain's deadline. Jobs' deadlines use the job's key, and executors' use the executor's number."""
@@ -137,13 +142,30 @@ class ExecutorRules(JobRules):
         self._emit(effects.AnnounceDrain(code, reason))
         self._deadlines.set(GRACE, self._now + self._grace_s)
         self._withdraw_polls()
+        self._release_waiting(revokes=self._can_release)
+
+    def _release_waiting(self, *, revokes: bool) -> None:
+        """Release the jobs without an executor. With `revokes`, executors forget those that have not started."""
         unassigned = list(self._unassigned.values())
         self._unassigned.clear()
         for job in unassigned:
             self._release(job)
         for executor in self._executors:
-            for job in list(executor.waiting.values()) if self._can_release else ():
+            for job in list(executor.waiting.values()) if revokes else ():
                 self._revoke(executor, job.key, is_blocked=False)
+
+    def _on_thawed(self, event: events.Thawed) -> None:
+        """Release the jobs that have not started: others may be free. Jobs that run go on; heartbeats list leases."""
+        self._emit(effects.Reconnect(event.away_s))
+        self._withdraw_polls()
+        for executor in self._executors:
+            if self._deadlines.get(executor.number) < math.inf:  # it loads, and did not while it was frozen
+                self._deadlines.set(executor.number, self._now + self._load_timeout_s)
+            for job in executor.running.values():
+                if job.stop is not None:
+                    self._deadlines.set(job.key, self._now + self._stop_grace_s)
+        if self._can_release or event.away_s >= PLATFORM_LEASE_S:
+            self._release_waiting(revokes=True)
 
     def _on_grace_over(self, event: events.GraceOver) -> None:
         self._drain(1, "the grace period has ended")

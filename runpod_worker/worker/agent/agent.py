@@ -20,6 +20,7 @@ from runpod_worker.core.dispatch.values import OnRefresh
 from runpod_worker.core.errors import LinkDown, LinkRefused
 from runpod_worker.core.prefetch import PrefetchEstimator
 from runpod_worker.log import log
+from runpod_worker.system import boot_time
 from runpod_worker.worker.agent.breaker import CircuitBreaker
 from runpod_worker.worker.agent.delivery import Delivery
 from runpod_worker.worker.agent.executors import ExecutorHandle
@@ -32,7 +33,7 @@ from runpod_worker.worker.agent.releaser import Releaser
 from runpod_worker.worker.agent.replay import Replay
 from runpod_worker.worker.agent.spool import Spool
 from runpod_worker.worker.agent.taker import Taker
-from runpod_worker.worker.agent.timer import DeadlineTimer
+from runpod_worker.worker.agent.timer import DeadlineTimer, FreezeWatch
 from runpod_worker.worker.link.http import HttpLink
 
 UNHEALTHY_S = 2.0
@@ -62,6 +63,7 @@ class Agent:
         on_refresh: OnRefresh = OnRefresh.EXIT,
         now: Callable[[], float] = time.monotonic,
         random: Callable[[], float] = random.random,
+        wall: Callable[[], float] = time.time,  # noqa: TID251 - only compared with the other clocks
     ) -> None:
         """`started_at`: the beginning of the worker's start, by `now`."""
         self._settings = settings
@@ -83,6 +85,7 @@ class Agent:
         self._performer = Performer(link, self._executors, self._taker, self._releaser, self._outbox)
         self._heartbeats = Heartbeats(link, self._breaker, self._dispatcher, self.handle, settings.ping_interval_s)
         self._stop_poller = StopPoller(link, self._breaker, self.handle, now=now, random=random)
+        self._watch = FreezeWatch(self._heartbeats.interval_s, (now, boot_time, wall))
         self._tasks: set[asyncio.Task[None]] = set()
         self._exiting = asyncio.Event()
         self._forced = asyncio.Event()
@@ -100,6 +103,7 @@ class Agent:
             self._spawn(self._take_jobs(), TAKING)
             self._spawn(self._heartbeats.run(), "heartbeats")
             self._spawn(self._stop_poller.run(), "stops")
+            self._spawn(self._watch_freezes(), "freezes")
             self._spawn(self._releaser.run(), "releases")
             self._spawn(self._replay_spool(), "replay")
             self._spawn(touch_health_file(self._settings.health_file), "health file")
@@ -119,7 +123,10 @@ class Agent:
 
     def handle(self, event: events.Event) -> list[effects.Effect]:
         """Pass the event to the dispatcher, and perform its effects."""
-        result = self._dispatcher.handle(event, self._now())
+        now = self._now()
+        if now > self._watch.overdue_at:  # the event waited while this process was frozen
+            self._check_freeze()
+        result = self._dispatcher.handle(event, now)
         for effect in result:
             if isinstance(effect, effects.WorkerEffect):
                 self._perform(effect)
@@ -151,6 +158,8 @@ class Agent:
                 self._spawn(executor.retire(MIN_SHUTDOWN_S), f"end of executor {effect.executor}")
             case effects.ReportUnhealthy():
                 self._spawn(self._report_unhealthy(effect), UNHEALTHY)
+            case effects.Reconnect():
+                self._reconnect(effect)
             case effects.AnnounceDrain():
                 self._announce_drain(effect)
             case effects.Exit():
@@ -214,6 +223,23 @@ class Agent:
     async def _replay_spool(self) -> None:
         await self._heartbeats.answered.wait()
         await self._replay.run()
+
+    async def _watch_freezes(self) -> None:
+        while True:
+            await asyncio.sleep(self._watch.interval_s)
+            self._check_freeze()
+
+    def _check_freeze(self) -> None:
+        away_s = self._watch.check()
+        if away_s:
+            self.handle(events.Thawed(away_s))
+
+    def _reconnect(self, effect: effects.Reconnect) -> None:
+        """Let reports wait for the reply to a heartbeat; without one, the circuit breaker lets a report through."""
+        log.warning("worker.thawed", extra={"away_s": round(effect.away_s, 3)})
+        self._breaker.suspend()
+        self._link.reset()
+        self._heartbeats.hasten()
 
     async def _report_unhealthy(self, effect: effects.ReportUnhealthy) -> None:
         """Report once, because the worker exits with or without a reply."""

@@ -178,6 +178,12 @@ class CircuitBreaker:
         self._plan_probe()
         return RETRY.delay(tries, self._random)
 
+    def suspend(self) -> None:
+        """Open the circuit, because nothing is known about the service any more. The next reply closes it."""
+        if self._closed.is_set():
+            self._closed.clear()
+            self._plan_probe()
+
     def _hasten_probe(self) -> None:
         """Let the next probe come earlier, because a report waits for delivery."""
         latest = self._now() + MAX_DELIVERY_PROBE_S

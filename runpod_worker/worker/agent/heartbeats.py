@@ -52,7 +52,8 @@ class Heartbeats:
         self._breaker = breaker
         self._dispatcher = dispatcher
         self._handle = handle
-        self._interval_s = max(MIN_INTERVAL_S, interval_s)
+        self.interval_s = max(MIN_INTERVAL_S, interval_s)
+        self._due = asyncio.Event()
         self._agreed: Agreed | None = None
         self.answered = asyncio.Event()
         """Set by the first reply. From then on the worker may take jobs."""
@@ -64,7 +65,10 @@ class Heartbeats:
         self._note_agreed()
         self.answered.set()
         while True:
-            await asyncio.sleep(self._interval_s)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self.interval_s):
+                    await self._due.wait()
+            self._due.clear()
             try:
                 attempts = self._dispatcher.attempts()
                 leased = await self._link.heartbeat(attempts)
@@ -76,6 +80,10 @@ class Heartbeats:
                 self._breaker.record_failure(error)
             except LinkRefused as error:
                 log.warning("heartbeat.refused", extra={"status": error.status, "error": str(error)})
+
+    def hasten(self) -> None:
+        """Send the next heartbeat now."""
+        self._due.set()
 
     def _note_agreed(self) -> None:
         agreed = Agreed(self._link.extensions, self._link.files_url, self._link.max_file_bytes)

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Mapping
 from typing import NamedTuple, Protocol
 from urllib.parse import urlsplit
+from weakref import WeakSet
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
@@ -56,6 +57,9 @@ class Transport(Protocol):
             LinkDown: there was none within `timeout_s`.
         """
 
+    def reset(self) -> None:
+        """Close the connections now, those in use too. Later requests open new ones."""
+
     async def close(self) -> None:
         """Close the connections."""
 
@@ -66,6 +70,7 @@ class HttpTransport:
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._idle: dict[str, deque[_Connection]] = {}
+        self._connections: WeakSet[_Connection] = WeakSet()
         self._tls: ssl.SSLContext | None = None
 
     async def send(
@@ -87,6 +92,11 @@ class HttpTransport:
             connection.idle_since = self._loop.time()
             self._idle.setdefault(origin, deque()).append(connection)
         return reply
+
+    def reset(self) -> None:
+        for connection in list(self._connections):
+            connection.abort()
+        self._idle.clear()
 
     async def close(self) -> None:
         for connections in self._idle.values():
@@ -116,6 +126,7 @@ class HttpTransport:
                 )
         except TimeoutError as error:
             raise ConnectionError(f"no connection within {CONNECT_TIMEOUT_S:g} s") from error
+        self._connections.add(connection)
         return connection
 
 

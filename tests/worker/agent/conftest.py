@@ -192,13 +192,15 @@ async def start_agent(service: Any, tmp_path: Path, log_events: list[str]) -> As
     """Start an agent for the fake service. `handler` is a coroutine function or an async generator function."""
     running: list[RunningAgent] = []
 
-    async def start(handler: Handler, *, slots: int = 1, **given: Any) -> RunningAgent:
+    async def start(
+        handler: Handler, *, slots: int = 1, wall: Callable[[], float] = time.time, **given: Any
+    ) -> RunningAgent:
         options = {"url": service.url, "worker_id": "w1", "api_key": "KEY1", "stop_grace_s": 0.5, **given}
         settings = worker_settings(options, env={})
         link = HttpLink(settings, HttpTransport())
         spool = Spool(tmp_path / "spool", endpoint=link.endpoint, max_bytes=1 << 30)
         executor = InMemoryExecutor(handler, slots)
-        agent = Agent(settings, link, spool, [executor], started_at=time.monotonic())
+        agent = Agent(settings, link, spool, [executor], started_at=time.monotonic(), wall=wall)
         running.append(RunningAgent(agent, executor, log_events))
         await asyncio.sleep(0)
         return running[-1]
