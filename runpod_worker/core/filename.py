@@ -7,6 +7,9 @@ import re
 MAX_FILE_NAME_BYTES = 255
 """A longer name is refused, in bytes of UTF-8: the limit of most file systems."""
 
+MAX_SHOWN = 100
+"""Characters or bytes of a refused name that an error shows."""
+
 EXPECTED_FILE_NAME = (
     "a plain file name such as out.png: "
     f"at most {MAX_FILE_NAME_BYTES} bytes of UTF-8, no slash, no backslash, no control character"
@@ -23,3 +26,9 @@ def is_file_name(name: object) -> bool:
         return len(name.encode()) <= MAX_FILE_NAME_BYTES
     except UnicodeEncodeError:  # a lone surrogate
         return False
+
+
+def describe_file_name(name: object) -> str:
+    """Describe a refused name in an error. The beginning is enough, because it may be the content by mistake."""
+    text = repr(name[:MAX_SHOWN] if isinstance(name, (str, bytes)) else name)[: 4 * MAX_SHOWN]
+    return text if isinstance(name, str) else f"{text} ({type(name).__name__})"

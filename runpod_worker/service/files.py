@@ -16,7 +16,7 @@ from urllib.parse import quote
 import msgspec
 
 from runpod_worker.core.errors import BadRequest, StoreUnavailable, TooLarge
-from runpod_worker.core.filename import EXPECTED_FILE_NAME, is_file_name
+from runpod_worker.core.filename import EXPECTED_FILE_NAME, describe_file_name, is_file_name
 from runpod_worker.log import log
 from runpod_worker.system import make_private_folder, sync_folder
 
@@ -52,7 +52,7 @@ class FileName(msgspec.Struct, frozen=True, kw_only=True):
         _check("job", _JOB, self.job_id, "1 to 128 characters of A-Z a-z 0-9 _ -")
         _check("token", _TOKEN, self.token, "22 to 128 characters of A-Z a-z 0-9 _ -")
         if not is_file_name(self.name):
-            raise BadRequest(f"name: expected {EXPECTED_FILE_NAME}, got {self.name[:40]!r}")
+            raise BadRequest(f"name: expected {EXPECTED_FILE_NAME}, got {describe_file_name(self.name)}")
 
 
 class StoredFile(msgspec.Struct, frozen=True, kw_only=True):

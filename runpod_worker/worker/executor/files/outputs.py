@@ -24,7 +24,7 @@ import msgspec
 
 from runpod_worker.core.dispatch.messages import File, FileFailed, FilePart, ToAgent
 from runpod_worker.core.errors import ChannelClosed, OutputError
-from runpod_worker.core.filename import EXPECTED_FILE_NAME, is_file_name
+from runpod_worker.core.filename import EXPECTED_FILE_NAME, describe_file_name, is_file_name
 from runpod_worker.core.protocol import MIB
 from runpod_worker.worker.executor.attempt import Attempt
 from runpod_worker.worker.executor.window import FlowWindow
@@ -134,7 +134,7 @@ class _Pending:
 
 def _checked_name(name: str) -> tuple[str, str]:
     if not is_file_name(name):
-        raise OutputError(f"job.save: expected {EXPECTED_FILE_NAME}, got {name!r} ({type(name).__name__})")
+        raise OutputError(f"job.save: expected {EXPECTED_FILE_NAME}, got {describe_file_name(name)}")
     return name, mimetypes.guess_type(name)[0] or "application/octet-stream"
 
 
