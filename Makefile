@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: compat-table hostile help demo test test-optimised test-pythons test-lowest check format docs image bench bench-outage bench-prefetch bench-compare compat clean
+.PHONY: compat-table hostile soak help demo test test-optimised test-pythons test-lowest check format docs image bench bench-outage bench-prefetch bench-compare compat clean
 .SECONDARY:
 
 help:            ## show this list
@@ -79,6 +79,9 @@ compat: $(STAMP) ## run seven versions of RunPod's SDK as workers of our service
 
 hostile: $(STAMP) ## send the whole hostile corpus, then random combinations for an hour: make hostile SECONDS=3600
 	HOSTILE_SECONDS=$(or $(SECONDS),3600) $(BIN)/python -m pytest tests/hostile -s
+
+soak: $(STAMP) ## run service and workers under mixed load and draw memory, threads and descriptors: make soak SECONDS=3600
+	$(BIN)/python -m benchmarks.soak --seconds $(or $(SECONDS),3600) --write docs
 
 bench: $(STAMP)  ## run our worker and RunPod's SDK through the same scenarios; writes docs/benchmarks.md
 	$(BIN)/pip install --disable-pip-version-check -q -e '.[bench]'
