@@ -92,7 +92,7 @@ def test_a_service_that_is_not_there_fails() -> None:
 def test_contradictory_options_are_an_error(options: tuple[str, ...]) -> None:
     status, output = conformance(*options)
 
-    assert (status, output.startswith("error: ")) == (1, True)
+    assert (status, output.startswith("error: ")) == (2, True)
 
 
 @pytest.fixture

@@ -168,11 +168,13 @@ class Parent:
         loop = asyncio.get_running_loop()
         if os.getppid() != self._pid:
             loop.call_soon(on_exit)
-        elif hasattr(os, "pidfd_open"):  # Linux; elsewhere the channel closes when the parent exits
+        else:
             self._start_watch(loop, on_exit)
         return self._sock
 
     def _start_watch(self, loop: asyncio.AbstractEventLoop, on_exit: Callable[[], None]) -> None:
+        if not hasattr(os, "pidfd_open"):  # only Linux has it; elsewhere the channel closes when the parent exits
+            return
         try:
             handle = os.pidfd_open(self._pid)
         except ProcessLookupError:  # it has exited since it was our parent

@@ -7,6 +7,8 @@ import pytest
 from runpod_worker.service.journal.null import NullJournal
 from runpod_worker.service.server import Stores
 
+JSON = {"Content-Type": "application/json"}
+
 
 def nested(levels: int) -> bytes:
     return b"[" * levels + b"]" * levels
@@ -17,7 +19,9 @@ def nested(levels: int) -> bytes:
 async def test_a_submission_nested_too_deep_is_refused(api, verb, levels):
     body = nested(levels) if verb.startswith("openai") else b'{"input":%s}' % nested(levels)
 
-    reply = await api.send("POST", f"/{verb}", data=b'{"a":%s}' % body if verb.startswith("openai") else body)
+    reply = await api.send(
+        "POST", f"/{verb}", data=b'{"a":%s}' % body if verb.startswith("openai") else body, headers=JSON
+    )
 
     assert reply.status == 400
     assert b"nested" in reply.body or b"recursion" in reply.body
@@ -26,7 +30,7 @@ async def test_a_submission_nested_too_deep_is_refused(api, verb, levels):
 
 async def test_a_submission_of_256_levels_runs_and_is_shown_again(api, plain):
     deepest = nested(255)
-    job_id = json.loads((await api.send("POST", "/run", data=b'{"input":%s}' % deepest)).body)["id"]
+    job_id = json.loads((await api.send("POST", "/run", data=b'{"input":%s}' % deepest, headers=JSON)).body)["id"]
 
     job = await plain.take()
     done = await plain.done(job_id, b'{"output":%s}' % deepest)
