@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from typing import Any
 
 import pytest
@@ -25,6 +26,8 @@ def test_the_table_has_at_least_110_handlers() -> None:
 @pytest.mark.parametrize("name", OUTPUTS)
 def test_a_tricky_handler_completes_with_its_output(name: str) -> None:
     code, output = OUTPUTS[name]
+    if "subprocess" in code:
+        subprocess.run(["true"], check=True)  # skips the test here where none may start a process
     result = run(code)
 
     assert (result.status, result.output, result.error) == ("COMPLETED", output, None)
