@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+import runpod_worker
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--no-processes", action="store_true", help="skip every test that starts a process")
@@ -47,6 +49,13 @@ def clean_logger() -> Iterator[None]:
     logger.setLevel(logging.NOTSET)
     yield
     logger.handlers[:] = []
+
+
+@pytest.fixture(autouse=True)
+def clean_client_settings() -> None:
+    """Each test begins with the key and URL of the environment: what a test has assigned would win over it."""
+    for name in ("api_key", "endpoint_url_base"):
+        vars(runpod_worker).pop(name, None)
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 import pytest
 
-import runpod_worker
 from runpod_worker.cli import dev, main
 
 LIMIT_S = 60
@@ -167,7 +166,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "broken" / "handler.py").write_text(HANDLER)
     (tmp_path / "broken" / "worker.yaml").write_text("concurrency: none\n")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(runpod_worker, "endpoint_url_base", runpod_worker.endpoint_url_base)
     for name in ("RUNPOD_API_KEY", "RUNPOD_WEBHOOK_GET_JOB", "RUNPOD_WORKER_URL"):
         monkeypatch.delenv(name, raising=False)
     return tmp_path

@@ -12,8 +12,6 @@ from typing import Any
 
 import pytest
 
-import runpod_worker
-
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -49,9 +47,8 @@ def test_the_handler_declares_a_worker_with_a_model() -> None:
     assert declared.handler is not None
 
 
-def test_the_client_lines_get_their_answer(hello: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_client_lines_get_their_answer(hello: str) -> None:
     [_, client, *_] = blocks("python")
-    monkeypatch.setitem(vars(runpod_worker), "endpoint_url_base", "")  # undo the assignment of the block
     printed = io.StringIO()
 
     with contextlib.redirect_stdout(printed):
