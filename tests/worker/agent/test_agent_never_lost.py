@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from runpod_worker.worker.agent import agent
+
 ECHO = """
 @worker.handler
 def handler(job):
@@ -87,6 +89,13 @@ async def test_a_proxys_refusal_costs_no_result_and_no_neighbour(service: Any, s
     assert worker.events.count("report.denied") == 1
 
 
+@pytest.fixture
+def short_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An agent that ends waits only briefly for reports that no service accepts."""
+    monkeypatch.setattr(agent, "MIN_SHUTDOWN_S", 0.5)
+
+
+@pytest.mark.usefixtures("short_end")
 async def test_results_are_kept_across_a_start_with_a_wrong_key(service: Any, start_agent: Any) -> None:
     service.fail("job-done", status=401)
     first = await start_agent(echo)
@@ -104,6 +113,7 @@ async def test_results_are_kept_across_a_start_with_a_wrong_key(service: Any, st
     assert outcomes(service)["a"][-1] == {"output": 1}
 
 
+@pytest.mark.usefixtures("short_end")
 async def test_a_spooled_outcome_that_is_refused_becomes_a_failure(service: Any, start_agent: Any) -> None:
     service.fail("job-done", status=403)
     first = await start_agent(echo)

@@ -88,15 +88,20 @@ KINDS = ["child", "own-session", "daemon"]
 
 
 @pytest.mark.parametrize("mood", ["obedient", "stubborn"])
-@pytest.mark.parametrize("kind", KINDS)
-async def test_a_worker_that_drains_leaves_no_server(start_worker: Any, tmp_path: Path, kind: str, mood: str) -> None:
-    port = free_port()
-    worker = await start_worker(source(tmp_path, port, kind, mood))
-    await until(lambda: executors(tmp_path), "the server is up")
+async def test_a_worker_that_drains_leaves_no_server(start_worker: Any, tmp_path: Path, mood: str) -> None:
+    workers = {}
+    for kind in KINDS:  # all drain at the same time, because each waits seconds for a stubborn server
+        folder, port = tmp_path / kind, free_port()
+        folder.mkdir()
+        spool = {"RUNPOD_WORKER_SPOOL": str(folder / "spool")}
+        workers[kind, port] = await start_worker(source(folder, port, kind, mood), **spool)
+    await until(lambda: all(executors(tmp_path / kind) for kind in KINDS), "the servers are up")
 
-    assert await worker.terminate() == 0
+    codes = await asyncio.gather(*(worker.terminate() for worker in workers.values()))
 
-    assert is_free(port), worker.log
+    assert codes == [0] * len(KINDS)
+    for (kind, port), worker in workers.items():
+        assert is_free(port), (kind, worker.log)
 
 
 @pytest.mark.parametrize("kind", ["child", "own-session"])
