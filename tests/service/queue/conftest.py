@@ -230,8 +230,9 @@ class ClockRules:
         assert not lost, f"a frozen service takes jobs from workers that are alive: {lost}"
 
     def statuses(self) -> dict[str, Status]:
+        """The unfinished jobs. A sweep deletes ended jobs only after its commit, so the next sweep may delete them."""
         jobs = {job_id: self.queue.jobs.index.get(job_id) for job_id in self.queue.jobs.index}
-        return {job_id: job.status for job_id, job in jobs.items() if job is not None}
+        return {job_id: job.status for job_id, job in jobs.items() if job is not None and not job.final}
 
 
 @pytest.fixture
