@@ -148,7 +148,7 @@ class Sweep:
             self._aside[job.id] = now + ASIDE_S
             with log_errors("sweep", job=job.id):
                 await self._apply_together([job], now)
-                del self._aside[job.id]
+                self._aside.pop(job.id, None)  # a sweep that overlaps this one may have removed it
                 failures = 0
 
     async def _apply_together(self, batch: list[Job], now: float) -> None:
